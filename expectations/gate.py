@@ -1,0 +1,192 @@
+"""Run a suite inside DuckDB with Great Expectations and give a verdict.
+
+Great Expectations fetches after it has closed its connection, and DuckDB's cursor is empty by
+then; a listener keeps each result in memory instead (results are counts and offending rows).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from expectations.checks import Check, Result, Suite, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import duckdb
+
+_EXAMPLES = 200
+
+
+def _great_expectations() -> Any:
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import great_expectations
+
+    logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    return great_expectations
+
+
+class Gate:
+    """Great Expectations on one warehouse; suites run through second cursors of `con`.
+
+    Only what is committed is seen.
+    """
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, docs: Path | None = None) -> None:
+        import sqlalchemy as sa
+        from duckdb_engine import ConnectionWrapper
+        from sqlalchemy.engine.cursor import FullyBufferedCursorFetchStrategy
+
+        self._gx = _great_expectations()
+        self._docs = docs
+        with _quiet():
+            self._context = self._gx.get_context(mode="ephemeral")
+            self._context.variables.progress_bars = {
+                "globally": False,
+                "metric_calculations": False,
+            }
+            if docs is not None:
+                self._add_site(docs)
+            self._source = self._context.data_sources.add_sql(
+                name="warehouse",
+                connection_string="duckdb:///:memory:",
+                create_temp_table=False,
+                kwargs={
+                    "creator": lambda: ConnectionWrapper(con.cursor()),
+                    "poolclass": sa.pool.NullPool,
+                },
+            )
+            engine = self._source.get_execution_engine().engine
+
+        @sa.event.listens_for(engine, "after_cursor_execute")
+        def keep_result(
+            conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool
+        ) -> None:
+            if cursor.description:
+                context.cursor_fetch_strategy = FullyBufferedCursorFetchStrategy(
+                    cursor, initial_buffer=cursor.fetchall()
+                )
+
+    def _add_site(self, docs: Path) -> None:
+        for site in list(self._context.variables.data_docs_sites or {}):
+            self._context.delete_data_docs_site(site)
+        self._context.add_data_docs_site(
+            "wattledger",
+            {
+                "class_name": "SiteBuilder",
+                "store_backend": {
+                    "class_name": "TupleFilesystemStoreBackend",
+                    "base_directory": str(docs.resolve()),
+                },
+                "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+            },
+        )
+
+    def run(self, suite: Suite) -> Verdict:
+        """Run one suite.
+
+        Raises:
+            RuntimeError: a check could not be executed at all (a defect, not a verdict).
+        """
+        gx = self._gx
+        with _quiet():
+            asset = self._source.add_table_asset(
+                name=f"{suite.schema}.{suite.table}",
+                table_name=suite.table,
+                schema_name=suite.schema,
+            )
+            try:
+                batch = asset.add_batch_definition_whole_table(suite.name)
+                expectations = gx.ExpectationSuite(
+                    name=suite.name, expectations=[self._expectation(c) for c in suite.checks]
+                )
+                definition = gx.ValidationDefinition(
+                    name=suite.name,
+                    data=batch,
+                    suite=self._context.suites.add_or_update(expectations),
+                )
+                definition = self._context.validation_definitions.add_or_update(definition)
+                answer = definition.run(
+                    result_format={
+                        "result_format": "COMPLETE",
+                        "unexpected_index_column_names": list(suite.keys),
+                        "return_unexpected_index_query": False,
+                    }
+                )
+            finally:
+                self._source.delete_asset(asset.name)
+        by_name = {c.name: c for c in suite.checks}
+        results = [self._result(by_name, suite, item) for item in answer.results]
+        rows = next(
+            (
+                int(item.result["element_count"])
+                for item in answer.results
+                if "element_count" in item.result
+            ),
+            0,
+        )
+        return Verdict(suite, rows, results)
+
+    def build_docs(self) -> None:
+        """Write the Data Docs of what ran."""
+        with _quiet():
+            self._context.build_data_docs()
+
+    def _expectation(self, check: Check) -> Any:
+        cls = getattr(self._gx.expectations, check.expectation)
+        return cls(
+            **check.kwargs,
+            severity="critical" if check.severity == "fail" else "warning",
+            description=check.statement,
+            meta={"check": check.name},
+        )
+
+    def _result(self, by_name: dict[str, Check], suite: Suite, item: Any) -> Result:
+        check = by_name[item.expectation_config.meta["check"]]
+        if item.exception_info and _raised(item.exception_info):
+            raise RuntimeError(
+                f"check {suite.name}.{check.name} could not run: {_raised(item.exception_info)}"
+            )
+        if check.expectation == "UnexpectedRowsExpectation":
+            found = int(item.result.get("observed_value") or 0)
+            rows = item.result.get("details", {}).get("unexpected_rows", [])
+        else:
+            found = int(item.result.get("unexpected_count") or 0)
+            rows = item.result.get("unexpected_index_list") or []
+        return Result(check, bool(item.success), found, [dict(row) for row in rows])
+
+
+def _raised(info: dict[str, Any]) -> str:
+    """The message of an exception, in either of the shapes Great Expectations reports it."""
+    entries = [info] if "raised_exception" in info else list(info.values())
+    for entry in entries:
+        if isinstance(entry, dict) and entry.get("raised_exception"):
+            return str(entry.get("exception_message"))
+    return ""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Great Expectations warns about its own parts; a user can do nothing with that."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def describe(result: Result, limit: int = 3) -> str:
+    """A failed check in one line: the sentence, how many rows break it, the first of them."""
+    shown = "; ".join(
+        ", ".join(f"{k}={v}" for k, v in row.items() if v is not None)
+        for row in result.rows[:limit]
+    )
+    more = f" and {result.unexpected - limit} more" if result.unexpected > limit else ""
+    rows = f" ({shown}{more})" if shown else ""
+    remedy = f". {result.check.remedy}" if result.check.remedy else ""
+    return f"{result.check.statement} - not so{rows}{remedy}"

@@ -1,0 +1,139 @@
+"""Checks of GPU readings, on the profile that DuckDB makes of each segment."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from expectations.checks import Suite, at_least, between
+
+EARLIEST = datetime(2007, 1, 1, tzinfo=UTC)
+"""Before NVML existed; an earlier time is a clock that was never set."""
+
+ROWS_WHERE = {
+    "power_not_negative": ("power_mw", "power_mw < 0"),
+    "power_below_limit": ("power_mw", "power_mw > {limit_mw}"),
+    "utilisation_in_range": ("util_pct", "util_pct NOT BETWEEN 0 AND 100"),
+    "counter_not_negative": ("energy_mj", "energy_mj < 0"),
+    "no_future": ("ts", "ts = (SELECT max(ts) FROM staged)"),
+    "clock_was_set": ("ts", "ts = (SELECT min(ts) FROM staged)"),
+    "time_in_order": ("ts", "gpu_uuid = previous_gpu AND ts < previous_ts"),
+    "no_conflict": (
+        "power_mw",
+        "gpu_uuid = previous_gpu AND ts = previous_ts",
+    ),
+}
+"""How to find an offending row in the file itself: column, and predicate on the staged rows."""
+
+
+def suite(
+    *, schema: str = "staging", future_tolerance_s: float = 300, max_gap_s: float = 30
+) -> Suite:
+    """The suite `readings`; thresholds come from [readings] in wattledger.toml."""
+    return Suite(
+        name="readings",
+        schema=schema,
+        table="segment_profile",
+        keys=("segment_id", "source_name", "gpu_uuid"),
+        checks=(
+            at_least(
+                "some_value",
+                "rows_read",
+                "no_value",
+                "Every GPU has at least one reading with power or energy",
+                equal=False,
+                remedy="Record power.draw on a GPU that reports it",
+            ),
+            between(
+                "power_not_negative",
+                "min_power_mw",
+                "No power is below zero",
+                low=0,
+                remedy="Mend or remove the row",
+            ),
+            at_least(
+                "power_below_limit",
+                "limit_mw",
+                "max_power_mw",
+                "No power exceeds what this GPU can draw",
+                remedy="Check the unit of the column; a larger board needs readings.max_power_w "
+                "or a gpu_limit_w factor",
+            ),
+            at_least(
+                "counter_below_limit",
+                "limit_mw",
+                "max_counter_mw",
+                "The energy counter never rises faster than this GPU can draw",
+                remedy="Check the unit of the counter (NVML gives millijoules)",
+            ),
+            between(
+                "counter_not_negative",
+                "negative_energy",
+                "No energy counter is below zero",
+                low=0,
+                high=0,
+                remedy="Mend or remove the row",
+            ),
+            between(
+                "utilisation_in_range",
+                "max_util_pct",
+                "Utilisation lies between 0 and 100 %",
+                low=0,
+                high=100,
+                remedy="Check the unit of the column",
+            ),
+            between(
+                "utilisation_not_negative",
+                "min_util_pct",
+                "Utilisation is not negative",
+                low=0,
+                remedy="Check the column",
+            ),
+            between(
+                "time_in_order",
+                "steps_back",
+                "Time never goes back within one GPU",
+                low=0,
+                high=0,
+                remedy="The clock was set back, or files were joined: split the file there, or "
+                "set unsorted = true for this source",
+            ),
+            between(
+                "no_conflict",
+                "conflicts",
+                "No GPU has two different readings at one time",
+                low=0,
+                high=0,
+                remedy="Two recorders wrote about one GPU, or two GPUs share a name: "
+                "tell them apart with --host",
+            ),
+            between(
+                "no_future",
+                "future_s",
+                "No reading lies in the future",
+                high=future_tolerance_s,
+                remedy="Check --tz and the clock of the host that recorded",
+            ),
+            between(
+                "clock_was_set",
+                "first_ts",
+                "No reading is from before NVML existed (2007)",
+                low=EARLIEST,
+                remedy="Check the unit of the time column and the clock of the host",
+            ),
+            between(
+                "no_counter_reset",
+                "counter_resets",
+                "The energy counter never went back (driver reload)",
+                low=0,
+                high=0,
+                severity="warn",
+            ),
+            between(
+                "no_long_gap",
+                "longest_gap_ms",
+                f"No step between two readings is longer than {max_gap_s:g} s",
+                high=max_gap_s * 1000,
+                severity="warn",
+            ),
+        ),
+    )

@@ -1,0 +1,188 @@
+"""The catalogue of files and verdicts: what came in, once, and what the gate said of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+
+from expectations.checks import Verdict
+from flows.errors import WattledgerError
+from flows.settings import Settings
+from flows.warehouse import rows, transaction
+
+
+@dataclass
+class Outcome:
+    """What became of one file."""
+
+    path: str
+    segment_id: str
+    verdict: Literal["loaded", "known", "quarantined"]
+    rows_read: int = 0
+    rows_loaded: int = 0
+    rows_duplicate: int = 0
+    rows_skipped: int = 0
+    reason: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def known(con: duckdb.DuckDBPyConnection) -> set[str]:
+    """Digests of the files that are loaded; a refused file may be offered again."""
+    found = con.execute("SELECT segment_id FROM segment WHERE verdict = 'loaded'").fetchall()
+    return {row[0] for row in found}
+
+
+def record_file(
+    con: duckdb.DuckDBPyConnection,
+    *,
+    segment_id: str,
+    source_name: str,
+    source_format: str,
+    verdict: str,
+    sample: bool = False,
+    rows_read: int = 0,
+    rows_loaded: int = 0,
+    rows_duplicate: int = 0,
+    rows_skipped: int = 0,
+    sample_period_ms: int | None = None,
+    first_ts: Any = None,
+    last_ts: Any = None,
+) -> int:
+    """Write a file's catalogue row (inside the caller's transaction); returns its key."""
+    con.execute("DELETE FROM segment WHERE segment_id = ?", [segment_id])
+    [(key,)] = con.execute("SELECT coalesce(max(segment_key), 0) + 1 FROM segment").fetchall()
+    con.execute(
+        "INSERT INTO segment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, now())",
+        [
+            key,
+            segment_id,
+            source_name,
+            source_format,
+            sample,
+            verdict,
+            rows_read,
+            rows_loaded,
+            rows_duplicate,
+            rows_skipped,
+            sample_period_ms,
+            first_ts,
+            last_ts,
+        ],
+    )
+    return int(key)
+
+
+def quarantine(
+    con: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    path: Path,
+    segment_id: str,
+    suite: str,
+    reason: str,
+    source_format: str = "",
+) -> Outcome:
+    """Keep a refused file's bytes and the reason; offering it again adds nothing."""
+    kept = settings.quarantine / f"{segment_id[:12]}-{path.name}"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        half = kept.with_name(kept.name + ".part")
+        shutil.copyfile(path, half)
+        half.replace(kept)
+    with transaction(con):
+        seen = con.execute(
+            "SELECT 1 FROM quarantine WHERE segment_id = ? AND reason = ?", [segment_id, reason]
+        ).fetchall()
+        if not seen:
+            con.execute(
+                "INSERT INTO quarantine VALUES (?, ?, ?, ?, ?, now())",
+                [segment_id, str(path), suite, reason, str(kept.relative_to(settings.root))],
+            )
+            record_file(
+                con,
+                segment_id=segment_id,
+                source_name=str(path),
+                source_format=source_format or "unread",
+                verdict="quarantined",
+            )
+    return Outcome(str(path), segment_id, "quarantined", reason=reason)
+
+
+def record_verdict(con: duckdb.DuckDBPyConnection, verdict: Verdict) -> str:
+    """Write a verdict as rows (inside the caller's transaction); returns its id."""
+    validation_id = uuid.uuid4().hex
+    con.execute(
+        "INSERT INTO validation_run VALUES (?, ?, now(), ?, ?)",
+        [validation_id, verdict.suite.name, verdict.success, verdict.checked_rows],
+    )
+    con.executemany(
+        "INSERT INTO validation_result VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            [
+                validation_id,
+                verdict.suite.name,
+                result.check.name,
+                result.check.severity,
+                result.check.statement,
+                result.success,
+                result.unexpected,
+                json.dumps(result.rows[:10], default=str),
+            ]
+            for result in verdict.results
+        ],
+    )
+    return validation_id
+
+
+def declare_gpus(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    """Write the GPUs of [[gpu]] in wattledger.toml, and their models, into the table `gpu`."""
+    declared: list[tuple[str, str, int | None, str | None]] = []
+    for entry in settings.gpu:
+        declared += [(f"{entry.host}/gpu{i}", entry.host, i, entry.model) for i in entry.indices]
+        declared += [(given, entry.host, None, entry.model) for given in entry.uuids]
+    with transaction(con):
+        add_gpus(con, declared)
+        for entry in settings.gpu:
+            if entry.model:
+                con.execute(
+                    "UPDATE gpu SET model = ? WHERE host GLOB ? AND model IS DISTINCT FROM ? "
+                    "AND (len(?) = 0 OR list_contains(?, gpu_index)) "
+                    "AND (len(?) = 0 OR list_contains(?, gpu_uuid))",
+                    [
+                        entry.model,
+                        entry.host,
+                        entry.model,
+                        entry.indices,
+                        entry.indices,
+                        entry.uuids,
+                        entry.uuids,
+                    ],
+                )
+
+
+def add_gpus(
+    con: duckdb.DuckDBPyConnection, found: Sequence[tuple[str, str, int | None, str | None]]
+) -> None:
+    """Add GPUs (uuid, host, index, model) that are not known yet, in order of UUID."""
+    stored = {row["gpu_uuid"] for row in rows(con, "SELECT gpu_uuid FROM gpu")}
+    fresh = sorted({gpu[0]: gpu for gpu in found if gpu[0] not in stored}.items())
+    if fresh:
+        [(top,)] = con.execute("SELECT coalesce(max(gpu_key), 0) FROM gpu").fetchall()
+        con.executemany(
+            "INSERT INTO gpu VALUES (?, ?, ?, ?, ?)",
+            [[top + i, *gpu] for i, (_, gpu) in enumerate(fresh, 1)],
+        )
+
+
+def reason_of(error: WattledgerError) -> str:
+    """The text that goes to quarantine."""
+    return str(error)

@@ -1,0 +1,72 @@
+"""What can go wrong for a user, one exception per kind of mistake, each with its exit code.
+
+A message says what happened, where, and what to do. `docs/cli.md` lists the codes.
+"""
+
+from __future__ import annotations
+
+
+class WattledgerError(Exception):
+    """Base: something the user can act on."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
+        self.what, self.where, self.remedy = what, where, remedy
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{head}. {self.remedy}" if self.remedy else head
+
+
+class UsageError(WattledgerError):
+    """A command or setting that makes no sense as given."""
+
+    exit_code = 1
+
+
+class SettingsError(UsageError):
+    """wattledger.toml can't be read or says something impossible."""
+
+
+class BadInput(WattledgerError):
+    """Data that can't be used. `where` names file, row, column and value."""
+
+    exit_code = 2
+
+
+class GateFailed(WattledgerError):
+    """A check refused to let figures be published; what was published stands."""
+
+    exit_code = 3
+
+
+class WarehouseBusy(WattledgerError):
+    """Another process is writing the warehouse."""
+
+    exit_code = 4
+
+
+class WarehouseError(WattledgerError):
+    """The warehouse can't be opened or written: newer than the code, damaged, disk full."""
+
+    exit_code = 5
+
+
+class PipelineFailed(WattledgerError):
+    """A part of a flow failed for a reason that is not the input's."""
+
+    exit_code = 6
+
+
+def where(path: object, row: int | None = None, column: str = "", value: object = None) -> str:
+    """Name a place in a file: `log.csv, row 17, column power.draw, value '12x W'`."""
+    parts = [str(path)]
+    if row is not None:
+        parts.append(f"row {row}")
+    if column:
+        parts.append(f"column {column!r}")
+    if value is not None:
+        parts.append(f"value {str(value)[:80]!r}")
+    return ", ".join(parts)

@@ -1,0 +1,478 @@
+"""Compute the candidate: energy, carbon and water of every run, from what the warehouse holds.
+
+Reads, calls the pure transforms, writes. The formulas are in `transforms`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from flows import catalogue
+from flows.errors import BadInput, SettingsError
+from flows.factors import Factor, effective, for_model, scalar
+from flows.settings import Settings
+from flows.warehouse import disk_errors, transaction, writing
+from transforms import attribution, energy, footprint, grid
+from transforms.energy import GapRule
+from transforms.schemas import PPM, SLOT_US, TABLES
+
+_BATCH = 1 << 20
+"""Readings held in memory at a time."""
+
+_READINGS = (
+    "SELECT gpu_key, ts, power_mw, energy_mj, power_source = 'average_1s' AS averaged "
+    "FROM gpu_reading"
+)
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What a computation found."""
+
+    readings: int
+    runs: int
+    slots: int
+    as_of: datetime | None
+
+
+def compute(settings: Settings, progress: Callable[[int], None] = lambda rows: None) -> Computed:
+    """Recompute the candidate figures from everything in the warehouse.
+
+    Replaces gpu_slot, energy_slot, slot_signal, footprint_slot, run_footprint and conservation
+    in one transaction.
+
+    Raises:
+        SettingsError: a host belongs to no site, or site periods overlap.
+        BadInput: a site's zone has no grid data and no fallback.
+        WarehouseError: the disk or the warehouse failed.
+    """
+    rule = GapRule(
+        int(settings.readings.max_gap_s * 1_000_000),
+        int(settings.readings.max_bridge_s * 1_000_000),
+    )
+    with writing(settings.warehouse) as con, disk_errors(settings.warehouse):
+        catalogue.declare_gpus(con, settings)
+        factors = effective(settings)
+        _configure(con, settings, factors)
+        partials = partial_slots(con, rule, progress)
+        tables = candidate(con, settings, factors, partials, rule)
+        with transaction(con):
+            for name, frame in tables.items():
+                con.execute(f"DELETE FROM {name}")
+                con.register("computed", frame.select(TABLES[name].columns).to_arrow())
+                con.execute(f"INSERT INTO {name} FROM computed")
+                con.unregister("computed")
+        [(readings, as_of)] = con.execute("SELECT count(*), max(ts) FROM gpu_reading").fetchall()
+    return Computed(
+        readings,
+        tables["run_footprint"].filter(pl.col("kind") == "run").height,
+        tables["gpu_slot"].height,
+        as_of,
+    )
+
+
+def _configure(con: duckdb.DuckDBPyConnection, settings: Settings, factors: list[Factor]) -> None:
+    """Write sites, hosts and factors as configured now, so that figures carry their inputs."""
+    hosts = [row[0] for row in con.execute("SELECT DISTINCT host FROM gpu ORDER BY 1").fetchall()]
+    placed = [(host, settings.site_of(host)) for host in hosts]
+    for host, site in placed:
+        if site is None:
+            raise SettingsError(
+                f"host {host!r} belongs to no site",
+                where="wattledger.toml",
+                remedy='Add it to the hosts of a [[site]], for example hosts = ["*"]',
+            )
+    overhead = 1000
+    sites = [
+        (
+            s.name,
+            s.zone,
+            *(s.pue.value, s.pue.low, s.pue.high),
+            *(s.wue_l_per_kwh.value, s.wue_l_per_kwh.low, s.wue_l_per_kwh.high),
+            *(
+                round(w * overhead)
+                for w in (
+                    s.host_overhead_w_per_gpu.value,
+                    s.host_overhead_w_per_gpu.low,
+                    s.host_overhead_w_per_gpu.high,
+                )
+            ),
+            s.valid_from,
+            s.valid_to,
+        )
+        for s in settings.site
+    ]
+    with transaction(con):
+        for table, values in (
+            ("host", placed),
+            ("site", sites),
+            (
+                "factor",
+                [
+                    (
+                        f.factor,
+                        f.scope,
+                        f.value,
+                        f.low,
+                        f.high,
+                        f.unit,
+                        f.source,
+                        f.licence,
+                        f.origin,
+                    )
+                    for f in factors
+                ],
+            ),
+        ):
+            con.execute(f"DELETE FROM {table}")
+            marks = ", ".join("?" for _ in TABLES[table].columns)
+            if values:
+                con.executemany(f"INSERT INTO {table} VALUES ({marks})", [list(v) for v in values])
+
+
+def _batches(con: duckdb.DuckDBPyConnection, query: str) -> Iterator[pl.DataFrame]:
+    for batch in con.execute(query).to_arrow_reader(_BATCH):
+        frame = pl.from_arrow(batch)
+        assert isinstance(frame, pl.DataFrame)
+        yield frame
+
+
+def partial_slots(
+    con: duckdb.DuckDBPyConnection, rule: GapRule, progress: Callable[[int], None]
+) -> pl.DataFrame:
+    """Stream all readings, in the order they were stored, into partial slots.
+
+    Segments are stored in order of GPU and time, so this needs no sort. Only GPUs whose segments
+    interleave (two recorders, a log loaded out of order) are read again, sorted.
+    """
+
+    def reduced(query: str) -> pl.DataFrame:
+        parts = [_NO_PARTIALS]
+        for batch in _batches(con, query):
+            ordered = energy.in_order(batch)
+            parts.append(energy.partial_slots(ordered.lazy(), rule).collect(engine="streaming"))
+            progress(batch.height)
+        return pl.concat(parts)
+
+    partials = reduced(_READINGS)
+    mixed = energy.interleaved(partials)
+    if mixed.is_empty():
+        return partials
+    keys = ", ".join(str(key) for key in mixed)
+    sorted_again = reduced(
+        f"{_READINGS} WHERE gpu_key IN ({keys}) ORDER BY gpu_key, ts, power_mw, energy_mj"
+    )
+    return pl.concat([partials.filter(~pl.col("gpu_key").is_in(mixed.implode())), sorted_again])
+
+
+_NO_READINGS = pl.LazyFrame(
+    schema={
+        "gpu_key": pl.Int32,
+        "ts": pl.Datetime("us", "UTC"),
+        "power_mw": pl.Int32,
+        "energy_mj": pl.Int64,
+        "averaged": pl.Boolean,
+    }
+)
+_NO_PARTIALS = energy.partial_slots(_NO_READINGS, GapRule()).collect()
+
+
+def candidate(
+    con: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    factors: Sequence[Factor],
+    partials: pl.DataFrame,
+    rule: GapRule,
+) -> dict[str, pl.DataFrame]:
+    """All candidate tables, by name, from partial slots and what the warehouse holds."""
+    slots = energy.gpu_slots(partials.lazy(), rule).collect()
+    held = _held(con)
+    cut = attribution.cut_cells(held).collect()
+    by_slot = slots.lazy().with_columns(slot=_slot_number())
+    cells = attribution.held_cells(held, cut.lazy())
+    shared = attribution.attribute(
+        by_slot, _cut_energy(con, partials, cut, rule), cells, _limits(con, factors)
+    ).collect()
+    bounded = attribution.with_bounds(
+        shared.lazy(),
+        round(scalar(factors, "meter_tolerance", "counter") * PPM),
+        round(scalar(factors, "meter_tolerance", "power") * PPM),
+    ).collect()
+    conserved = attribution.conservation(by_slot, shared.lazy()).collect()
+
+    gpu_sites = _lazy(con, "SELECT gpu_key, site FROM gpu JOIN host USING (host)")
+    at_sites = footprint.by_site(bounded.lazy(), gpu_sites).collect()
+    sites = _sites(con, at_sites)
+    signals = _signals(con, settings, factors, sites)
+    by_run = footprint.footprint_slots(at_sites.lazy(), sites.lazy(), signals.lazy()).collect()
+    gpus = bounded.lazy().group_by("kind", "run_id").agg(gpus=pl.col("gpu_key").n_unique())
+    totals = footprint.run_totals(by_run.lazy(), gpus).collect()
+
+    return {
+        "gpu_slot": slots,
+        "energy_slot": _with_start(bounded),
+        "slot_signal": _with_start(signals),
+        "footprint_slot": _with_start(by_run),
+        "run_footprint": totals.with_columns(
+            _start("first_slot").alias("first_slot"), _start("last_slot").alias("last_slot")
+        ),
+        "conservation": conserved,
+    }
+
+
+def _slot_number() -> pl.Expr:
+    return pl.col("slot_start").to_physical() // SLOT_US
+
+
+def _start(column: str) -> pl.Expr:
+    return pl.from_epoch(pl.col(column) * SLOT_US, "us").dt.replace_time_zone("UTC")
+
+
+def _with_start(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.with_columns(slot_start=_start("slot"))
+
+
+def _lazy(con: duckdb.DuckDBPyConnection, query: str) -> pl.LazyFrame:
+    return con.execute(query).pl().lazy()
+
+
+def _held(con: duckdb.DuckDBPyConnection) -> pl.LazyFrame:
+    """Allocations in force; a run without an end goes on until the last reading of all."""
+    [(as_of,)] = con.execute("SELECT coalesce(epoch_us(max(ts)), 0) FROM gpu_reading").fetchall()
+    allocations = _lazy(
+        con,
+        "SELECT run_id, gpu_key, from_ts, to_ts, share_ppm FROM run_allocation "
+        "JOIN gpu USING (gpu_uuid) WHERE superseded_at IS NULL",
+    )
+    return attribution.spans(allocations, as_of)
+
+
+def _cut_energy(
+    con: duckdb.DuckDBPyConnection, partials: pl.DataFrame, cut: pl.DataFrame, rule: GapRule
+) -> pl.LazyFrame:
+    """Energy of the slots that allocation borders cut, from their readings once more."""
+    con.register("cut", cut.select("gpu_key", "slot").unique().to_arrow())
+    inside = [
+        energy.intervals(batch.lazy(), rule).collect()
+        for batch in _gpu_batches(
+            con,
+            f"SELECT r.* FROM ({_READINGS}) AS r JOIN cut ON cut.gpu_key = r.gpu_key "
+            f"AND cut.slot = epoch_us(r.ts) // {SLOT_US} ORDER BY ALL",
+        )
+    ]
+    con.unregister("cut")
+    gpus = cut.lazy().select("gpu_key").unique()
+    between = energy.seams(partials.lazy().join(gpus, on="gpu_key", how="semi"), rule)
+    return energy.cell_energy(pl.concat([*(i.lazy() for i in inside), between]), cut.lazy())
+
+
+def _gpu_batches(con: duckdb.DuckDBPyConnection, query: str) -> Iterator[pl.DataFrame]:
+    """Batches of an ordered query; each starts with the last row of the one before."""
+    last: pl.DataFrame | None = None
+    for batch in _batches(con, query):
+        yield batch if last is None else pl.concat([last, batch])
+        last = batch.tail(1)
+
+
+def _limits(con: duckdb.DuckDBPyConnection, factors: Sequence[Factor]) -> pl.LazyFrame:
+    gpus = con.execute("SELECT gpu_key, model FROM gpu ORDER BY gpu_key").fetchall()
+    models = {model for _, model in gpus}
+    idle = {m: round(for_model(factors, "gpu_idle_w", m).low * 1000) for m in models}
+    limit = {m: round(for_model(factors, "gpu_limit_w", m).high * 1000) for m in models}
+    return pl.LazyFrame(
+        [(key, idle[model], limit[model]) for key, model in gpus],
+        schema={"gpu_key": pl.Int32, "idle_mw": pl.Int64, "limit_mw": pl.Int64},
+        orient="row",
+    )
+
+
+def _sites(con: duckdb.DuckDBPyConnection, at_sites: pl.DataFrame) -> pl.DataFrame:
+    """One row per site and slot that has energy, with the settings valid then."""
+    needed = at_sites.select("site", "slot").unique()
+    sites = _lazy(con, "FROM site").collect()
+    found = (
+        needed.join(sites, on="site", how="left")
+        .with_columns(start=_start("slot"))
+        .filter(
+            (pl.col("valid_from").is_null() | (pl.col("valid_from") <= pl.col("start")))
+            & (pl.col("valid_to").is_null() | (pl.col("valid_to") > pl.col("start")))
+        )
+        .drop("start", "valid_from", "valid_to")
+    )
+    doubled = found.filter(found.select("site", "slot").is_duplicated())
+    missing = needed.join(found, on=["site", "slot"], how="anti")
+    for frame, what in ((doubled, "is described twice for"), (missing, "is not described for")):
+        if frame.height:
+            when = datetime.fromtimestamp(frame["slot"][0] * SLOT_US / 1e6, UTC)
+            raise SettingsError(
+                f"site {frame['site'][0]!r} {what} {when:%Y-%m-%dT%H:%MZ}",
+                where="wattledger.toml",
+                remedy="Adjust valid_from and valid_to of its [[site]] entries",
+            )
+    return found
+
+
+def _signals(
+    con: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    factors: Sequence[Factor],
+    sites: pl.DataFrame,
+) -> pl.DataFrame:
+    """Carbon intensity and EWIF per zone and slot."""
+    slots = sites.select("zone", "slot").unique().sort("zone", "slot")
+    zones = slots["zone"].unique().sort().to_list()
+    span = (slots["slot"].min(), slots["slot"].max())
+    if not zones or span[0] is None:
+        span = (0, 0)
+    carbon, ewif = [], []
+    for zone in zones:
+        mix = _mix(con, zone, span)
+        series = _series(con, settings, factors, zone, span)
+        ewif.append(_from_mix(mix, factors, "ewif_l_per_kwh", "ewif", "l_per_kwh"))
+        if not series.is_empty():
+            carbon.append(series)
+        elif _signal(settings, zone) == "average_lifecycle":
+            carbon.append(_from_mix(mix, factors, "lifecycle_g_per_kwh", "intensity", "g_per_kwh"))
+        _check_zone(con, settings, zone, has_data=not (series.is_empty() and mix.is_empty()))
+    intensity = grid.slot_signal(
+        pl.concat(
+            [c.select(_CARBON) for c in carbon] or [_no_series("intensity", "g_per_kwh")]
+        ).lazy(),
+        slots.lazy(),
+        _fallback(
+            zones,
+            lambda z: (
+                settings.zones[z].fallback_intensity_g_per_kwh if z in settings.zones else None
+            ),
+        ),
+        "intensity",
+        "g_per_kwh",
+    )
+    default = next(f for f in factors if f.factor == "ewif_l_per_kwh" and f.scope == "default")
+    water = grid.slot_signal(
+        pl.concat([e.select(_EWIF) for e in ewif] or [_no_series("ewif", "l_per_kwh")]).lazy(),
+        slots.lazy(),
+        _fallback(
+            zones,
+            lambda z: (
+                (settings.zones[z].ewif_l_per_kwh if z in settings.zones else None) or default
+            ),
+        ),
+        "ewif",
+        "l_per_kwh",
+    )
+    return intensity.join(
+        water.select("zone", "slot", *_EWIF[4:], ewif_series_ppm="series_ppm"),
+        on=["zone", "slot"],
+        how="left",
+    ).collect()
+
+
+_SPAN = ["zone", "valid_from", "valid_to", "is_estimated"]
+_CARBON = [*_SPAN, "intensity_g_per_kwh", "intensity_low_g_per_kwh", "intensity_high_g_per_kwh"]
+_EWIF = [*_SPAN, "ewif_l_per_kwh", "ewif_low_l_per_kwh", "ewif_high_l_per_kwh"]
+
+
+def _no_series(name: str, unit: str) -> pl.DataFrame:
+    times = pl.Datetime("us", "UTC")
+    return pl.DataFrame(
+        schema={
+            "zone": pl.String,
+            "valid_from": times,
+            "valid_to": times,
+            "is_estimated": pl.Boolean,
+            **{f"{name}{bound}_{unit}": pl.Float64 for bound in ("", "_low", "_high")},
+        }
+    )
+
+
+def _signal(settings: Settings, zone: str) -> str:
+    return settings.zones[zone].signal if zone in settings.zones else "average_lifecycle"
+
+
+_IN_SPAN = (
+    "superseded_at IS NULL AND zone = $zone "
+    "AND valid_to > make_timestamptz($first) AND valid_from < make_timestamptz($last)"
+)
+
+
+def _when(zone: str, span: tuple[Any, Any]) -> dict[str, Any]:
+    return {"zone": zone, "first": span[0] * SLOT_US, "last": (span[1] + 1) * SLOT_US}
+
+
+def _mix(con: duckdb.DuckDBPyConnection, zone: str, span: tuple[Any, Any]) -> pl.DataFrame:
+    return con.execute(f"FROM grid_mix WHERE {_IN_SPAN}", _when(zone, span)).pl()
+
+
+def _series(
+    con: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    factors: Sequence[Factor],
+    zone: str,
+    span: tuple[Any, Any],
+) -> pl.DataFrame:
+    """The zone's own series; where its provider states no bounds, the tolerance factor does."""
+    tolerance = scalar(factors, "grid_series_tolerance", "default")
+    value = pl.col("intensity_g_per_kwh")
+    return (
+        con.execute(
+            f"FROM grid_intensity WHERE {_IN_SPAN} AND signal = $signal",
+            {**_when(zone, span), "signal": _signal(settings, zone)},
+        )
+        .pl()
+        .with_columns(
+            pl.col("intensity_low_g_per_kwh").fill_null(value * (1 - tolerance)),
+            pl.col("intensity_high_g_per_kwh").fill_null(value * (1 + tolerance)),
+        )
+    )
+
+
+def _from_mix(
+    mix: pl.DataFrame, factors: Sequence[Factor], factor: str, name: str, unit: str
+) -> pl.DataFrame:
+    fuels = pl.LazyFrame(
+        [(f.scope, f.value, f.low, f.high) for f in factors if f.factor == factor],
+        schema={"fuel": pl.String, "value": pl.Float64, "low": pl.Float64, "high": pl.Float64},
+        orient="row",
+    )
+    columns = [f"{name}{bound}_{unit}" for bound in ("", "_low", "_high")]
+    return grid.mix_factors(mix.lazy(), fuels, *columns).collect()
+
+
+def _fallback(zones: Sequence[str], of: Callable[[str], Any]) -> pl.LazyFrame:
+    found = [(zone, q.value, q.low, q.high) for zone in zones if (q := of(zone)) is not None]
+    return pl.LazyFrame(
+        found,
+        schema={"zone": pl.String, "value": pl.Float64, "low": pl.Float64, "high": pl.Float64},
+        orient="row",
+    )
+
+
+def _check_zone(
+    con: duckdb.DuckDBPyConnection, settings: Settings, zone: str, *, has_data: bool
+) -> None:
+    if has_data or (zone in settings.zones and settings.zones[zone].fallback_intensity_g_per_kwh):
+        return
+    known = [
+        row[0]
+        for row in con.execute(
+            "SELECT DISTINCT zone FROM (SELECT zone FROM grid_intensity UNION SELECT zone FROM grid_mix) ORDER BY 1"
+        ).fetchall()
+    ]
+    what = (
+        "has grid data, but none for the time of the readings"
+        if zone in known
+        else "has no grid data"
+    )
+    raise BadInput(
+        f"zone {zone!r} {what}",
+        where="grid",
+        remedy=f"Zones with data: {', '.join(known) or 'none'}. Load a series with `wattledger ingest grid`, "
+        f"or set zones.{zone}.fallback_intensity_g_per_kwh in wattledger.toml",
+    )

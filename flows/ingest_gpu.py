@@ -1,0 +1,389 @@
+"""GPU readings: stage, profile, gate, promote - each file exactly once, or to quarantine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from expectations import readings as readings_suite
+from expectations.checks import Result
+from flows import catalogue
+from flows.catalogue import Outcome
+from flows.errors import BadInput, where
+from flows.factors import effective, for_model
+from flows.settings import Settings
+from flows.sources import gpu as gpu_source
+from flows.sources.files import expand, sha256
+from flows.sources.nvidia_smi import Options
+from flows.sources.staged import STAGED, VALUES, Staged
+from flows.warehouse import disk_errors, rows, transaction, writing
+
+Progress = Callable[[Path], None]
+
+_BATCH = 256
+"""Files that go through the gate together: one validation costs the same for one or many."""
+
+
+def ingest_gpu(
+    settings: Settings,
+    paths: Iterable[str | Path],
+    options: Options | None = None,
+    source: str = "",
+    progress: Progress = lambda path: None,
+) -> list[Outcome]:
+    """Load files of GPU readings (docs/formats.md).
+
+    Good files are loaded, bad ones go to quarantine with their reason, files already loaded
+    (by content, whatever their name) are left alone. Returns what became of each.
+
+    Raises:
+        UsageError: an option or setting is missing or wrong; nothing was loaded from that file on.
+        WarehouseError: the disk or the warehouse failed; what was reported loaded is stored.
+    """
+    files = expand(paths)
+    outcomes: list[Outcome] = []
+    with writing(settings.warehouse) as con, disk_errors(settings.warehouse):
+        catalogue.declare_gpus(con, settings)
+        for start in range(0, len(files), _BATCH):
+            batch = files[start : start + _BATCH]
+            outcomes += _load(con, settings, batch, options or Options(), source, progress)
+    return outcomes
+
+
+def _load(
+    con: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    files: Sequence[Path],
+    options: Options,
+    source: str,
+    progress: Progress,
+) -> list[Outcome]:
+    outcomes: dict[Path, Outcome] = {}
+    staged: dict[str, Staged] = {}
+    loaded = catalogue.known(con)
+    _empty_staging(con)
+    limits = _Limits(settings)
+    try:
+        for path in files:
+            progress(path)
+            digest = sha256(path)
+            if digest in loaded or digest in staged:
+                outcomes[path] = Outcome(str(path), digest, "known")
+                continue
+            try:
+                one = gpu_source.stage(path, settings, options, source, digest)
+                profile(con, one, limits)
+            except BadInput as error:
+                outcomes[path] = catalogue.quarantine(
+                    con, settings, path, digest, "reader", str(error)
+                )
+                continue
+            staged[digest] = one
+        if staged:
+            faults, warnings = _gate(con, settings)
+            for digest, one in staged.items():
+                if digest in faults:
+                    reason = _reason(con, one, faults[digest])
+                    outcomes[one.source] = catalogue.quarantine(
+                        con, settings, one.source, digest, "readings", reason, one.format
+                    )
+                else:
+                    outcomes[one.source] = promote(con, one)
+                    outcomes[one.source].warnings = warnings.get(digest, [])
+    finally:
+        for one in staged.values():
+            if not one.own:
+                one.path.unlink(missing_ok=True)
+    return [outcomes[path] for path in files]
+
+
+def _empty_staging(con: duckdb.DuckDBPyConnection) -> None:
+    con.execute("CREATE OR REPLACE TABLE staging.segment_profile AS FROM segment_profile LIMIT 0")
+
+
+class _Limits:
+    """The largest believable power per GPU model, in milliwatts."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._factors = effective(settings)
+        self._tolerance = settings.readings.limit_tolerance
+        self._most = settings.readings.max_power_w
+
+    def milliwatts(self, model: str | None) -> int:
+        factor = for_model(self._factors, "gpu_limit_w", model)
+        if factor.scope == "default":
+            return int(self._most * 1000)
+        return int(min(factor.high * self._tolerance, self._most) * 1000)
+
+
+def _relation(staged: Staged) -> str:
+    """The staged file as SQL, in STAGED columns and file order."""
+    path = str(staged.path).replace("'", "''")
+    if not staged.own:
+        return f"read_parquet('{path}')"
+    import polars as pl
+
+    have = set(pl.read_parquet_schema(staged.path))
+    types = {"String": "VARCHAR", "Int16": "SMALLINT", "Int32": "INTEGER", "Int64": "BIGINT"}
+    columns = []
+    for name, dtype in STAGED.items():
+        kind = types.get(str(dtype), "TIMESTAMPTZ")
+        if name == "row_no":
+            columns.append("file_row_number + 1 AS row_no")
+        elif name in have:
+            columns.append(f"{name}::{kind} AS {name}")
+        else:
+            columns.append(f"NULL::{kind} AS {name}")
+    listing = ", ".join(columns)
+    return f"(SELECT {listing} FROM read_parquet('{path}', file_row_number = true))"
+
+
+_NEIGHBOURS = (
+    "SELECT *, lag(gpu_uuid) OVER () AS previous_gpu, lag(ts) OVER () AS previous_ts, "
+    "lag(energy_mj) OVER () AS previous_mj FROM {relation}"
+)
+
+
+def profile(con: duckdb.DuckDBPyConnection, staged: Staged, limits: _Limits) -> None:
+    """Write one row per GPU of a staged file into staging.segment_profile: what the gate sees.
+
+    Raises:
+        BadInput: a value of one of our own segments is missing where it may not be.
+    """
+    relation = _relation(staged)
+    same = "gpu_uuid = previous_gpu"
+    after = f"{same} AND ts > previous_ts"
+    step_us = "epoch_us(ts) - epoch_us(previous_ts)"
+    try:
+        con.execute(
+            f"""
+            CREATE OR REPLACE TEMP TABLE profile AS
+            SELECT
+                $segment AS segment_id,
+                $source AS source_name,
+                gpu_uuid,
+                count(*) AS rows_read,
+                min(ts) AS first_ts,
+                max(ts) AS last_ts,
+                count(*) - count(power_mw) AS null_power,
+                count(*) - count(energy_mj) AS null_energy,
+                count(*) - count(coalesce(power_mw, energy_mj)) AS no_value,
+                min(power_mw) AS min_power_mw,
+                max(power_mw) AS max_power_mw,
+                NULL::BIGINT AS limit_mw,
+                max(CASE WHEN {after} AND {step_us} >= 1000000
+                    THEN (energy_mj - previous_mj) * 1000000 // ({step_us}) END) AS max_counter_mw,
+                min(util_pct) AS min_util_pct,
+                max(util_pct) AS max_util_pct,
+                count_if(energy_mj < 0) AS negative_energy,
+                count_if({same} AND ts < previous_ts) AS steps_back,
+                0::BIGINT AS duplicates,
+                count_if({same} AND ts = previous_ts) AS conflicts,
+                count_if({after} AND energy_mj < previous_mj) AS counter_resets,
+                coalesce(max(CASE WHEN {after} THEN {step_us} END) // 1000, 0) AS longest_gap_ms,
+                greatest(epoch(max(ts)) - epoch(now()), 0)::BIGINT AS future_s,
+                any_value(host) AS host,
+                any_value(gpu_index) AS gpu_index,
+                any_value(model) AS model,
+                count(*) - count(ts) AS no_time
+            FROM ({_NEIGHBOURS.format(relation=relation)})
+            GROUP BY gpu_uuid
+            """,
+            {"segment": staged.segment_id, "source": str(staged.source)},
+        )
+    except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
+        raise BadInput(
+            f"damaged Parquet: {str(error).splitlines()[0]}",
+            where=str(staged.source),
+            remedy="Copy the file again",
+        ) from None
+    for row in rows(con, "FROM profile WHERE gpu_uuid IS NULL OR host IS NULL OR no_time > 0"):
+        empty = next(n for n in ("gpu_uuid", "host", "ts") if row.get(n) is None or n == "ts")
+        raise BadInput(
+            f"column {empty!r} has no value in some rows",
+            where=str(staged.source),
+            remedy="Every reading needs gpu_uuid, host and ts",
+        )
+    for row in rows(con, "SELECT DISTINCT model FROM profile"):
+        con.execute(
+            "UPDATE profile SET limit_mw = ? WHERE model IS NOT DISTINCT FROM ?",
+            [limits.milliwatts(row["model"]), row["model"]],
+        )
+    for uuid, (count, _) in staged.steps_back.items():
+        con.execute("UPDATE profile SET steps_back = ? WHERE gpu_uuid = ?", [count, uuid])
+    _compare_with_store(con, staged, relation)
+    con.execute(
+        "INSERT INTO staging.segment_profile "
+        "SELECT * EXCLUDE (host, gpu_index, model, no_time) FROM profile"
+    )
+    con.execute(
+        "CREATE TABLE IF NOT EXISTS staging.segment_gpu "
+        "(segment_id VARCHAR, gpu_uuid VARCHAR, host VARCHAR, gpu_index INTEGER, model VARCHAR)"
+    )
+    con.execute("DELETE FROM staging.segment_gpu WHERE segment_id = ?", [staged.segment_id])
+    con.execute(
+        "INSERT INTO staging.segment_gpu "
+        "SELECT segment_id, gpu_uuid, host, gpu_index, model FROM profile"
+    )
+
+
+_OVERLAP = """
+    SELECT DISTINCT p.gpu_uuid FROM profile AS p
+    JOIN segment_profile AS s ON s.gpu_uuid = p.gpu_uuid
+        AND s.first_ts <= p.last_ts AND s.last_ts >= p.first_ts
+    JOIN segment AS g ON g.segment_id = s.segment_id AND g.verdict = 'loaded'
+"""
+
+
+def _compare_with_store(con: duckdb.DuckDBPyConnection, staged: Staged, relation: str) -> None:
+    """Count readings that are stored already, and those that contradict a stored one.
+
+    Only looks at the store where segments of one GPU overlap in time (a log that grew, say).
+    """
+    if not con.execute(_OVERLAP).fetchall():
+        return
+    same = " AND ".join(f"r.{name} IS NOT DISTINCT FROM s.{name}" for name in VALUES)
+    con.execute(
+        f"""
+        UPDATE profile SET duplicates = c.same, conflicts = profile.conflicts + c.different
+        FROM (
+            SELECT s.gpu_uuid, count_if({same}) AS same, count_if(NOT ({same})) AS different
+            FROM {relation} AS s
+            JOIN gpu AS g ON g.gpu_uuid = s.gpu_uuid
+            JOIN gpu_reading AS r ON r.gpu_key = g.gpu_key AND r.ts = s.ts
+            GROUP BY s.gpu_uuid
+        ) AS c WHERE c.gpu_uuid = profile.gpu_uuid
+        """
+    )
+
+
+def _gate(
+    con: duckdb.DuckDBPyConnection, settings: Settings
+) -> tuple[dict[str, list[Result]], dict[str, list[str]]]:
+    """Run the suite on all staged profiles: failed checks and warnings by segment."""
+    from expectations.gate import Gate
+
+    suite = readings_suite.suite(
+        future_tolerance_s=settings.readings.future_tolerance_s,
+        max_gap_s=settings.readings.max_gap_s,
+    )
+    verdict = Gate(con).run(suite)
+    with transaction(con):
+        catalogue.record_verdict(con, verdict)
+    faults: dict[str, list[Result]] = {}
+    warnings: dict[str, list[str]] = {}
+    for result in verdict.failures:
+        for row in result.rows:
+            mine = [r for r in result.rows if r["segment_id"] == row["segment_id"]]
+            one = Result(result.check, False, len(mine), mine)
+            by_check = faults.setdefault(row["segment_id"], [])
+            if all(r.check is not result.check for r in by_check):
+                by_check.append(one)
+    for result in verdict.warnings:
+        for row in result.rows:
+            said = f"{result.check.statement}: not so for {row['gpu_uuid']}"
+            warnings.setdefault(row["segment_id"], []).append(said)
+    return faults, warnings
+
+
+def _reason(con: duckdb.DuckDBPyConnection, staged: Staged, faults: list[Result]) -> str:
+    """Why a segment was refused: file, row, column, value and what to do."""
+    said = []
+    for fault in faults:
+        first = fault.rows[0]
+        place = where(staged.source)
+        if fault.check.name in readings_suite.ROWS_WHERE:
+            column, predicate = readings_suite.ROWS_WHERE[fault.check.name]
+            example = _example(con, staged, first, column, predicate)
+            if example:
+                place = where(staged.source, example["row_no"], column, example["value"])
+        gpu = first["gpu_uuid"]
+        said.append(f"{place}: {fault.check.statement}, but {gpu} breaks it. {fault.check.remedy}")
+    return "; ".join(said)
+
+
+def _example(
+    con: duckdb.DuckDBPyConnection,
+    staged: Staged,
+    profile_row: dict[str, Any],
+    column: str,
+    predicate: str,
+) -> dict[str, Any] | None:
+    uuid = profile_row["gpu_uuid"]
+    if column == "ts" and uuid in staged.steps_back:
+        return {"row_no": staged.steps_back[uuid][1], "value": None}
+    query = predicate.format(limit_mw=profile_row.get("limit_mw", 0) or 0)
+    found = rows(
+        con,
+        f"WITH staged AS ({_NEIGHBOURS.format(relation=_relation(staged))}) "
+        f"SELECT row_no, {column} AS value FROM staged "
+        f"WHERE gpu_uuid = $uuid AND {query} ORDER BY row_no LIMIT 1",
+        {"uuid": uuid},
+    )
+    return found[0] if found else None
+
+
+def promote(con: duckdb.DuckDBPyConnection, staged: Staged) -> Outcome:
+    """Move a staged segment into the warehouse: readings, profile and catalogue in one transaction."""
+    segment = {"segment": staged.segment_id}
+    mine = "FROM staging.segment_profile WHERE segment_id = $segment"
+    totals = rows(
+        con,
+        "SELECT min(first_ts) AS first_ts, max(last_ts) AS last_ts, sum(duplicates) AS stored, "
+        "median((epoch_ms(last_ts) - epoch_ms(first_ts)) // greatest(rows_read - 1, 1))::BIGINT "
+        f"AS period {mine}",
+        segment,
+    )[0]
+    gpus = con.execute(
+        "SELECT gpu_uuid, host, gpu_index, model FROM staging.segment_gpu "
+        "WHERE segment_id = $segment",
+        segment,
+    ).fetchall()
+    # The same readings in another file: leave out what is stored. Else there is nothing to ask.
+    stored = int(totals["stored"] or 0)
+    new_only = (
+        "ANTI JOIN gpu_reading AS r ON r.gpu_key = g.gpu_key AND r.ts = s.ts" if stored else ""
+    )
+    read = staged.rows_read
+    with transaction(con):
+        catalogue.add_gpus(con, gpus)
+        loaded = read - staged.rows_duplicate - stored
+        key = catalogue.record_file(
+            con,
+            segment_id=staged.segment_id,
+            source_name=str(staged.source),
+            source_format=staged.format,
+            verdict="loaded",
+            sample=staged.sample,
+            rows_read=read,
+            rows_loaded=loaded,
+            rows_duplicate=staged.rows_duplicate + stored,
+            rows_skipped=staged.rows_skipped,
+            sample_period_ms=totals["period"],
+            first_ts=totals["first_ts"],
+            last_ts=totals["last_ts"],
+        )
+        [(inserted,)] = con.execute(
+            f"""
+            INSERT INTO gpu_reading
+            SELECT g.gpu_key, s.ts, {", ".join(f"s.{name}" for name in VALUES)},
+                s.power_source, {key}
+            FROM {_relation(staged)} AS s JOIN gpu AS g ON g.gpu_uuid = s.gpu_uuid {new_only}
+            """
+        ).fetchall()
+        if inserted != loaded:
+            raise RuntimeError(f"{staged.source}: {inserted} rows stored, {loaded} expected")
+        con.execute("DELETE FROM segment_profile WHERE segment_id = $segment", segment)
+        con.execute(f"INSERT INTO segment_profile {mine}", segment)
+    return Outcome(
+        str(staged.source),
+        staged.segment_id,
+        "loaded",
+        read,
+        loaded,
+        staged.rows_duplicate + stored,
+        staged.rows_skipped,
+    )

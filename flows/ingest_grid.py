@@ -1,0 +1,157 @@
+"""Grid series and generation mixes: read, gate, and keep every revision (bitemporal)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import duckdb
+import polars as pl
+
+from expectations import grid as grid_suites
+from flows import catalogue
+from flows.catalogue import Outcome
+from flows.errors import BadInput, UsageError
+from flows.ingest_gpu import Progress
+from flows.settings import Settings
+from flows.sources import grid as grid_source
+from flows.sources.files import expand, sha256
+from flows.sources.grid import Options
+from flows.warehouse import disk_errors, transaction, writing
+
+_TABLES = {
+    "grid_intensity": (
+        ["zone", "signal"],
+        ["intensity_g_per_kwh", "source", "is_estimated", "valid_to"],
+        "zone, valid_from, valid_to, signal, intensity_g_per_kwh, NULL, NULL, source, is_estimated",
+    ),
+    "grid_mix": (
+        ["zone", "fuel"],
+        ["generation_kw", "source", "is_estimated", "valid_to"],
+        "zone, valid_from, valid_to, fuel, generation_kw, source, is_estimated",
+    ),
+}
+"""Table -> what identifies a series, what may be revised, and the columns to insert."""
+
+
+def ingest_grid(
+    settings: Settings,
+    paths: Iterable[str | Path],
+    options: Options | None = None,
+    layout: str = "auto",
+    source: str = "",
+    progress: Progress = lambda path: None,
+) -> list[Outcome]:
+    """Load files of grid data (docs/formats.md).
+
+    A value that differs from the stored one supersedes it; both are kept. Files already loaded
+    with the same options are left alone; bad ones go to quarantine.
+
+    Raises:
+        UsageError: zone, time zone or source is missing or unknown.
+        WarehouseError: the disk or the warehouse failed.
+    """
+    options = options or Options()
+    if source and source not in settings.grid_sources:
+        raise UsageError(
+            f"no grid source {source!r} in wattledger.toml", remedy="See docs/formats.md"
+        )
+    mapping = settings.grid_sources.get(source)
+    outcomes = []
+    with writing(settings.warehouse) as con, disk_errors(settings.warehouse):
+        for path in expand(paths):
+            progress(path)
+            # The same bytes read with other options are other data.
+            said = f"{sha256(path)} {options} {layout} {source}"
+            digest = hashlib.sha256(said.encode()).hexdigest()
+            if digest in catalogue.known(con):
+                outcomes.append(Outcome(str(path), digest, "known"))
+                continue
+            try:
+                data = grid_source.read(path, options, layout, settings.work / "staging", mapping)
+                outcomes.append(_load(con, settings, path, digest, data))
+            except BadInput as error:
+                outcomes.append(
+                    catalogue.quarantine(con, settings, path, digest, "grid", str(error))
+                )
+    return outcomes
+
+
+def _load(
+    con: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    path: Path,
+    digest: str,
+    data: grid_source.GridData,
+) -> Outcome:
+    from expectations.gate import Gate, describe
+
+    table = "grid_mix" if data.mix is not None else "grid_intensity"
+    frame = data.mix if data.mix is not None else data.intensity
+    assert frame is not None
+    _stage(con, table, frame)
+    suite = (
+        grid_suites.mix_suite()
+        if table == "grid_mix"
+        else grid_suites.intensity_suite(max_g_per_kwh=settings.gate.max_intensity_g_per_kwh)
+    )
+    verdict = Gate(con).run(suite)
+    with transaction(con):
+        catalogue.record_verdict(con, verdict)
+        if verdict.success:
+            inserted = _promote(con, table)
+            catalogue.record_file(
+                con,
+                segment_id=digest,
+                source_name=str(path),
+                source_format=f"grid:{data.layout}",
+                verdict="loaded",
+                rows_read=data.rows_read,
+                rows_loaded=inserted,
+                rows_duplicate=data.duplicates,
+                first_ts=frame["valid_from"].min(),
+                last_ts=frame["valid_to"].max(),
+            )
+    con.execute(f"DROP TABLE staging.{table}")
+    if not verdict.success:
+        raise BadInput("; ".join(describe(r) for r in verdict.failures), where=str(path))
+    return Outcome(
+        str(path),
+        digest,
+        "loaded",
+        data.rows_read,
+        inserted,
+        data.duplicates,
+        warnings=[describe(result) for result in verdict.warnings],
+    )
+
+
+def _stage(con: duckdb.DuckDBPyConnection, table: str, frame: pl.DataFrame) -> None:
+    con.register("incoming", frame.to_arrow())
+    con.execute(f"CREATE OR REPLACE TABLE staging.{table} AS FROM incoming")
+    con.unregister("incoming")
+
+
+def _promote(con: duckdb.DuckDBPyConnection, table: str) -> int:
+    """Insert what is new, supersede what changed (inside the caller's transaction)."""
+    series, revised, columns = _TABLES[table]
+    same = " AND ".join(f"s.{c} = n.{c}" for c in (*series, "valid_from"))
+    equal = " AND ".join(f"s.{c} IS NOT DISTINCT FROM n.{c}" for c in revised)
+    current = f"{table} AS s"
+    con.execute(
+        f"""
+        UPDATE {current} SET superseded_at = now() FROM staging.{table} AS n
+        WHERE s.superseded_at IS NULL AND {same} AND NOT ({equal})
+        """
+    )
+    [(inserted,)] = con.execute(
+        f"""
+        INSERT INTO {table}
+        SELECT {columns}, now(), NULL FROM staging.{table} AS n
+        WHERE NOT EXISTS (
+            SELECT 1 FROM {current} WHERE s.superseded_at IS NULL AND {same}
+        )
+        """
+    ).fetchall()
+    return int(inserted)

@@ -1,0 +1,199 @@
+"""Files as people have them: found, fingerprinted, and turned into plain UTF-8 lines."""
+
+from __future__ import annotations
+
+import codecs
+import glob
+import gzip
+import hashlib
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import polars as pl
+
+from flows.errors import BadInput, UsageError, where
+
+_CHUNK = 1 << 20
+
+
+def expand(paths: Iterable[str | Path]) -> list[Path]:
+    """Files named by paths, folders and glob patterns, each once, in a stable order.
+
+    Raises:
+        BadInput: a path or pattern that names nothing.
+    """
+    found: dict[Path, None] = {}
+    for given in paths:
+        path = Path(given)
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.is_file() and p.name[0] != ".")
+        elif path.exists():
+            inside = [path]
+        else:
+            inside = sorted(Path(p) for p in glob.glob(str(given), recursive=True))
+        if not inside:
+            raise BadInput("no such file", where=str(given), remedy="Check the path or pattern")
+        found.update(dict.fromkeys(inside))
+    return list(found)
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file's bytes, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_CHUNK):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+@contextmanager
+def plain_text(path: Path, scratch: Path) -> Iterator[Path]:
+    """The file as UTF-8 text: itself, or an unpacked or transcoded copy that is removed after.
+
+    Raises:
+        BadInput: empty, damaged archive, or not text at all.
+    """
+    with path.open("rb") as file:
+        head = file.read(4)
+    if not head:
+        raise BadInput("the file is empty", where=str(path), remedy="Record again")
+    encoding = ""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"  # PowerShell redirection writes this.
+    packed = head.startswith(b"\x1f\x8b")
+    if not packed and not encoding:
+        _check_text(path, path)
+        yield path
+        return
+    scratch.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile("wb", dir=scratch, suffix=".txt", delete=False) as copy:
+        plain = Path(copy.name)
+        try:
+            with gzip.open(path, "rb") if packed else path.open("rb") as file:
+                decode = codecs.getincrementaldecoder(encoding or "utf-8")()
+                while piece := file.read(_CHUNK):
+                    copy.write(decode.decode(piece).encode() if encoding else piece)
+        except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as error:
+            plain.unlink()
+            raise BadInput(
+                f"can't be unpacked: {error}", where=str(path), remedy="Copy the file again"
+            ) from None
+    try:
+        if plain.stat().st_size == 0:
+            raise BadInput("the file is empty", where=str(path), remedy="Record again")
+        _check_text(plain, path)
+        yield plain
+    finally:
+        plain.unlink(missing_ok=True)
+
+
+def _check_text(plain: Path, path: Path) -> None:
+    decode = codecs.getincrementaldecoder("utf-8")()
+    line = 1
+    with plain.open("rb") as file:
+        while piece := file.read(_CHUNK):
+            try:
+                binary = b"\0" in piece
+                line += decode.decode(piece).count("\n")
+            except UnicodeDecodeError as error:
+                binary = True
+                line += piece[: error.start].count(b"\n")
+            if binary:
+                raise BadInput(
+                    "this is not a text file",
+                    where=where(path, line),
+                    remedy="Give a CSV log, or a Parquet file with the ending .parquet",
+                )
+
+
+def scan_lines(plain: Path) -> pl.LazyFrame:
+    """A text file as `row_no` (from 1) and `line`."""
+    return pl.scan_lines(
+        plain, name="line", row_index_name="row_no", row_index_offset=1, glob=False
+    ).with_columns(pl.col("row_no").cast(pl.Int64))
+
+
+def split_fields(count: int) -> list[pl.Expr]:
+    """`line` cut at commas into f0..fN, and `fields`, how many there are."""
+    parts = pl.col("line").str.split(",")
+    return [
+        parts.list.len().alias("fields"),
+        *(
+            parts.list.get(i, null_on_oob=True).str.strip_chars(" \t\r\"'").alias(f"f{i}")
+            for i in range(count)
+        ),
+    ]
+
+
+_OFFSET = re.compile(r"([+-])(\d{2}):?(\d{2})")
+
+
+def to_utc(naive: pl.Series, tz: str, path: Path, row_no: pl.Series) -> pl.Series:
+    """Local times in file order as UTC.
+
+    `tz` is an IANA name or a fixed offset (+02:00). In the hour that a clock change repeats,
+    the order of the rows tells the first pass from the second.
+
+    Raises:
+        BadInput: no zone given, a time that the zone never had, or a repeated hour that the
+            file's order can't decide.
+        UsageError: an unknown zone.
+    """
+    if not tz:
+        raise BadInput(
+            "the times carry no time zone",
+            where=where(path, int(row_no[0]), "timestamp", naive[0]),
+            remedy="Say which with --tz, for example --tz UTC or --tz Europe/Berlin",
+        )
+    if fixed := _OFFSET.fullmatch(tz):
+        sign, hours, minutes = fixed.groups()
+        offset = timedelta(hours=int(hours), minutes=int(minutes))
+        moved = naive - offset if sign == "+" else naive + offset
+        return moved.dt.replace_time_zone("UTC")
+    try:
+        early, late = (
+            naive.dt.replace_time_zone(tz, ambiguous=which, non_existent="null")
+            for which in ("earliest", "latest")
+        )
+    except pl.exceptions.ComputeError:
+        raise UsageError(
+            f"unknown time zone {tz!r}", remedy="Use a name such as Europe/Berlin, or +02:00"
+        ) from None
+    if early.null_count():
+        first = int(early.is_null().arg_max() or 0)
+        raise BadInput(
+            f"the clock in {tz} never showed this time (it was set forward)",
+            where=where(path, int(row_no[first]), "timestamp", naive[first]),
+            remedy="Check --tz, or give a fixed offset such as --tz +01:00",
+        )
+    twice = early != late
+    if twice.any():
+        second = _second_pass(naive, twice)
+        if second is None:
+            first = int(twice.arg_max() or 0)
+            raise BadInput(
+                f"the clock in {tz} showed this time twice (it was set back), and the file does "
+                "not tell which is meant",
+                where=where(path, int(row_no[first]), "timestamp", naive[first]),
+                remedy="Split the file at the change, or give a fixed offset such as --tz +01:00",
+            )
+        early = pl.select(pl.when(second).then(late).otherwise(early)).to_series()
+    return early.dt.convert_time_zone("UTC")
+
+
+def _second_pass(naive: pl.Series, twice: pl.Series) -> pl.Series | None:
+    """Which rows of a repeated hour belong to its second pass; None where it can't be told."""
+    back = (naive.diff().dt.total_minutes() <= -30).fill_null(False)
+    if back.any():
+        return back.cum_sum() > 0
+    inside = naive.filter(twice)
+    before = bool((naive < inside.min()).any())
+    after = bool((naive > inside.max()).any())
+    if before == after:
+        return None
+    return pl.repeat(after, naive.len(), eager=True)

@@ -1,0 +1,104 @@
+"""The common form of readings between a reader and the gate: a Parquet file in STAGED columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from flows.errors import BadInput, where
+
+STAGED: dict[str, pl.DataType] = {
+    "gpu_uuid": pl.String(),
+    "host": pl.String(),
+    "gpu_index": pl.Int32(),
+    "model": pl.String(),
+    "ts": pl.Datetime("us", "UTC"),
+    "power_mw": pl.Int32(),
+    "energy_mj": pl.Int64(),
+    "util_pct": pl.Int16(),
+    "mem_used_mib": pl.Int32(),
+    "temp_c": pl.Int16(),
+    "sm_clock_mhz": pl.Int16(),
+    "power_source": pl.String(),
+    "row_no": pl.Int64(),
+}
+"""Columns of a staged file, ordered by (gpu_uuid, ts). `row_no` is the row in the source file."""
+
+VALUES = ["power_mw", "energy_mj", "util_pct", "mem_used_mib", "temp_c", "sm_clock_mhz"]
+
+
+@dataclass
+class Staged:
+    """A file that could be read, waiting for the gate."""
+
+    source: Path
+    segment_id: str
+    format: str
+    path: Path
+    """Parquet in STAGED columns, or one of our own segments as it is."""
+    rows_read: int
+    rows_duplicate: int = 0
+    rows_skipped: int = 0
+    sample: bool = False
+    steps_back: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """GPU -> (readings earlier than the one before, first such row)."""
+    own: bool = False
+    """True where `path` is the source itself and must be kept."""
+
+
+def write(readings: pl.DataFrame, staged: Staged, *, unsorted: bool = False) -> Staged:
+    """Order readings by GPU and time, drop exact repeats, note steps back, write the Parquet.
+
+    Takes the STAGED columns in file order.
+    """
+    back = (
+        readings.select("gpu_uuid", "row_no", back=pl.col("ts").diff().over("gpu_uuid") < 0)
+        .filter("back")
+        .group_by("gpu_uuid")
+        .agg(pl.len(), pl.col("row_no").min())
+    )
+    if not unsorted:
+        staged.steps_back = {uuid: (count, row) for uuid, count, row in back.iter_rows()}
+    ordered = readings.select(list(STAGED)).sort("gpu_uuid", "ts", "row_no")
+    unique = ordered.unique(["gpu_uuid", "ts", *VALUES], keep="first", maintain_order=True)
+    staged.rows_duplicate = ordered.height - unique.height
+    staged.path.parent.mkdir(parents=True, exist_ok=True)
+    unique.write_parquet(staged.path)
+    return staged
+
+
+def milliwatts(value: pl.Expr, unit: str) -> pl.Expr:
+    """Power in whole milliwatts from a number in `unit`."""
+    factor = {"w": 1000.0, "mw": 1.0, "kw": 1e6}[unit.lower()]
+    return (value * factor).round()
+
+
+def refuse_unparsed(
+    frame: pl.DataFrame, raw: str, parsed: str, name: str, path: Path, remedy: str
+) -> None:
+    """Raise for the first value that did not become a number (or became NaN or infinite)."""
+    bad = frame.filter(
+        pl.col(raw).is_not_null()
+        & (pl.col(parsed).is_null() | ~pl.col(parsed).cast(pl.Float64).is_finite())
+    )
+    if bad.height:
+        raise BadInput(
+            "not a usable value",
+            where=where(path, bad["row_no"][0], name, bad[raw][0]),
+            remedy=remedy,
+        )
+
+
+def refuse_out_of_range(frame: pl.DataFrame, column: str, path: Path) -> None:
+    """Raise for the first number too large for its column."""
+    dtype = STAGED[column]
+    low, high = (pl.select(edge).item() for edge in (dtype.min(), dtype.max()))  # type: ignore[attr-defined]
+    bad = frame.filter(~pl.col(column).is_between(low, high))
+    if bad.height:
+        raise BadInput(
+            f"out of range for {column}",
+            where=where(path, bad["row_no"][0], column, bad[column][0]),
+            remedy="Check the column and its unit",
+        )

@@ -1,0 +1,307 @@
+"""From readings to metered energy per GPU and slot (docs/method.md, "Energy of a GPU").
+
+The work is done in two steps so that it can be cut anywhere. `partial_slots` reduces any run of
+readings in time order to one row per GPU and slot; `slot_energy` joins such rows, from one piece
+or from thousands. All sums are integers: counter energy in millijoules, power integrals in
+"double nanojoules" ((p0 + p1) mW x dt us = 2 nJ), so order and partitioning cannot change them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from transforms.schemas import SLOT_US
+
+READING_COLUMNS = ("gpu_key", "ts", "power_mw", "energy_mj", "averaged")
+"""Input of `partial_slots`: `averaged` is true where power is NVML's 1 s average."""
+
+_AVERAGE_WINDOW_US = 1_500_000
+"""Up to this step a 1 s average stands for the whole interval before it; beyond, it is a sample."""
+
+_DNJ_PER_MJ = 2_000_000
+"""Double nanojoules in a millijoule."""
+
+_SUMS = ("counter_mj", "power_dnj", "gap_dnj", "covered_us", "counter_resets")
+_ENDS = ("t", "p", "c", "averaged")
+
+
+@dataclass(frozen=True)
+class GapRule:
+    """How long a step between readings may be.
+
+    `max_gap_us`: longer steps are estimated, not measured. `max_bridge_us`: across still longer
+    ones power says nothing at all, and no energy is claimed; an energy counter is exact over any.
+    """
+
+    max_gap_us: int = 30_000_000
+    max_bridge_us: int = 3_600_000_000
+
+
+def _interval_energy(rule: GapRule) -> list[pl.Expr]:
+    """Energy of the interval t0..t1 with end values p0, p1 (mW), c0, c1 (mJ), as `_SUMS` columns.
+
+    Counter where both ends have one and it did not go back; else the trapezoid of power (or the
+    1 s average itself); beyond `max_gap_us` the trapezoid counts as estimate.
+    """
+    dt = pl.col("t1") - pl.col("t0")
+    counted = pl.col("c1") - pl.col("c0")
+    has_counter = (counted >= 0).fill_null(False)
+    rectangle = pl.col("averaged1") & (dt <= _AVERAGE_WINDOW_US)
+    double_power = pl.when(rectangle).then(pl.col("p1") * 2).otherwise(pl.col("p0") + pl.col("p1"))
+    has_power = ~has_counter & double_power.is_not_null()
+    measured = has_power & (dt <= rule.max_gap_us)
+    bridged = has_power & (dt > rule.max_gap_us) & (dt <= rule.max_bridge_us)
+    nothing = pl.lit(0, pl.Int64)
+    return [
+        pl.when(has_counter).then(counted).otherwise(nothing).alias("counter_mj"),
+        pl.when(measured).then(double_power * dt).otherwise(nothing).alias("power_dnj"),
+        pl.when(bridged).then(double_power * dt).otherwise(nothing).alias("gap_dnj"),
+        pl.when(has_counter | measured).then(dt).otherwise(nothing).alias("covered_us"),
+        pl.when(bridged).then(dt).otherwise(nothing).alias("gap_us"),
+        (counted < 0).fill_null(False).cast(pl.Int64).alias("counter_resets"),
+    ]
+
+
+def in_order(readings: pl.DataFrame) -> pl.DataFrame:
+    """Sort readings by GPU and time unless they already are (a check costs a tenth of a sort)."""
+    gpu, ts = readings["gpu_key"], readings["ts"]
+    later = (gpu > gpu.shift()) | ((gpu == gpu.shift()) & (ts >= ts.shift()))
+    if later.all():
+        return readings
+    return readings.sort("gpu_key", "ts", "power_mw", "energy_mj", nulls_last=True)
+
+
+def partial_slots(readings: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
+    """Reduce readings to one row per GPU and slot.
+
+    Takes `READING_COLUMNS`, ordered by (gpu_key, ts); any contiguous piece will do. Gives
+    gpu_key, slot (slot number since the epoch), readings, the sums of `_SUMS` over the intervals
+    inside the slot, and its first and last reading (first_t, last_t, ...), from which
+    `slot_energy` makes the intervals between slots. Readings without any value are left out.
+    """
+    columns = readings.filter(
+        pl.col("power_mw").is_not_null() | pl.col("energy_mj").is_not_null()
+    ).select(
+        "gpu_key",
+        t=pl.col("ts").to_physical(),
+        p=pl.col("power_mw").cast(pl.Int64),
+        c=pl.col("energy_mj"),
+        averaged=pl.col("averaged").fill_null(False),
+        slot=pl.col("ts").to_physical() // SLOT_US,
+    )
+    paired = columns.with_columns(
+        t0=pl.col("t").shift(),
+        t1=pl.col("t"),
+        p0=pl.col("p").shift(),
+        p1=pl.col("p"),
+        c0=pl.col("c").shift(),
+        c1=pl.col("c"),
+        averaged1=pl.col("averaged"),
+        edge=(
+            (pl.col("slot") != pl.col("slot").shift())
+            | (pl.col("gpu_key") != pl.col("gpu_key").shift())
+        ).fill_null(True),
+    )
+    inside = ~pl.col("edge")
+    # Rows come in order, so counting edges numbers the groups, and the number is sorted: grouping
+    # by it needs no hashing.
+    numbered = paired.select(
+        pl.col("edge").cum_sum().set_sorted().alias("group"),
+        "gpu_key",
+        "slot",
+        *_ENDS,
+        *(
+            pl.when(inside).then(energy).otherwise(pl.lit(0, pl.Int64)).alias(name)
+            for energy in _interval_energy(rule)
+            for name in [energy.meta.output_name()]
+        ),
+    )
+    return (
+        numbered.group_by("group", maintain_order=True)
+        .agg(
+            pl.col("gpu_key", "slot").first(),
+            pl.len().cast(pl.Int64).alias("readings"),
+            pl.col(*_SUMS, "gap_us").sum(),
+            *(pl.col(end).first().alias(f"first_{end}") for end in _ENDS),
+            *(pl.col(end).last().alias(f"last_{end}") for end in _ENDS),
+        )
+        .drop("group")
+    )
+
+
+def interleaved(partials: pl.DataFrame) -> pl.Series:
+    """GPU keys whose pieces overlap in time, so that their readings must be merged before.
+
+    Pieces of one GPU that only touch are fine. Takes rows of `partial_slots`.
+    """
+    ordered = partials.sort("gpu_key", "first_t", "last_t")
+    overlap = (pl.col("gpu_key") == pl.col("gpu_key").shift()) & (
+        pl.col("first_t") < pl.col("last_t").shift()
+    )
+    return ordered.filter(overlap)["gpu_key"].unique().sort()
+
+
+def seams(partials: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
+    """The intervals between one partial slot and the next of the same GPU.
+
+    Gives gpu_key, t0, t1 (us since the epoch) and the columns of `_interval_energy`.
+    """
+    ordered = partials.sort("gpu_key", "first_t", "last_t")
+    return (
+        ordered.select(
+            "gpu_key",
+            same=pl.col("gpu_key") == pl.col("gpu_key").shift(),
+            t0=pl.col("last_t").shift(),
+            t1=pl.col("first_t"),
+            p0=pl.col("last_p").shift(),
+            p1=pl.col("first_p"),
+            c0=pl.col("last_c").shift(),
+            c1=pl.col("first_c"),
+            averaged1=pl.col("first_averaged"),
+        )
+        .filter(pl.col("same") & (pl.col("t1") > pl.col("t0")))
+        .select("gpu_key", "t0", "t1", *_interval_energy(rule))
+    )
+
+
+def intervals(readings: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
+    """The intervals between successive readings of one GPU inside one slot, as `seams` gives them.
+
+    Takes `READING_COLUMNS` ordered by (gpu_key, ts).
+    """
+    every = readings.filter(
+        pl.col("power_mw").is_not_null() | pl.col("energy_mj").is_not_null()
+    ).with_columns(t=pl.col("ts").to_physical(), p=pl.col("power_mw").cast(pl.Int64))
+    return (
+        every.select(
+            "gpu_key",
+            same=(pl.col("gpu_key") == pl.col("gpu_key").shift())
+            & (pl.col("t") // SLOT_US == pl.col("t").shift() // SLOT_US),
+            t0=pl.col("t").shift(),
+            t1=pl.col("t"),
+            p0=pl.col("p").shift(),
+            p1=pl.col("p"),
+            c0=pl.col("energy_mj").shift(),
+            c1=pl.col("energy_mj"),
+            averaged1=pl.col("averaged").fill_null(False),
+        )
+        .filter(pl.col("same") & (pl.col("t1") > pl.col("t0")))
+        .select("gpu_key", "t0", "t1", *_interval_energy(rule))
+    )
+
+
+def _over_slots(frame: pl.LazyFrame, start: str, end: str) -> pl.LazyFrame:
+    """One row per slot that start..end (us) touches, with `slot`."""
+    return frame.with_columns(
+        slot=pl.int_ranges(pl.col(start) // SLOT_US, (pl.col(end) - 1) // SLOT_US + 1)
+    ).explode("slot")
+
+
+def _pieces(cut: pl.LazyFrame) -> pl.LazyFrame:
+    """Share out each interval over its piece a..b, in proportion to time.
+
+    Counter energy by cumulative floor from the interval's start, in 128 bits: pieces of one
+    interval add up to it exactly, however it is cut.
+    """
+    dt = pl.col("t1") - pl.col("t0")
+
+    def up_to(at: str) -> pl.Expr:
+        wide = pl.col("counter_mj").cast(pl.Int128) * (pl.col(at) - pl.col("t0")).cast(pl.Int128)
+        return (wide // dt.cast(pl.Int128)).cast(pl.Int64)
+
+    part = pl.col("b") - pl.col("a")
+    return cut.filter(part > 0).with_columns(
+        counter_mj=up_to("b") - up_to("a"),
+        # Whole multiples of dt, so the division is exact.
+        **{
+            name: pl.col(name) // dt * part
+            for name in ("power_dnj", "gap_dnj", "covered_us", "gap_us")
+        },
+        counter_resets=pl.when(pl.col("b") == pl.col("t1"))
+        .then(pl.col("counter_resets"))
+        .otherwise(0),
+    )
+
+
+def _cut_at_slots(spans: pl.LazyFrame) -> pl.LazyFrame:
+    slots = _over_slots(spans, "t0", "t1")
+    return _pieces(
+        slots.with_columns(
+            a=pl.max_horizontal("t0", pl.col("slot") * SLOT_US),
+            b=pl.min_horizontal("t1", (pl.col("slot") + 1) * SLOT_US),
+        )
+    )
+
+
+def slot_energy(partials: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
+    """Metered energy per GPU and slot from partial slots (docs/method.md, "Slots").
+
+    Pieces of one GPU must not overlap in time (see `interleaved`). Gives gpu_key, slot,
+    counter_mj, power_dnj, gap_dnj, covered_us, gap_us, readings, counter_resets.
+    """
+    sums = [*_SUMS, "gap_us"]
+    inner = partials.select("gpu_key", "slot", "readings", *sums)
+    between = _cut_at_slots(seams(partials, rule)).select(
+        "gpu_key", "slot", pl.lit(0, pl.Int64).alias("readings"), *sums
+    )
+    return (
+        pl.concat([inner, between])
+        .group_by("gpu_key", "slot")
+        .agg(pl.col("readings", *sums).sum())
+        .sort("gpu_key", "slot")
+    )
+
+
+def in_millijoules(energy: pl.LazyFrame, *, within: list[str], order: str) -> pl.LazyFrame:
+    """Turn power_dnj and gap_dnj into power_integral_mj and gap_mj.
+
+    Rounds the running total inside each group `within`, ordered by `order`, so that the parts of
+    a slot add up to the slot, however it is cut.
+    """
+
+    def rounded(name: str) -> pl.Expr:
+        total = (pl.col(name).cum_sum() + _DNJ_PER_MJ // 2) // _DNJ_PER_MJ
+        return (total - total.shift(fill_value=0)).over(within, order_by=order)
+
+    return energy.with_columns(
+        power_integral_mj=rounded("power_dnj"), gap_mj=rounded("gap_dnj")
+    ).drop("power_dnj", "gap_dnj")
+
+
+def gpu_slots(partials: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
+    """Metered energy per GPU and slot, in the columns of the table `gpu_slot` (plus gap_us)."""
+    half = _DNJ_PER_MJ // 2
+    return slot_energy(partials, rule).select(
+        "gpu_key",
+        slot_start=pl.from_epoch(pl.col("slot") * SLOT_US, "us").dt.replace_time_zone("UTC"),
+        counter_mj="counter_mj",
+        power_integral_mj=(pl.col("power_dnj") + half) // _DNJ_PER_MJ,
+        gap_mj=(pl.col("gap_dnj") + half) // _DNJ_PER_MJ,
+        covered_us="covered_us",
+        gap_us="gap_us",
+        readings="readings",
+        counter_resets="counter_resets",
+    )
+
+
+def cell_energy(spans: pl.LazyFrame, cells: pl.LazyFrame) -> pl.LazyFrame:
+    """Metered energy of the cells of slots that an allocation border cuts.
+
+    Takes `intervals` and `seams` of those slots together, and cells: gpu_key, slot, cell_start,
+    cell_end (us), which together fill each slot. Gives gpu_key, slot, cell_start, cell_end,
+    counter_mj, power_integral_mj, gap_mj, covered_us, gap_us. Sums over a slot equal `gpu_slots`.
+    """
+    sums = ["counter_mj", "power_dnj", "gap_dnj", "covered_us", "gap_us"]
+    keys = ["gpu_key", "slot", "cell_start", "cell_end"]
+    cut = (
+        _over_slots(spans, "t0", "t1")
+        .join(cells, on=["gpu_key", "slot"], how="inner")
+        .with_columns(
+            a=pl.max_horizontal("t0", "cell_start"), b=pl.min_horizontal("t1", "cell_end")
+        )
+    )
+    energy = _pieces(cut).group_by(keys).agg(pl.col(sums).sum())
+    whole = cells.join(energy, on=keys, how="left").with_columns(pl.col(sums).fill_null(0))
+    return in_millijoules(whole, within=["gpu_key", "slot"], order="cell_start")

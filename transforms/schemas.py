@@ -1,0 +1,532 @@
+"""What every table and column means: the one place that says types, units and descriptions.
+
+`sql/migrations` creates the tables, this module explains them: the warehouse writes these texts
+as `COMMENT`s, `docs/data-dictionary.md` is generated from them, and a test holds migrations and
+views to the types given here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SLOT_US = 300_000_000
+"""Length of a slot in microseconds: 5 minutes, the finest common grid resolution."""
+
+PPM = 1_000_000
+"""Shares are integers in parts per million."""
+
+SIGNALS = ("average_lifecycle", "average_direct", "marginal", "residual_mix")
+"""What a grid intensity can mean; signals are never mixed."""
+
+POWER_SOURCES = ("instant", "average_1s", "unknown")
+"""Which NVML quantity a power reading is (docs/method.md, "Energy of a GPU")."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """A column: its name (which carries the unit), DuckDB type and meaning."""
+
+    name: str
+    sql_type: str
+    description: str
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table or view: what one row is (`grain`), what it is for, and its columns in order."""
+
+    name: str
+    grain: str
+    description: str
+    fields: tuple[Field, ...]
+    kind: str = "table"
+
+    @property
+    def columns(self) -> list[str]:
+        return [field.name for field in self.fields]
+
+
+_T = "TIMESTAMP WITH TIME ZONE"
+
+_FIELDS: dict[str, Field] = {
+    f.name: f
+    for f in (
+        # identity
+        Field("gpu_key", "INTEGER", "Short key of a GPU inside this warehouse; see `gpu`"),
+        Field(
+            "gpu_uuid",
+            "VARCHAR",
+            "Identity of the physical GPU: its NVML UUID, or `host/gpuN` for logs that carry none",
+        ),
+        Field("host", "VARCHAR", "Host that carries the GPU"),
+        Field("gpu_index", "INTEGER", "Index of the GPU on its host, when known"),
+        Field("model", "VARCHAR", "Product name as the driver gives it; null when unknown"),
+        Field("site", "VARCHAR", "Site (data centre) from wattledger.toml"),
+        Field("zone", "VARCHAR", "Grid zone, for example DE or US-TVA"),
+        Field("run_id", "VARCHAR", "Training run; null where no run holds the energy"),
+        Field(
+            "kind",
+            "VARCHAR",
+            "`run`, `idle` (no run held the GPU) or `unallocated` (the unheld share of a shared GPU)",
+        ),
+        # segments
+        Field("segment_key", "INTEGER", "Short key of a segment inside this warehouse"),
+        Field(
+            "segment_id", "VARCHAR", "SHA-256 of the file's bytes: the unit of exactly-once loading"
+        ),
+        Field("source_name", "VARCHAR", "File the data came from, as given on loading"),
+        Field("source_format", "VARCHAR", "Reader that understood the file"),
+        Field("sample", "BOOLEAN", "True for readings made by Wattledger's own generator"),
+        Field("verdict", "VARCHAR", "`loaded` or `quarantined`"),
+        Field("rows_read", "BIGINT", "Readings found in the file"),
+        Field("rows_loaded", "BIGINT", "Readings stored from it"),
+        Field(
+            "rows_duplicate",
+            "BIGINT",
+            "Readings left out because the same reading is stored already",
+        ),
+        Field(
+            "rows_skipped",
+            "BIGINT",
+            "Lines that hold no reading: repeated headers, blank lines, a cut last line",
+        ),
+        Field("sample_period_ms", "BIGINT", "Median step between readings of one GPU", "ms"),
+        Field("first_ts", _T, "Time of the first reading, UTC"),
+        Field("last_ts", _T, "Time of the last reading, UTC"),
+        Field("loaded_at", _T, "When this row was written, UTC"),
+        Field(
+            "superseded_at", _T, "When a later revision replaced this row, UTC; null while current"
+        ),
+        # readings
+        Field("ts", _T, "Time of the reading, UTC"),
+        Field("power_mw", "INTEGER", "Board power in milliwatts, as NVML gives it", "mW"),
+        Field("energy_mj", "BIGINT", "Energy in millijoules", "mJ"),
+        Field("util_pct", "SMALLINT", "GPU utilisation", "%"),
+        Field("mem_used_mib", "INTEGER", "Memory in use", "MiB"),
+        Field("temp_c", "SMALLINT", "GPU temperature", "°C"),
+        Field("sm_clock_mhz", "SMALLINT", "SM clock", "MHz"),
+        Field("power_source", "VARCHAR", "NVML quantity: instant, average_1s or unknown"),
+        # profile
+        Field("null_power", "BIGINT", "Readings without power"),
+        Field("null_energy", "BIGINT", "Readings without an energy counter"),
+        Field("no_value", "BIGINT", "Readings with neither power nor counter"),
+        Field("min_power_mw", "BIGINT", "Smallest power", "mW"),
+        Field("max_power_mw", "BIGINT", "Largest power", "mW"),
+        Field(
+            "limit_mw",
+            "BIGINT",
+            "Largest power believed of this GPU: its board limit times the tolerance",
+            "mW",
+        ),
+        Field(
+            "max_counter_mw",
+            "BIGINT",
+            "Largest mean power that the energy counter implies between two readings",
+            "mW",
+        ),
+        Field("min_util_pct", "BIGINT", "Smallest utilisation", "%"),
+        Field("max_util_pct", "BIGINT", "Largest utilisation", "%"),
+        Field("negative_energy", "BIGINT", "Readings whose energy counter is below zero"),
+        Field("steps_back", "BIGINT", "Readings earlier than the one before them in the file"),
+        Field("duplicates", "BIGINT", "Readings that repeat another one exactly"),
+        Field("conflicts", "BIGINT", "Times with two different readings of one GPU"),
+        Field("counter_resets", "BIGINT", "Times the energy counter went back (driver reload)"),
+        Field("longest_gap_ms", "BIGINT", "Longest step between two readings", "ms"),
+        Field(
+            "future_s",
+            "BIGINT",
+            "Seconds by which the last reading lies in the future of the loading host",
+            "s",
+        ),
+        # runs
+        Field("name", "VARCHAR", "Name given by its owner"),
+        Field("owner", "VARCHAR", "Person or team"),
+        Field("run_model", "VARCHAR", "Model that the run trains"),
+        Field("labels", "VARCHAR", "Free labels as a JSON object"),
+        Field("started_at", _T, "Start of the run, UTC"),
+        Field("ended_at", _T, "End of the run, UTC; null while it goes on"),
+        Field("from_ts", _T, "Start of the allocation, UTC"),
+        Field("to_ts", _T, "End of the allocation, UTC; null while it goes on"),
+        Field("share_ppm", "INTEGER", "Share of the GPU in parts per million", "ppm"),
+        # grid
+        Field("valid_from", _T, "Start of validity, UTC; null = always"),
+        Field("valid_to", _T, "End of validity (exclusive), UTC; null = for ever"),
+        Field("signal", "VARCHAR", "average_lifecycle, average_direct, marginal or residual_mix"),
+        Field("intensity_g_per_kwh", "DOUBLE", "Carbon intensity", "g CO2e/kWh"),
+        Field("intensity_low_g_per_kwh", "DOUBLE", "Its lower bound", "g CO2e/kWh"),
+        Field("intensity_high_g_per_kwh", "DOUBLE", "Its upper bound", "g CO2e/kWh"),
+        Field("ewif_l_per_kwh", "DOUBLE", "Water consumed in generation per kWh", "L/kWh"),
+        Field("ewif_low_l_per_kwh", "DOUBLE", "Its lower bound", "L/kWh"),
+        Field("ewif_high_l_per_kwh", "DOUBLE", "Its upper bound", "L/kWh"),
+        Field("source", "VARCHAR", "Who says so"),
+        Field(
+            "is_estimated", "BOOLEAN", "True where the provider marks the value as its own estimate"
+        ),
+        Field("fetched_at", _T, "When the value was obtained, UTC"),
+        Field("fuel", "VARCHAR", "Fuel or technology, in Wattledger's names (see factor)"),
+        Field("generation_kw", "BIGINT", "Mean generation during the interval", "kW"),
+        # sites and factors
+        Field(
+            "pue",
+            "DOUBLE",
+            "Power usage effectiveness: facility energy per IT energy (ISO/IEC 30134-2)",
+        ),
+        Field("pue_low", "DOUBLE", "Its lower bound"),
+        Field("pue_high", "DOUBLE", "Its upper bound"),
+        Field(
+            "wue_l_per_kwh",
+            "DOUBLE",
+            "Water usage effectiveness: litres per kWh of IT energy (ISO/IEC 30134-9)",
+            "L/kWh",
+        ),
+        Field("wue_low_l_per_kwh", "DOUBLE", "Its lower bound", "L/kWh"),
+        Field("wue_high_l_per_kwh", "DOUBLE", "Its upper bound", "L/kWh"),
+        Field(
+            "overhead_mw_per_gpu", "BIGINT", "Power of CPU, memory, network and fans per GPU", "mW"
+        ),
+        Field("overhead_low_mw_per_gpu", "BIGINT", "Its lower bound", "mW"),
+        Field("overhead_high_mw_per_gpu", "BIGINT", "Its upper bound", "mW"),
+        Field("factor", "VARCHAR", "Name of the factor"),
+        Field("scope", "VARCHAR", "What it applies to: a fuel, a GPU model, a zone or `default`"),
+        Field("value", "DOUBLE", "Central value, in `unit`"),
+        Field("low", "DOUBLE", "Lower bound, in `unit`"),
+        Field("high", "DOUBLE", "Upper bound, in `unit`"),
+        Field("unit", "VARCHAR", "Unit of value, low and high"),
+        Field("licence", "VARCHAR", "Terms of the source"),
+        Field("origin", "VARCHAR", "`shipped` or `override` (from wattledger.toml)"),
+        # quarantine and validation
+        Field("reason", "VARCHAR", "Why it was refused, and what to do"),
+        Field("suite", "VARCHAR", "Great Expectations suite"),
+        Field("kept_path", "VARCHAR", "Where the refused bytes are kept, relative to the project"),
+        Field("recorded_at", _T, "When this was recorded, UTC"),
+        Field("validation_id", "VARCHAR", "One execution of one suite"),
+        Field("success", "BOOLEAN", "Whether it passed"),
+        Field("checked_rows", "BIGINT", "Rows of the checked table"),
+        Field("check_name", "VARCHAR", "Name of the check"),
+        Field("severity", "VARCHAR", "fail or warn"),
+        Field("statement", "VARCHAR", "The check as a sentence"),
+        Field("unexpected_rows", "BIGINT", "Rows that break it"),
+        Field("examples", "VARCHAR", "Up to ten of those rows, JSON"),
+        # slots
+        Field("slot_start", _T, "Start of the 5-minute slot, UTC"),
+        Field("counter_mj", "BIGINT", "Measured by the energy counter", "mJ"),
+        Field("power_integral_mj", "BIGINT", "Measured by integrating power", "mJ"),
+        Field("gap_mj", "BIGINT", "Estimated across a gap between readings", "mJ"),
+        Field("gap_low_mj", "BIGINT", "Lower bound of gap_mj: the GPU at idle", "mJ"),
+        Field("gap_high_mj", "BIGINT", "Upper bound of gap_mj: the GPU at its limit", "mJ"),
+        Field(
+            "filled_mj",
+            "BIGINT",
+            "Filled at the board limit: held by the run, but no reading at all",
+            "mJ",
+        ),
+        Field("filled_low_mj", "BIGINT", "Lower bound of filled_mj: the GPU at idle", "mJ"),
+        Field("covered_us", "BIGINT", "GPU time between readings", "µs"),
+        Field("gap_us", "BIGINT", "GPU time bridged by an estimate", "µs"),
+        Field("held_us", "BIGINT", "GPU time held, weighted by share", "µs"),
+        Field("readings", "BIGINT", "Readings in the slot"),
+        Field("energy_low_mj", "BIGINT", "Lower bound of energy_mj", "mJ"),
+        Field("energy_high_mj", "BIGINT", "Upper bound of energy_mj", "mJ"),
+        Field(
+            "measured_mj", "BIGINT", "Part of energy_mj that was measured (counter or power)", "mJ"
+        ),
+        Field("metered_mj", "BIGINT", "Energy seen by the meters: counter + power + gap", "mJ"),
+        Field("attributed_mj", "BIGINT", "Part of metered_mj that runs hold", "mJ"),
+        Field("idle_mj", "BIGINT", "Part of metered_mj of GPUs that no run held", "mJ"),
+        Field(
+            "unallocated_mj",
+            "BIGINT",
+            "Part of metered_mj that no share of a shared GPU covers",
+            "mJ",
+        ),
+        Field(
+            "difference_mj", "BIGINT", "metered - attributed - idle - unallocated: always 0", "mJ"
+        ),
+        # footprint
+        Field("overhead_mj", "BIGINT", "Host energy beside the GPUs, by model", "mJ"),
+        Field("it_mj", "BIGINT", "IT energy: GPU + host overhead", "mJ"),
+        Field("it_low_mj", "BIGINT", "Lower bound of it_mj", "mJ"),
+        Field("it_high_mj", "BIGINT", "Upper bound of it_mj", "mJ"),
+        Field("facility_mj", "BIGINT", "Facility energy: IT energy x PUE", "mJ"),
+        Field("facility_low_mj", "BIGINT", "Lower bound of facility_mj", "mJ"),
+        Field("facility_high_mj", "BIGINT", "Upper bound of facility_mj", "mJ"),
+        Field(
+            "facility_measured_mj",
+            "BIGINT",
+            "Part of facility_mj whose IT energy was measured",
+            "mJ",
+        ),
+        Field(
+            "facility_uncovered_mj",
+            "BIGINT",
+            "Part of facility_mj without any carbon intensity",
+            "mJ",
+        ),
+        Field("co2e_ug", "BIGINT", "Location-based CO2e (scope 2)", "µg"),
+        Field("co2e_low_ug", "BIGINT", "Lower bound of co2e_ug", "µg"),
+        Field("co2e_high_ug", "BIGINT", "Upper bound of co2e_ug", "µg"),
+        Field(
+            "co2e_measured_ug",
+            "BIGINT",
+            "Part of co2e_ug with measured energy and a reported intensity",
+            "µg",
+        ),
+        Field("water_onsite_ul", "BIGINT", "Water consumed on site for cooling", "µL"),
+        Field("water_onsite_low_ul", "BIGINT", "Its lower bound", "µL"),
+        Field("water_onsite_high_ul", "BIGINT", "Its upper bound", "µL"),
+        Field(
+            "water_onsite_measured_ul", "BIGINT", "Part of it that rests on measured energy", "µL"
+        ),
+        Field("water_offsite_ul", "BIGINT", "Water consumed in generating the electricity", "µL"),
+        Field("water_offsite_low_ul", "BIGINT", "Its lower bound", "µL"),
+        Field("water_offsite_high_ul", "BIGINT", "Its upper bound", "µL"),
+        Field(
+            "water_offsite_measured_ul",
+            "BIGINT",
+            "Part of it with measured energy and a reported generation mix",
+            "µL",
+        ),
+        Field("series_ppm", "INTEGER", "Share of the slot covered by reported intensities", "ppm"),
+        Field(
+            "estimated_ppm",
+            "INTEGER",
+            "Share covered by intensities that the provider estimated",
+            "ppm",
+        ),
+        Field(
+            "ewif_series_ppm",
+            "INTEGER",
+            "Share of the slot whose EWIF comes from a reported generation mix",
+            "ppm",
+        ),
+        Field("fallback_ppm", "INTEGER", "Share covered by the zone's fallback factor", "ppm"),
+        Field("gpus", "BIGINT", "GPUs that took part"),
+        Field("first_slot", _T, "First slot with energy, UTC"),
+        Field("last_slot", _T, "Last slot with energy, UTC"),
+        # publication
+        Field("publication_id", "VARCHAR", "Number and short digest of the publication"),
+        Field("sequence", "BIGINT", "Number of the publication, from 1"),
+        Field("published_at", _T, "When it was published, UTC"),
+        Field("method_version", "VARCHAR", "Version of the method (docs/method.md)"),
+        Field("code_version", "VARCHAR", "Version of Wattledger"),
+        Field("input_digest", "VARCHAR", "SHA-256 over readings, runs, grid and sites used"),
+        Field("factor_digest", "VARCHAR", "SHA-256 over the factors used"),
+        Field("validation_digest", "VARCHAR", "SHA-256 over the verdicts"),
+        Field("output_digest", "VARCHAR", "SHA-256 over the published figures"),
+        Field("previous_digest", "VARCHAR", "digest of the publication before"),
+        Field("digest", "VARCHAR", "SHA-256 over this row's digests and previous_digest"),
+        Field("version", "INTEGER", "Number of the migration"),
+        Field("migration", "VARCHAR", "Name of the migration"),
+        Field("sha256", "VARCHAR", "Digest of the migration's text"),
+        Field("applied_at", _T, "When it was applied, UTC"),
+        # published views
+        Field("energy_kwh", "DOUBLE", "GPU energy", "kWh"),
+        Field("energy_low_kwh", "DOUBLE", "Its lower bound", "kWh"),
+        Field("energy_high_kwh", "DOUBLE", "Its upper bound", "kWh"),
+        Field("energy_measured_share", "DOUBLE", "Part of energy_kwh that was measured, 0 to 1"),
+        Field("it_kwh", "DOUBLE", "IT energy: GPU + host overhead", "kWh"),
+        Field("facility_kwh", "DOUBLE", "Facility energy: IT energy x PUE", "kWh"),
+        Field("facility_low_kwh", "DOUBLE", "Its lower bound", "kWh"),
+        Field("facility_high_kwh", "DOUBLE", "Its upper bound", "kWh"),
+        Field(
+            "facility_measured_share",
+            "DOUBLE",
+            "Part of facility_kwh whose IT energy was measured, 0 to 1",
+        ),
+        Field("co2e_kg", "DOUBLE", "Location-based CO2e (scope 2)", "kg"),
+        Field("co2e_low_kg", "DOUBLE", "Its lower bound", "kg"),
+        Field("co2e_high_kg", "DOUBLE", "Its upper bound", "kg"),
+        Field(
+            "co2e_measured_share",
+            "DOUBLE",
+            "Part of co2e_kg with measured energy and a reported intensity, 0 to 1",
+        ),
+        Field("water_onsite_l", "DOUBLE", "Water consumed on site", "L"),
+        Field("water_onsite_low_l", "DOUBLE", "Its lower bound", "L"),
+        Field("water_onsite_high_l", "DOUBLE", "Its upper bound", "L"),
+        Field(
+            "water_onsite_measured_share",
+            "DOUBLE",
+            "Part of it that rests on measured energy, 0 to 1",
+        ),
+        Field("water_offsite_l", "DOUBLE", "Water consumed in generating the electricity", "L"),
+        Field("water_offsite_low_l", "DOUBLE", "Its lower bound", "L"),
+        Field("water_offsite_high_l", "DOUBLE", "Its upper bound", "L"),
+        Field(
+            "water_offsite_measured_share",
+            "DOUBLE",
+            "Part of it with measured energy and a reported mix, 0 to 1",
+        ),
+        Field("gpu_hours", "DOUBLE", "GPU time held, weighted by share", "h"),
+        Field(
+            "filled_kwh",
+            "DOUBLE",
+            "Part of energy_kwh filled at the board limit for want of readings",
+            "kWh",
+        ),
+        Field("gap_kwh", "DOUBLE", "Part of energy_kwh estimated across gaps", "kWh"),
+        Field("mean_power_w", "DOUBLE", "Mean power of all GPUs together", "W"),
+        Field("hour_start", _T, "Start of the hour, UTC"),
+    )
+}
+
+
+def _table(name: str, grain: str, description: str, columns: str, kind: str = "table") -> Table:
+    return Table(name, grain, description, tuple(_FIELDS[c] for c in columns.split()), kind)
+
+
+_SLOT_ENERGY = (
+    "counter_mj power_integral_mj gap_mj gap_low_mj gap_high_mj filled_mj filled_low_mj held_us"
+)
+_FOOTPRINT_VALUES = (
+    "energy_mj energy_low_mj energy_high_mj measured_mj gap_mj filled_mj held_us overhead_mj "
+    "it_mj it_low_mj it_high_mj "
+    "facility_mj facility_low_mj facility_high_mj facility_measured_mj facility_uncovered_mj "
+    "co2e_ug co2e_low_ug co2e_high_ug co2e_measured_ug "
+    "water_onsite_ul water_onsite_low_ul water_onsite_high_ul water_onsite_measured_ul "
+    "water_offsite_ul water_offsite_low_ul water_offsite_high_ul water_offsite_measured_ul"
+)
+
+TABLES: dict[str, Table] = {
+    t.name: t
+    for t in (
+        _table(
+            "schema_migration",
+            "one migration",
+            "Migrations applied to this file",
+            "version migration sha256 applied_at",
+        ),
+        _table(
+            "gpu",
+            "one physical GPU",
+            "GPUs seen in readings or declared in wattledger.toml",
+            "gpu_key gpu_uuid host gpu_index model",
+        ),
+        _table(
+            "segment",
+            "one file of readings",
+            "Every file ever offered, with its verdict: the catalogue behind exactly-once loading",
+            "segment_key segment_id source_name source_format sample verdict rows_read rows_loaded rows_duplicate rows_skipped "
+            "sample_period_ms first_ts last_ts loaded_at",
+        ),
+        _table(
+            "segment_profile",
+            "one GPU in one segment",
+            "What the gate looked at before it let a segment in",
+            "segment_id source_name gpu_uuid rows_read first_ts last_ts null_power null_energy no_value min_power_mw max_power_mw "
+            "limit_mw max_counter_mw min_util_pct max_util_pct negative_energy steps_back duplicates conflicts counter_resets longest_gap_ms "
+            "future_s",
+        ),
+        _table(
+            "gpu_reading",
+            "one reading of one GPU",
+            "Readings, each exactly once; ordered by GPU and time inside a segment",
+            "gpu_key ts power_mw energy_mj util_pct mem_used_mib temp_c sm_clock_mhz power_source segment_key",
+        ),
+        _table(
+            "training_run",
+            "one revision of one run",
+            "Training runs; revisions are kept",
+            "run_id name owner run_model started_at ended_at labels source_name loaded_at superseded_at",
+        ),
+        _table(
+            "run_allocation",
+            "one revision of one GPU held by one run",
+            "Which run held which GPU, when, and what share of it",
+            "run_id gpu_uuid from_ts to_ts share_ppm loaded_at superseded_at",
+        ),
+        _table(
+            "grid_intensity",
+            "one revision of one interval of one signal in one zone",
+            "Carbon intensity series, bitemporal: what was valid when, and when it was known",
+            "zone valid_from valid_to signal intensity_g_per_kwh intensity_low_g_per_kwh intensity_high_g_per_kwh source is_estimated fetched_at superseded_at",
+        ),
+        _table(
+            "grid_mix",
+            "one revision of one fuel in one interval in one zone",
+            "Generation per fuel, bitemporal; carbon and water intensity are derived from it by factors",
+            "zone valid_from valid_to fuel generation_kw source is_estimated fetched_at superseded_at",
+        ),
+        _table(
+            "site",
+            "one site in one period",
+            "Sites as configured when the figures were computed",
+            "site zone pue pue_low pue_high wue_l_per_kwh wue_low_l_per_kwh wue_high_l_per_kwh overhead_mw_per_gpu "
+            "overhead_low_mw_per_gpu overhead_high_mw_per_gpu valid_from valid_to",
+        ),
+        _table(
+            "host",
+            "one host",
+            "Hosts and their sites as configured when the figures were computed",
+            "host site",
+        ),
+        _table(
+            "factor",
+            "one factor for one scope",
+            "Factors used, each with its source; overrides from wattledger.toml are marked",
+            "factor scope value low high unit source licence origin",
+        ),
+        _table(
+            "quarantine",
+            "one refused file",
+            "What was refused, why, and where it is kept",
+            "segment_id source_name suite reason kept_path recorded_at",
+        ),
+        _table(
+            "validation_run",
+            "one execution of a suite",
+            "Executions of the checks",
+            "validation_id suite recorded_at success checked_rows",
+        ),
+        _table(
+            "validation_result",
+            "one check in one execution",
+            "What each check said",
+            "validation_id suite check_name severity statement success unexpected_rows examples",
+        ),
+        _table(
+            "gpu_slot",
+            "one GPU in one slot",
+            "Metered energy, before any attribution",
+            "gpu_key slot_start counter_mj power_integral_mj gap_mj covered_us gap_us readings counter_resets",
+        ),
+        _table(
+            "energy_slot",
+            "one run (or idle, or unallocated) on one GPU in one slot",
+            "Attributed energy; adds up to gpu_slot to the millijoule",
+            f"kind run_id gpu_key slot_start {_SLOT_ENERGY} energy_mj energy_low_mj energy_high_mj measured_mj",
+        ),
+        _table(
+            "slot_signal",
+            "one zone in one slot",
+            "Intensities used, and how much of each slot was reported, estimated or filled",
+            "zone slot_start intensity_g_per_kwh intensity_low_g_per_kwh intensity_high_g_per_kwh series_ppm estimated_ppm fallback_ppm "
+            "ewif_l_per_kwh ewif_low_l_per_kwh ewif_high_l_per_kwh ewif_series_ppm",
+        ),
+        _table(
+            "footprint_slot",
+            "one run (or idle, or unallocated) at one site in one slot",
+            "Energy, carbon and water by slot",
+            f"kind run_id site zone slot_start gpus {_FOOTPRINT_VALUES}",
+        ),
+        _table(
+            "run_footprint",
+            "one run (or idle, or unallocated)",
+            "Energy, carbon and water by run, in integers",
+            f"kind run_id first_slot last_slot gpus {_FOOTPRINT_VALUES}",
+        ),
+        _table(
+            "conservation",
+            "one GPU",
+            "Metered energy against attributed + idle + unallocated",
+            "gpu_key metered_mj attributed_mj idle_mj unallocated_mj difference_mj",
+        ),
+        _table(
+            "publication",
+            "one publication",
+            "The ledger of publications; each row holds the digest of the one before",
+            "publication_id sequence published_at method_version code_version input_digest factor_digest validation_digest output_digest previous_digest digest",
+        ),
+    )
+}
