@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from flows import catalogue
+from flows import catalogue, digests
 from flows.errors import BadInput, SettingsError
 from flows.factors import Factor, effective, for_model, scalar
 from flows.settings import Settings
@@ -68,6 +68,11 @@ def compute(settings: Settings, progress: Callable[[int], None] = lambda rows: N
                 con.register("computed", frame.select(TABLES[name].columns).to_arrow())
                 con.execute(f"INSERT INTO {name} FROM computed")
                 con.unregister("computed")
+            con.execute("DELETE FROM computation")
+            con.execute(
+                "INSERT INTO computation VALUES (now(), ?, ?, ?)",
+                [digests.METHOD_VERSION, digests.inputs(con), digests.factors(con)],
+            )
         [(readings, as_of)] = con.execute("SELECT count(*), max(ts) FROM gpu_reading").fetchall()
     return Computed(
         readings,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -56,6 +58,7 @@ def connect(
     return con
 
 
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 _RESTORE = "Check that it is a DuckDB file of this version and that the disk is writable"
 
 
@@ -69,6 +72,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, duckdb.IOException, duckdb.FatalException) as error:
+        if isinstance(error, OSError) and error.errno not in _DISK:
+            raise
         raise WarehouseError(
             f"can't write: {_first_line(error)}",
             where=str(path),
@@ -86,6 +91,9 @@ def open_warehouse(path: Path) -> duckdb.DuckDBPyConnection:
         con.execute("SET temp_directory = $path", {"path": str(spill)})
         with disk_errors(path):
             migrate(con, path)
+            # Whatever a killed process left half way; only `main` counts.
+            con.execute("DROP SCHEMA staging CASCADE")
+            con.execute("CREATE SCHEMA staging")
     except BaseException:
         con.close()
         raise
@@ -156,16 +164,17 @@ def migrate(con: duckdb.DuckDBPyConnection, path: Path) -> list[int]:
         for table in TABLES.values():
             if table.kind == "table":
                 comment(con, table)
+        create_views(con)
     return done
 
 
-def create_views(con: duckdb.DuckDBPyConnection) -> None:
-    """(Re)create the views of sql/views, with their comments."""
+def create_views(con: duckdb.DuckDBPyConnection, leave_out: AbstractSet[str] = frozenset()) -> None:
+    """(Re)create the views of sql/views, with their comments, but for those to leave out."""
     for file in _sql("views"):
-        con.execute(file.read_text("utf-8"))
-    for table in TABLES.values():
-        if table.kind == "view":
-            comment(con, table)
+        name = file.name.removesuffix(".sql").split("_", 1)[1]
+        if name not in leave_out:
+            con.execute(file.read_text("utf-8"))
+            comment(con, TABLES[name])
 
 
 def comment(con: duckdb.DuckDBPyConnection, table: Table) -> None:

@@ -77,7 +77,7 @@ _FIELDS: dict[str, Field] = {
         ),
         Field("source_name", "VARCHAR", "File the data came from, as given on loading"),
         Field("source_format", "VARCHAR", "Reader that understood the file"),
-        Field("sample", "BOOLEAN", "True for readings made by Wattledger's own generator"),
+        Field("sample", "BOOLEAN", "True where readings were made by Wattledger's own generator"),
         Field("verdict", "VARCHAR", "`loaded` or `quarantined`"),
         Field("rows_read", "BIGINT", "Readings found in the file"),
         Field("rows_loaded", "BIGINT", "Readings stored from it"),
@@ -305,6 +305,7 @@ _FIELDS: dict[str, Field] = {
         Field("first_slot", _T, "First slot with energy, UTC"),
         Field("last_slot", _T, "Last slot with energy, UTC"),
         # publication
+        Field("computed_at", _T, "When the candidate was computed, UTC"),
         Field("publication_id", "VARCHAR", "Number and short digest of the publication"),
         Field("sequence", "BIGINT", "Number of the publication, from 1"),
         Field("published_at", _T, "When it was published, UTC"),
@@ -366,8 +367,25 @@ _FIELDS: dict[str, Field] = {
             "kWh",
         ),
         Field("gap_kwh", "DOUBLE", "Part of energy_kwh estimated across gaps", "kWh"),
-        Field("mean_power_w", "DOUBLE", "Mean power of all GPUs together", "W"),
         Field("hour_start", _T, "Start of the hour, UTC"),
+        Field("runs", "BIGINT", "Number of training runs"),
+        Field("counter_share", "DOUBLE", "Part of the energy measured by the counter, 0 to 1"),
+        Field("power_share", "DOUBLE", "Part measured by integrating power, 0 to 1"),
+        Field("gap_share", "DOUBLE", "Part estimated across gaps, 0 to 1"),
+        Field("filled_share", "DOUBLE", "Part filled at the board limit, 0 to 1"),
+        Field(
+            "intensity_reported_share",
+            "DOUBLE",
+            "Part of the facility energy with a reported intensity, 0 to 1",
+        ),
+        Field(
+            "intensity_estimated_share",
+            "DOUBLE",
+            "Part with an intensity that the provider estimated, 0 to 1",
+        ),
+        Field(
+            "intensity_fallback_share", "DOUBLE", "Part with the zone's fallback intensity, 0 to 1"
+        ),
     )
 }
 
@@ -523,10 +541,64 @@ TABLES: dict[str, Table] = {
             "gpu_key metered_mj attributed_mj idle_mj unallocated_mj difference_mj",
         ),
         _table(
+            "computation",
+            "the last computation",
+            "From which inputs and factors the candidate figures were computed",
+            "computed_at method_version input_digest factor_digest",
+        ),
+        _table(
             "publication",
             "one publication",
             "The ledger of publications; each row holds the digest of the one before",
-            "publication_id sequence published_at method_version code_version input_digest factor_digest validation_digest output_digest previous_digest digest",
+            "publication_id sequence published_at sample method_version code_version input_digest factor_digest validation_digest output_digest previous_digest digest",
+        ),
+        _table(
+            "run_summary",
+            "one training run",
+            "Energy, carbon and water of every run, with bounds and measured share",
+            "run_id name owner run_model started_at ended_at gpus gpu_hours "
+            "energy_kwh energy_low_kwh energy_high_kwh energy_measured_share gap_kwh filled_kwh it_kwh "
+            "facility_kwh facility_low_kwh facility_high_kwh facility_measured_share "
+            "co2e_kg co2e_low_kg co2e_high_kg co2e_measured_share "
+            "water_onsite_l water_onsite_low_l water_onsite_high_l water_onsite_measured_share "
+            "water_offsite_l water_offsite_low_l water_offsite_high_l water_offsite_measured_share",
+            "view",
+        ),
+        _table(
+            "fleet_summary",
+            "one kind of use",
+            "What runs used, what lay idle, what no share covered",
+            "kind runs gpu_hours energy_kwh facility_kwh co2e_kg water_onsite_l water_offsite_l",
+            "view",
+        ),
+        _table(
+            "energy_by_hour",
+            "one run (or idle, or unallocated) in one hour",
+            "Energy, carbon and water over time",
+            "hour_start kind run_id energy_kwh facility_kwh co2e_kg water_onsite_l water_offsite_l",
+            "view",
+        ),
+        _table(
+            "gpu_energy",
+            "one run (or idle, or unallocated) on one GPU",
+            "Energy by GPU",
+            "host gpu_uuid model kind run_id gpu_hours energy_kwh energy_low_kwh energy_high_kwh energy_measured_share",
+            "view",
+        ),
+        _table(
+            "data_quality",
+            "one run",
+            "What each run's figures rest on",
+            "run_id counter_share power_share gap_share filled_share intensity_reported_share "
+            "intensity_estimated_share intensity_fallback_share",
+            "view",
+        ),
+        _table(
+            "gpu_readings",
+            "one reading of one GPU",
+            "Readings with the names of GPU, host and file (warehouse only)",
+            "ts host gpu_uuid power_mw energy_mj util_pct mem_used_mib temp_c sm_clock_mhz power_source segment_id source_name",
+            "view",
         ),
     )
 }

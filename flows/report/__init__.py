@@ -1,0 +1,1 @@
+"""The report of a publication: one HTML file that opens anywhere, offline."""

@@ -272,10 +272,18 @@ CREATE TABLE conservation (
     difference_mj BIGINT NOT NULL
 );
 
+CREATE TABLE computation (
+    computed_at TIMESTAMPTZ NOT NULL,
+    method_version VARCHAR NOT NULL,
+    input_digest VARCHAR NOT NULL,
+    factor_digest VARCHAR NOT NULL
+);
+
 CREATE TABLE publication (
     publication_id VARCHAR NOT NULL,
     sequence BIGINT NOT NULL,
     published_at TIMESTAMPTZ NOT NULL,
+    sample BOOLEAN NOT NULL,
     method_version VARCHAR NOT NULL,
     code_version VARCHAR NOT NULL,
     input_digest VARCHAR NOT NULL,

@@ -1,0 +1,147 @@
+"""Checks of the candidate figures: what must hold before they are published."""
+
+from __future__ import annotations
+
+from expectations.checks import Suite, at_least, between, no_rows, not_null
+
+_BOUNDED = (
+    ("energy", "mj", "energy_{b}mj"),
+    ("IT energy", "mj", "it_{b}mj"),
+    ("facility energy", "mj", "facility_{b}mj"),
+    ("CO2e", "ug", "co2e_{b}ug"),
+    ("on-site water", "ul", "water_onsite_{b}ul"),
+    ("off-site water", "ul", "water_offsite_{b}ul"),
+)
+
+
+def suite(
+    *, schema: str = "main", min_carbon_coverage: float = 1.0, max_filled_share: float = 1.0
+) -> Suite:
+    """The suite `footprint` on run_footprint; thresholds come from [gate] in wattledger.toml."""
+    bounds = []
+    for name, unit, pattern in _BOUNDED:
+        value, low, high = (pattern.format(b=b) for b in ("", "low_", "high_"))
+        short = name.replace(" ", "_").replace("-", "_").lower()
+        bounds += [
+            not_null(
+                f"{short}_known",
+                value,
+                f"Every run has a figure for {name}",
+                remedy="Load grid data for the whole time of the runs (wattledger ingest grid), or "
+                "set a fallback for the zone",
+            )
+            if unit == "ug"
+            else not_null(f"{short}_known", value, f"Every run has a figure for {name}"),
+            at_least(f"{short}_above_low", value, low, f"{name} is not below its lower bound"),
+            at_least(f"{short}_below_high", high, value, f"{name} is not above its upper bound"),
+        ]
+    return Suite(
+        name="footprint",
+        schema=schema,
+        table="run_footprint",
+        keys=("kind", "run_id"),
+        checks=(
+            *bounds,
+            between("energy_not_negative", "energy_low_mj", "No energy is below zero", low=0),
+            at_least(
+                "measured_within_energy",
+                "energy_mj",
+                "measured_mj",
+                "No more was measured than was used",
+            ),
+            at_least(
+                "facility_above_it",
+                "facility_mj",
+                "it_mj",
+                "The facility uses no less than its IT (PUE is at least 1)",
+            ),
+            no_rows(
+                "energy_conserved",
+                "Metered energy = attributed + idle + unallocated, to the millijoule, on every GPU",
+                "SELECT c.* FROM conservation AS c "
+                "WHERE difference_mj <> 0 AND EXISTS (FROM {batch})",
+                remedy="This is a defect of Wattledger: please report it with this message",
+            ),
+            no_rows(
+                "slots_add_up",
+                "The slots of a run add up to its total",
+                "SELECT t.kind, t.run_id, t.energy_mj AS total_mj, s.energy_mj AS slots_mj "
+                "FROM {batch} AS t JOIN (SELECT kind, run_id, sum(energy_mj) AS energy_mj "
+                "FROM energy_slot GROUP BY ALL) AS s "
+                "ON t.kind = s.kind AND t.run_id IS NOT DISTINCT FROM s.run_id "
+                "WHERE t.energy_mj <> s.energy_mj",
+                remedy="Run `wattledger footprint` again",
+            ),
+            no_rows(
+                "every_run_counted",
+                "Every run of the ledger that has begun has a figure",
+                "SELECT r.run_id, r.started_at FROM training_run AS r "
+                "WHERE r.superseded_at IS NULL AND r.run_id NOT IN "
+                "(SELECT run_id FROM {batch} WHERE run_id IS NOT NULL) "
+                "AND r.started_at < coalesce(r.ended_at, (SELECT max(last_ts) FROM segment_profile))",
+                remedy="Run `wattledger footprint` again",
+            ),
+            no_rows(
+                "carbon_covered",
+                f"At least {min_carbon_coverage:.0%} of each run's energy has a carbon intensity",
+                "SELECT kind, run_id, 1 - facility_uncovered_mj / nullif(facility_mj, 0) AS covered "
+                f"FROM {{batch}} WHERE facility_uncovered_mj > {1 - min_carbon_coverage} * facility_mj",
+                remedy="Load grid data for the whole time of the runs (wattledger ingest grid), or "
+                "set zones.ZONE.fallback_intensity_g_per_kwh",
+            ),
+            no_rows(
+                "not_too_much_filled",
+                f"At most {max_filled_share:.0%} of a run's energy is filled for want of readings",
+                "SELECT kind, run_id, filled_mj / energy_mj AS filled_share FROM {batch} "
+                f"WHERE filled_mj > {max_filled_share} * energy_mj",
+                remedy="Load the missing readings, or correct the run's times and GPUs",
+            ),
+            no_rows(
+                "mostly_measured",
+                "At least half of each run's energy was measured",
+                "SELECT kind, run_id, measured_mj / nullif(energy_mj, 0) AS measured_share "
+                "FROM {batch} WHERE kind = 'run' AND 2 * measured_mj < energy_mj",
+                severity="warn",
+                remedy="Load the missing readings",
+            ),
+        ),
+    )
+
+
+def signal_suite(*, schema: str = "main", max_g_per_kwh: float = 3000) -> Suite:
+    """The suite `slot_signal`: the intensities that the figures used."""
+    return Suite(
+        name="slot_signal",
+        schema=schema,
+        table="slot_signal",
+        keys=("zone", "slot_start"),
+        checks=(
+            between(
+                "intensity_believable",
+                "intensity_g_per_kwh",
+                f"Intensities lie between 0 and {max_g_per_kwh:g} g/kWh",
+                low=0,
+                high=max_g_per_kwh,
+            ),
+            at_least(
+                "intensity_above_low",
+                "intensity_g_per_kwh",
+                "intensity_low_g_per_kwh",
+                "Intensities are not below their lower bound",
+            ),
+            at_least(
+                "intensity_below_high",
+                "intensity_high_g_per_kwh",
+                "intensity_g_per_kwh",
+                "Intensities are not above their upper bound",
+            ),
+            not_null("ewif_known", "ewif_l_per_kwh", "Every slot has a water intensity"),
+            no_rows(
+                "no_fallback",
+                "No slot uses a fallback intensity",
+                "SELECT zone, slot_start, fallback_ppm FROM {batch} WHERE fallback_ppm > 0",
+                severity="warn",
+                remedy="Load grid data for that time",
+            ),
+        ),
+    )

@@ -1,0 +1,116 @@
+"""The pictures of the report, as SVG."""
+
+from __future__ import annotations
+
+import polars as pl
+
+KIND_COLOURS = {"run": "#2f6f4f", "idle": "#c9ced6", "unallocated": "#e0a13c"}
+_INK = "#22303c"
+_BARS = 20
+"""Runs in the bar chart: the largest ones."""
+
+
+def _svg(chart: object) -> str:
+    import altair as alt
+    import vl_convert as vlc
+
+    configured = (
+        chart.configure(font="Helvetica, Arial, sans-serif")  # type: ignore[attr-defined]
+        .configure_view(stroke=None)
+        .configure_axis(
+            labelColor=_INK,
+            titleColor=_INK,
+            titleFontWeight="normal",
+            gridColor="#e9edf0",
+            domain=False,
+        )
+        .configure_legend(labelColor=_INK, title=None, orient="top")
+    )
+    assert isinstance(configured, alt.TopLevelMixin)
+    return str(vlc.vegalite_to_svg(configured.to_json(), vl_version=_VEGA_LITE))
+
+
+_VEGA_LITE = "6.1"
+
+
+def power_over_time(slots: pl.DataFrame) -> str:
+    """Mean facility power, stacked by kind. Takes slot_start, kind, power_kw."""
+    import altair as alt
+
+    kinds = list(KIND_COLOURS)
+    return _svg(
+        alt.Chart(_data(slots), width=860, height=220)
+        .mark_area(interpolate="step-after")
+        .encode(
+            x=alt.X("slot_start:T", title=None, axis=alt.Axis(format="%d %b %H:%M", tickCount=8)),
+            y=alt.Y("power_kw:Q", title="facility power, kW", stack=True),
+            color=alt.Color(
+                "kind:N",
+                scale=alt.Scale(domain=kinds, range=list(KIND_COLOURS.values())),
+            ),
+            order=alt.Order("rank:Q"),
+        )
+    )
+
+
+def intensity_over_time(signals: pl.DataFrame) -> str:
+    """Carbon intensity with bounds. Takes slot_start, zone, value, low, high."""
+    import altair as alt
+
+    base = alt.Chart(_data(signals), width=860, height=180)
+    time = alt.X("slot_start:T", title=None, axis=alt.Axis(format="%d %b %H:%M", tickCount=8))
+    colour = alt.Color("zone:N", scale=alt.Scale(scheme="tableau10"))
+    band = base.mark_area(opacity=0.18).encode(
+        x=time, y=alt.Y("low:Q", title="g CO2e / kWh"), y2="high:Q", color=colour
+    )
+    line = base.mark_line(strokeWidth=1.6).encode(x=time, y="value:Q", color=colour)
+    return _svg(band + line)
+
+
+def bars_with_bounds(runs: pl.DataFrame, title: str, colour: str) -> str:
+    """One bar per run with low and high. Takes label, value, low, high; the largest runs first."""
+    import altair as alt
+
+    largest = runs.sort("value", "label", descending=[True, False]).head(_BARS)
+    base = alt.Chart(_data(largest), width=620, height=alt.Step(26))
+    label = alt.Y("label:N", sort=None, title=None, axis=alt.Axis(labelLimit=190))
+    bar = base.mark_bar(color=colour, size=14).encode(x=alt.X("value:Q", title=title), y=label)
+    rule = base.mark_rule(color=_INK, strokeWidth=1.4).encode(x="low:Q", x2="high:Q", y=label)
+    ends = [
+        base.mark_tick(color=_INK, size=9, thickness=1.4).encode(x=f"{end}:Q", y=label)
+        for end in ("low", "high")
+    ]
+    return _svg(alt.layer(bar, rule, *ends))
+
+
+def stacked_bars(parts: pl.DataFrame, title: str, colours: dict[str, str]) -> str:
+    """One bar per run, stacked by part. Takes label, part, value."""
+    import altair as alt
+
+    totals = parts.group_by("label").agg(pl.col("value").sum())
+    order = totals.sort("value", "label", descending=[True, False]).head(_BARS)["label"]
+    shown = parts.filter(pl.col("label").is_in(order.implode()))
+    return _svg(
+        alt.Chart(_data(shown), width=620, height=alt.Step(26))
+        .mark_bar(size=14)
+        .encode(
+            x=alt.X("value:Q", title=title),
+            y=alt.Y("label:N", sort=order.to_list(), title=None, axis=alt.Axis(labelLimit=190)),
+            color=alt.Color(
+                "part:N", scale=alt.Scale(domain=list(colours), range=list(colours.values()))
+            ),
+            order=alt.Order("part:N"),
+        )
+    )
+
+
+def _data(frame: pl.DataFrame) -> object:
+    """Inline data; times as UTC text, so that a browser or renderer can't shift them."""
+    import altair as alt
+
+    text = frame.with_columns(
+        pl.col(name).dt.strftime("%Y-%m-%dT%H:%M:%S")
+        for name, dtype in frame.schema.items()
+        if isinstance(dtype, pl.Datetime)
+    )
+    return alt.Data(values=text.to_dicts())

@@ -1,0 +1,35 @@
+"""Numbers as people read them: three significant digits, aligned, with their range."""
+
+from __future__ import annotations
+
+import math
+
+
+def significant(value: float | None, digits: int = 3) -> str:
+    """A number with `digits` significant digits and no exponent; `-` where there is none."""
+    if value is None or math.isnan(value):
+        return "–"
+    if value == 0:
+        return "0"
+    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    rounded = round(value, places)
+    return (
+        f"{rounded:,.{places}f}"
+        if places
+        else f"{round(value, digits - 1 - math.floor(math.log10(abs(value)))):,.0f}"
+    )
+
+
+def percent(value: float | None) -> str:
+    """A share as whole percent; never 100 % unless it is all."""
+    if value is None or math.isnan(value):
+        return "–"
+    whole = math.floor(value * 100 + 0.5)
+    if whole == 100 and value < 1:
+        return f"{math.floor(value * 1000) / 10:.1f} %"
+    return f"{whole} %"
+
+
+def between(low: float | None, high: float | None) -> str:
+    """A range in three significant digits."""
+    return f"{significant(low)} – {significant(high)}"

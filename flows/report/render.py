@@ -1,0 +1,139 @@
+"""Render a published file as one HTML page (no scripts, no network)."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from flows.report import charts
+from flows.report.numbers import between, percent, significant
+from flows.settings import Settings
+from flows.warehouse import connect, rows
+
+_WATER = {"on site": "#3b7ea1", "off site": "#a9cfe3"}
+_POINTS = 1500
+"""Points along a time axis; longer series are averaged by equal stretches."""
+
+
+def render(database: Path, target: Path, settings: Settings) -> None:
+    """Write the report of `database` (a published file) to `target`."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("flows", "report"), autoescape=True, undefined=StrictUndefined
+    )
+    environment.filters |= {"sig": significant, "percent": percent}
+    environment.globals |= {"between": between}
+    con = connect(database, read_only=True)
+    try:
+        page = environment.get_template("report.html.j2").render(
+            title=settings.project.title or settings.project.name,
+            style=resources.files("flows.report").joinpath("style.css").read_text("utf-8"),
+            **_content(con),
+        )
+    finally:
+        con.close()
+    target.write_text(page, encoding="utf-8")
+
+
+def _content(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    runs = rows(con, "FROM run_summary")
+    return {
+        "publication": rows(con, "FROM publication ORDER BY sequence DESC LIMIT 1")[0],
+        "runs": runs,
+        "fleet": rows(con, "FROM fleet_summary"),
+        "balance": rows(
+            con,
+            "SELECT sum(metered_mj) / 3.6e9 AS metered_kwh, sum(attributed_mj) / 3.6e9 AS "
+            "attributed_kwh, sum(idle_mj) / 3.6e9 AS idle_kwh, sum(unallocated_mj) / 3.6e9 AS "
+            "unallocated_kwh, sum(abs(difference_mj)) AS difference_mj FROM conservation",
+        )[0],
+        "quality": rows(con, "FROM data_quality"),
+        "checks": rows(
+            con,
+            "SELECT suite, check_name, severity, statement, success, unexpected_rows "
+            "FROM validation_result ORDER BY success, severity, suite, check_name",
+        ),
+        "checked": rows(con, "SELECT suite, checked_rows FROM validation_run ORDER BY suite"),
+        "sites": rows(con, "FROM site ORDER BY site, valid_from"),
+        "factors": rows(con, _FACTORS_USED),
+        "signals": rows(con, _SIGNALS),
+        "files": rows(
+            con,
+            "FROM segment ORDER BY verdict DESC, source_format, first_ts, source_name LIMIT 200",
+        ),
+        "file_count": con.execute("SELECT count(*) FROM segment").fetchall()[0][0],
+        "refused": rows(con, "FROM quarantine ORDER BY recorded_at"),
+        "charts": _charts(con, runs),
+    }
+
+
+_FACTORS_USED = "FROM factor ORDER BY origin, factor, scope"
+_SIGNALS = """
+    SELECT zone, avg(intensity_g_per_kwh) AS mean, min(intensity_g_per_kwh) AS least,
+        max(intensity_g_per_kwh) AS most, avg(ewif_l_per_kwh) AS ewif,
+        avg(series_ppm) / 1e6 AS reported, avg(estimated_ppm) / 1e6 AS estimated,
+        avg(fallback_ppm) / 1e6 AS fallback, avg(ewif_series_ppm) / 1e6 AS ewif_reported
+    FROM slot_signal GROUP BY zone ORDER BY zone
+"""
+
+
+def _charts(con: duckdb.DuckDBPyConnection, runs: list[dict[str, Any]]) -> dict[str, str]:
+    [(slots,)] = con.execute("SELECT count(DISTINCT slot_start) FROM footprint_slot").fetchall()
+    minutes = 5 * max(1, -(-slots // _POINTS))
+    bucket = f"time_bucket(INTERVAL {minutes} MINUTE, slot_start)"
+    power = con.execute(
+        f"""
+        SELECT {bucket} AS slot_start, kind, sum(facility_mj) / 1e6 / {minutes * 60} AS power_kw,
+            CASE kind WHEN 'run' THEN 0 WHEN 'unallocated' THEN 1 ELSE 2 END AS rank
+        FROM footprint_slot GROUP BY ALL ORDER BY ALL
+        """
+    ).pl()
+    signals = con.execute(
+        f"""
+        SELECT {bucket} AS slot_start, zone, avg(intensity_g_per_kwh) AS value,
+            avg(intensity_low_g_per_kwh) AS low, avg(intensity_high_g_per_kwh) AS high
+        FROM slot_signal WHERE intensity_g_per_kwh IS NOT NULL GROUP BY ALL ORDER BY ALL
+        """
+    ).pl()
+    if not runs:
+        return {"power": charts.power_over_time(power)} if power.height else {}
+    labels = [run["run_id"] for run in runs]
+
+    def bounded(name: str, unit: str) -> pl.DataFrame:
+        return pl.DataFrame(
+            {
+                "label": labels,
+                "value": [run[f"{name}_{unit}"] for run in runs],
+                "low": [run[f"{name}_low_{unit}"] for run in runs],
+                "high": [run[f"{name}_high_{unit}"] for run in runs],
+            },
+            schema_overrides={k: pl.Float64 for k in ("value", "low", "high")},
+        )
+
+    water = pl.concat(
+        pl.DataFrame(
+            {
+                "label": labels,
+                "part": [part] * len(labels),
+                "value": [run[column] for run in runs],
+            },
+            schema_overrides={"value": pl.Float64},
+        )
+        for part, column in (("on site", "water_onsite_l"), ("off site", "water_offsite_l"))
+    )
+    return {
+        "power": charts.power_over_time(power),
+        "intensity": charts.intensity_over_time(signals) if signals.height else "",
+        "co2e": charts.bars_with_bounds(
+            bounded("co2e", "kg"), "kg CO2e, location-based", "#7a5c99"
+        ),
+        "energy": charts.bars_with_bounds(
+            bounded("facility", "kwh"), "facility energy, kWh", "#2f6f4f"
+        ),
+        "water": charts.stacked_bars(water, "litres of water consumed", _WATER),
+    }

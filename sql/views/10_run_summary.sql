@@ -1,0 +1,40 @@
+-- grain: one training run
+-- keys: run_id
+-- owner: sustainability teams
+CREATE OR REPLACE VIEW run_summary AS
+SELECT
+    f.run_id,
+    r.name,
+    r.owner,
+    r.run_model,
+    r.started_at,
+    r.ended_at,
+    f.gpus,
+    f.held_us / 3.6e9 AS gpu_hours,
+    f.energy_mj / 3.6e9 AS energy_kwh,
+    f.energy_low_mj / 3.6e9 AS energy_low_kwh,
+    f.energy_high_mj / 3.6e9 AS energy_high_kwh,
+    f.measured_mj / nullif(f.energy_mj, 0) AS energy_measured_share,
+    f.gap_mj / 3.6e9 AS gap_kwh,
+    f.filled_mj / 3.6e9 AS filled_kwh,
+    f.it_mj / 3.6e9 AS it_kwh,
+    f.facility_mj / 3.6e9 AS facility_kwh,
+    f.facility_low_mj / 3.6e9 AS facility_low_kwh,
+    f.facility_high_mj / 3.6e9 AS facility_high_kwh,
+    f.facility_measured_mj / nullif(f.facility_mj, 0) AS facility_measured_share,
+    f.co2e_ug / 1e9 AS co2e_kg,
+    f.co2e_low_ug / 1e9 AS co2e_low_kg,
+    f.co2e_high_ug / 1e9 AS co2e_high_kg,
+    f.co2e_measured_ug / nullif(f.co2e_ug, 0) AS co2e_measured_share,
+    f.water_onsite_ul / 1e6 AS water_onsite_l,
+    f.water_onsite_low_ul / 1e6 AS water_onsite_low_l,
+    f.water_onsite_high_ul / 1e6 AS water_onsite_high_l,
+    f.water_onsite_measured_ul / nullif(f.water_onsite_ul, 0) AS water_onsite_measured_share,
+    f.water_offsite_ul / 1e6 AS water_offsite_l,
+    f.water_offsite_low_ul / 1e6 AS water_offsite_low_l,
+    f.water_offsite_high_ul / 1e6 AS water_offsite_high_l,
+    f.water_offsite_measured_ul / nullif(f.water_offsite_ul, 0) AS water_offsite_measured_share
+FROM run_footprint AS f
+LEFT JOIN training_run AS r ON r.run_id = f.run_id AND r.superseded_at IS NULL
+WHERE f.kind = 'run'
+ORDER BY r.started_at, f.run_id;

@@ -1,0 +1,20 @@
+-- grain: one reading of one GPU (warehouse only: the published file holds no raw readings)
+-- keys: gpu_uuid, ts
+-- owner: auditors
+CREATE OR REPLACE VIEW gpu_readings AS
+SELECT
+    r.ts,
+    g.host,
+    g.gpu_uuid,
+    r.power_mw,
+    r.energy_mj,
+    r.util_pct,
+    r.mem_used_mib,
+    r.temp_c,
+    r.sm_clock_mhz,
+    r.power_source,
+    s.segment_id,
+    s.source_name
+FROM gpu_reading AS r
+JOIN gpu AS g USING (gpu_key)
+JOIN segment AS s USING (segment_key);
