@@ -25,11 +25,8 @@ _EXAMPLES = 200
 
 def _great_expectations() -> Any:
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _quiet():
         import great_expectations
-
-    logging.getLogger("great_expectations").setLevel(logging.ERROR)
     return great_expectations
 
 
@@ -174,10 +171,15 @@ def _raised(info: dict[str, Any]) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Great Expectations warns about its own parts; a user can do nothing with that."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Great Expectations logs and warns about its own parts; a user can do nothing with that."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def describe(result: Result, limit: int = 3) -> str:

@@ -23,6 +23,11 @@ from flows.warehouse import disk_errors, rows, transaction, writing
 
 Progress = Callable[[Path], None]
 
+
+def no_progress(_: Path) -> None:
+    """Say nothing about files as they are loaded."""
+
+
 _BATCH = 256
 """Files that go through the gate together: one validation costs the same for one or many."""
 
@@ -32,7 +37,7 @@ def ingest_gpu(
     paths: Iterable[str | Path],
     options: Options | None = None,
     source: str = "",
-    progress: Progress = lambda path: None,
+    progress: Progress = no_progress,
 ) -> list[Outcome]:
     """Load files of GPU readings (docs/formats.md).
 
@@ -214,7 +219,7 @@ def profile(con: duckdb.DuckDBPyConnection, staged: Staged, limits: _Limits) -> 
         )
     for uuid, (count, _) in staged.steps_back.items():
         con.execute("UPDATE profile SET steps_back = ? WHERE gpu_uuid = ?", [count, uuid])
-    _compare_with_store(con, staged, relation)
+    _compare_with_store(con, relation)
     con.execute(
         "INSERT INTO staging.segment_profile "
         "SELECT * EXCLUDE (host, gpu_index, model, no_time) FROM profile"
@@ -238,7 +243,7 @@ _OVERLAP = """
 """
 
 
-def _compare_with_store(con: duckdb.DuckDBPyConnection, staged: Staged, relation: str) -> None:
+def _compare_with_store(con: duckdb.DuckDBPyConnection, relation: str) -> None:
     """Count readings that are stored already, and those that contradict a stored one.
 
     Only looks at the store where segments of one GPU overlap in time (a log that grew, say).
@@ -283,9 +288,13 @@ def _gate(
             if all(r.check is not result.check for r in by_check):
                 by_check.append(one)
     for result in verdict.warnings:
+        gpus: dict[str, list[str]] = {}
         for row in result.rows:
-            said = f"{result.check.statement}: not so for {row['gpu_uuid']}"
-            warnings.setdefault(row["segment_id"], []).append(said)
+            gpus.setdefault(row["segment_id"], []).append(row["gpu_uuid"])
+        for segment, broken in gpus.items():
+            more = f" and {len(broken) - 1} more GPUs" if len(broken) > 1 else ""
+            said = f"{result.check.statement}: not so for {broken[0]}{more}"
+            warnings.setdefault(segment, []).append(said)
     return faults, warnings
 
 

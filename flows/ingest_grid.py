@@ -13,7 +13,7 @@ from expectations import grid as grid_suites
 from flows import catalogue
 from flows.catalogue import Outcome
 from flows.errors import BadInput, UsageError
-from flows.ingest_gpu import Progress
+from flows.ingest_gpu import Progress, no_progress
 from flows.settings import Settings
 from flows.sources import grid as grid_source
 from flows.sources.files import expand, sha256
@@ -41,7 +41,7 @@ def ingest_grid(
     options: Options | None = None,
     layout: str = "auto",
     source: str = "",
-    progress: Progress = lambda path: None,
+    progress: Progress = no_progress,
 ) -> list[Outcome]:
     """Load files of grid data (docs/formats.md).
 

@@ -14,7 +14,7 @@ from expectations import runs as runs_suite
 from flows import catalogue
 from flows.catalogue import Outcome
 from flows.errors import BadInput
-from flows.ingest_gpu import Progress
+from flows.ingest_gpu import Progress, no_progress
 from flows.settings import Settings
 from flows.sources import runs as runs_source
 from flows.sources.files import expand, sha256
@@ -45,7 +45,7 @@ def ingest_runs(
     settings: Settings,
     paths: Iterable[str | Path],
     tz: str = "",
-    progress: Progress = lambda path: None,
+    progress: Progress = no_progress,
 ) -> list[Outcome]:
     """Load run tables (docs/formats.md). A run that changed supersedes its stored revision.
 

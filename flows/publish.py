@@ -17,6 +17,7 @@ from expectations import runs as runs_suite
 from expectations.checks import Suite, Verdict
 from flows import __version__, catalogue, digests
 from flows.errors import GateFailed, UsageError
+from flows.report.data_docs import make_offline
 from flows.settings import Settings
 from flows.warehouse import (
     comment,
@@ -109,6 +110,7 @@ def check(con: duckdb.DuckDBPyConnection, settings: Settings, docs: Path) -> lis
     _views_for_gate(con)
     verdicts = [gate.run(suite) for suite in suites(settings)]
     gate.build_docs()
+    make_offline(docs, verdicts)
     return verdicts
 
 
@@ -170,8 +172,12 @@ def publish(settings: Settings) -> Published:
                 + "; ".join(f"{suite}.{r.check.name}: {describe(r)}" for suite, r in failed),
                 remedy=f"What was published stands. All checks: {kept / 'index.html'}",
             )
+        # The rest (driver reloads, say) is in the report: there is nothing to do about it.
         warnings = [
-            f"{v.suite.name}.{r.check.name}: {describe(r)}" for v in verdicts for r in v.warnings
+            f"{v.suite.name}.{r.check.name}: {describe(r)}"
+            for v in verdicts
+            for r in v.warnings
+            if r.check.remedy
         ]
         entry = _entry(con, verdicts)
         last = rows(con, "FROM publication ORDER BY sequence DESC LIMIT 1")

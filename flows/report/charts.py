@@ -39,7 +39,7 @@ def power_over_time(slots: pl.DataFrame) -> str:
 
     kinds = list(KIND_COLOURS)
     return _svg(
-        alt.Chart(_data(slots), width=860, height=220)
+        alt.Chart(_data(slots), width=1040, height=230)
         .mark_area(interpolate="step-after")
         .encode(
             x=alt.X("slot_start:T", title=None, axis=alt.Axis(format="%d %b %H:%M", tickCount=8)),
@@ -57,7 +57,7 @@ def intensity_over_time(signals: pl.DataFrame) -> str:
     """Carbon intensity with bounds. Takes slot_start, zone, value, low, high."""
     import altair as alt
 
-    base = alt.Chart(_data(signals), width=860, height=180)
+    base = alt.Chart(_data(signals), width=1040, height=190)
     time = alt.X("slot_start:T", title=None, axis=alt.Axis(format="%d %b %H:%M", tickCount=8))
     colour = alt.Color("zone:N", scale=alt.Scale(scheme="tableau10"))
     band = base.mark_area(opacity=0.18).encode(
@@ -72,9 +72,11 @@ def bars_with_bounds(runs: pl.DataFrame, title: str, colour: str) -> str:
     import altair as alt
 
     largest = runs.sort("value", "label", descending=[True, False]).head(_BARS)
-    base = alt.Chart(_data(largest), width=620, height=alt.Step(26))
-    label = alt.Y("label:N", sort=None, title=None, axis=alt.Axis(labelLimit=190))
-    bar = base.mark_bar(color=colour, size=14).encode(x=alt.X("value:Q", title=title), y=label)
+    base = alt.Chart(_data(largest), width=400, height=alt.Step(26))
+    label = alt.Y("label:N", sort=None, title=None, axis=alt.Axis(labelLimit=130))
+    bar = base.mark_bar(color=colour, size=14).encode(
+        x=alt.X("value:Q", title=title, axis=alt.Axis(tickCount=6)), y=label
+    )
     rule = base.mark_rule(color=_INK, strokeWidth=1.4).encode(x="low:Q", x2="high:Q", y=label)
     ends = [
         base.mark_tick(color=_INK, size=9, thickness=1.4).encode(x=f"{end}:Q", y=label)
@@ -84,22 +86,22 @@ def bars_with_bounds(runs: pl.DataFrame, title: str, colour: str) -> str:
 
 
 def stacked_bars(parts: pl.DataFrame, title: str, colours: dict[str, str]) -> str:
-    """One bar per run, stacked by part. Takes label, part, value."""
+    """One bar per run, stacked by part. Takes label, part, value, rank."""
     import altair as alt
 
     totals = parts.group_by("label").agg(pl.col("value").sum())
     order = totals.sort("value", "label", descending=[True, False]).head(_BARS)["label"]
     shown = parts.filter(pl.col("label").is_in(order.implode()))
     return _svg(
-        alt.Chart(_data(shown), width=620, height=alt.Step(26))
+        alt.Chart(_data(shown), width=400, height=alt.Step(26))
         .mark_bar(size=14)
         .encode(
-            x=alt.X("value:Q", title=title),
-            y=alt.Y("label:N", sort=order.to_list(), title=None, axis=alt.Axis(labelLimit=190)),
+            x=alt.X("value:Q", title=title, axis=alt.Axis(tickCount=6)),
+            y=alt.Y("label:N", sort=order.to_list(), title=None, axis=alt.Axis(labelLimit=130)),
             color=alt.Color(
                 "part:N", scale=alt.Scale(domain=list(colours), range=list(colours.values()))
             ),
-            order=alt.Order("part:N"),
+            order=alt.Order("rank:Q"),
         )
     )
 

@@ -112,7 +112,7 @@ def _charts(con: duckdb.DuckDBPyConnection, runs: list[dict[str, Any]]) -> dict[
                 "low": [run[f"{name}_low_{unit}"] for run in runs],
                 "high": [run[f"{name}_high_{unit}"] for run in runs],
             },
-            schema_overrides={k: pl.Float64 for k in ("value", "low", "high")},
+            schema_overrides=dict.fromkeys(("value", "low", "high"), pl.Float64),
         )
 
     water = pl.concat(
@@ -121,10 +121,13 @@ def _charts(con: duckdb.DuckDBPyConnection, runs: list[dict[str, Any]]) -> dict[
                 "label": labels,
                 "part": [part] * len(labels),
                 "value": [run[column] for run in runs],
+                "rank": [rank] * len(labels),
             },
             schema_overrides={"value": pl.Float64},
         )
-        for part, column in (("on site", "water_onsite_l"), ("off site", "water_offsite_l"))
+        for rank, (part, column) in enumerate(
+            (("on site", "water_onsite_l"), ("off site", "water_offsite_l"))
+        )
     )
     return {
         "power": charts.power_over_time(power),

@@ -1,0 +1,370 @@
+"""The command `wattledger`. Each command is one function; heavy imports wait until it runs.
+
+Exit codes: 0 fine, 1 usage or settings, 2 bad input (the good part was done), 3 the gate refused,
+4 the warehouse is busy, 5 the warehouse or disk failed, 6 a flow failed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows import __version__
+from flows.errors import PipelineFailed, WattledgerError
+
+if TYPE_CHECKING:
+    from flows.catalogue import Outcome
+    from flows.settings import Settings
+
+app = typer.Typer(
+    name="wattledger",
+    help="What a training run cost in energy, water and CO2: measured, gated, recomputable.",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    epilog="Exit codes: 0 fine, 1 usage or settings, 2 bad input, 3 gate failed, "
+    "4 warehouse busy, 5 warehouse or disk failed, 6 flow failed.",
+)
+ingest = typer.Typer(
+    help="Load data: each file once, bad ones to quarantine.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(ingest, name="ingest")
+
+Project = Annotated[
+    Path, typer.Option("--project", "-p", help="The project folder.", envvar="WATTLEDGER_PROJECT")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Paths = Annotated[list[str], typer.Argument(help="Files, folders or patterns.")]
+
+
+def main() -> None:
+    """Entry point: run a command, and turn mistakes into sentences and exit codes."""
+    import click
+
+    try:
+        status = app(standalone_mode=False)
+    except WattledgerError as error:
+        _complain(str(error))
+        sys.exit(error.exit_code)
+    except click.exceptions.Abort:
+        _complain("interrupted; what was reported loaded or published is stored")
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _complain(text: str) -> None:
+    from rich.console import Console
+
+    Console(stderr=True).print(
+        f"[bold red]error:[/] {_escape(text)}", soft_wrap=True, highlight=False
+    )
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _load(project: Path) -> Settings:
+    from flows import settings
+
+    return settings.load(project)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, default=str, indent=2))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"wattledger {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(help="The new project folder.")] = Path()) -> None:
+    """Make a project folder with a commented wattledger.toml."""
+    from flows.project import create
+
+    path = create(folder)
+    print(f"Made {path}. Put readings, grid data and run tables beside it (or point the inputs at")
+    print("where they are), check the site, then run: wattledger pipeline")
+
+
+@app.command()
+def demo(
+    project: Project = Path("demo-project"),
+    gpu_log: Annotated[
+        Path | None, typer.Option("--gpu-log", help="Use your own log of GPU readings.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Host that the log is from.")] = "",
+    tz: Annotated[str, typer.Option(help="Time zone of the log's times.")] = "",
+    model: Annotated[str, typer.Option(help="GPU model, where the log names none.")] = "",
+    gpus_per_sweep: Annotated[int, typer.Option(help="GPUs, for logs that name none.")] = 0,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Use sample readings even where there is a GPU.")
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Run everything once, in a demo project: real grid data, your GPU, your log, or a sample."""
+    from flows import demo as demo_module
+    from flows.sources import nvml
+    from flows.sources.nvidia_smi import Options
+
+    if gpu_log is not None and not gpu_log.is_file():
+        raise typer.BadParameter(f"no such file: {gpu_log}", param_hint="--gpu-log")
+    live = gpu_log is None and not sample and nvml.available()
+    with _progress("measuring GPUs", total=demo_module.LIVE_SECONDS, hidden=not live) as advance:
+        said = demo_module.prepare(
+            project,
+            gpu_log=gpu_log,
+            options=Options(host, tz, model, gpus_per_sweep),
+            live=live,
+            progress=lambda done: advance(done, None),
+        )
+    if not json_:
+        print(said)
+    _pipeline(project, json_)
+
+
+@app.command()
+def pipeline(project: Project = Path(), json_: Json = False) -> None:
+    """Load what is new, compute, check and publish, as one Prefect flow."""
+    _pipeline(project, json_)
+
+
+def _pipeline(project: Path, as_json: bool) -> None:
+    settings = _load(project)
+    from flows.orchestrator import prefect_api
+
+    with _progress("running the pipeline", hidden=as_json), prefect_api(settings):
+        from prefect.exceptions import PrefectException
+
+        from flows.pipeline import pipeline as run
+
+        try:
+            report = run(str(project.resolve()))
+        except PrefectException as error:
+            raise PipelineFailed(
+                f"Prefect: {error}", remedy="Run it again; see .wattledger/prefect/server.log"
+            ) from None
+    if as_json:
+        _print_json(report.as_json())
+    else:
+        from flows import show
+
+        show.pipeline(settings, report)
+    if report.refused:
+        raise typer.Exit(2)
+
+
+@ingest.command("gpu")
+def ingest_gpu(
+    paths: Paths,
+    project: Project = Path(),
+    source: Annotated[str, typer.Option(help="A [sources.NAME] of wattledger.toml.")] = "",
+    host: Annotated[str, typer.Option(help="Host, where the log names no GPU UUID.")] = "",
+    tz: Annotated[str, typer.Option(help="Zone of local times: Europe/Berlin, +02:00.")] = "",
+    model: Annotated[str, typer.Option(help="GPU model, where the log names none.")] = "",
+    gpus_per_sweep: Annotated[int, typer.Option(help="GPUs, for logs that name none.")] = 0,
+    json_: Json = False,
+) -> None:
+    """Load GPU readings: segments, nvidia-smi logs, or any CSV or Parquet by mapping."""
+    settings = _load(project)
+    from flows.ingest_gpu import ingest_gpu as run
+    from flows.sources.files import expand
+    from flows.sources.nvidia_smi import Options
+
+    options = Options(host, tz, model, gpus_per_sweep)
+    total = len(expand(paths))
+    with _progress("loading readings", total=total, hidden=json_) as advance:
+        outcomes = run(settings, paths, options, source, lambda path: advance(None, path.name))
+    _outcomes(outcomes, json_)
+
+
+@ingest.command("grid")
+def ingest_grid(
+    paths: Paths,
+    project: Project = Path(),
+    zone: Annotated[str, typer.Option(help="Grid zone, where the file names none.")] = "",
+    layout: Annotated[str, typer.Option(help="Layout of the file (docs/formats.md).")] = "auto",
+    source: Annotated[str, typer.Option(help="A [grid_sources.NAME] of wattledger.toml.")] = "",
+    signal: Annotated[
+        str, typer.Option(help="average_lifecycle, average_direct, marginal, residual_mix.")
+    ] = "",
+    unit: Annotated[str, typer.Option(help="g, kg or lb_per_mwh; MW or kW for a mix.")] = "",
+    tz: Annotated[str, typer.Option(help="Zone of local times.")] = "",
+    provider: Annotated[str, typer.Option(help="Who the data is from, for the record.")] = "",
+    json_: Json = False,
+) -> None:
+    """Load carbon-intensity series and generation mixes; every revision is kept."""
+    settings = _load(project)
+    from flows.ingest_grid import ingest_grid as run
+    from flows.sources.files import expand
+    from flows.sources.grid import Options
+
+    options = Options(zone, signal, unit, tz, provider)
+    with _progress("loading grid data", total=len(expand(paths)), hidden=json_) as advance:
+        outcomes = run(
+            settings, paths, options, layout, source, lambda path: advance(None, path.name)
+        )
+    _outcomes(outcomes, json_)
+
+
+@ingest.command("runs")
+def ingest_runs(
+    paths: Paths,
+    project: Project = Path(),
+    tz: Annotated[str, typer.Option(help="Zone of local times.")] = "",
+    json_: Json = False,
+) -> None:
+    """Load training runs and their GPUs: CSV, JSON or TOML."""
+    settings = _load(project)
+    from flows.ingest_runs import ingest_runs as run
+
+    with _progress("loading runs", hidden=json_) as advance:
+        outcomes = run(settings, paths, tz, lambda path: advance(None, path.name))
+    _outcomes(outcomes, json_)
+
+
+def _outcomes(outcomes: list[Outcome], as_json: bool) -> None:
+    if as_json:
+        _print_json([o.as_json() for o in outcomes])
+    else:
+        from flows import show
+
+        show.outcomes(outcomes)
+    if any(o.verdict == "quarantined" for o in outcomes):
+        raise typer.Exit(2)
+
+
+@app.command()
+def footprint(project: Project = Path(), json_: Json = False) -> None:
+    """Compute energy, carbon and water of every run (not yet published)."""
+    settings = _load(project)
+    from flows import show
+    from flows.footprint import compute
+
+    with _progress("computing", hidden=json_) as advance:
+        done = [0]
+
+        def count(rows: int) -> None:
+            done[0] += rows
+            advance(None, f"{done[0]:,} readings")
+
+        computed = compute(settings, count)
+    if json_:
+        _print_json({"computed": vars(computed), "runs": show.run_rows(settings.warehouse)})
+    else:
+        show.computed(settings, computed)
+
+
+@app.command()
+def check(project: Project = Path(), json_: Json = False) -> None:
+    """Run every check on the computed figures; publish nothing."""
+    settings = _load(project)
+    from flows import show
+    from flows.publish import check_only
+
+    with _progress("checking", hidden=json_):
+        verdicts, docs = check_only(settings)
+    if json_:
+        _print_json(show.verdict_rows(verdicts))
+    else:
+        show.verdicts(verdicts, docs)
+    if not all(v.success for v in verdicts):
+        raise typer.Exit(3)
+
+
+@app.command()
+def publish(project: Project = Path(), json_: Json = False) -> None:
+    """Check the computed figures and, if every check passes, put them in force."""
+    settings = _load(project)
+    from flows import show
+    from flows.publish import publish as run
+
+    with _progress("checking and publishing", hidden=json_):
+        done = run(settings)
+    if json_:
+        _print_json(vars(done))
+    else:
+        show.published(settings, done)
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(help="A SELECT statement.")],
+    project: Project = Path(),
+    warehouse: Annotated[
+        bool, typer.Option("--warehouse", help="Ask the working file, not the published one.")
+    ] = False,
+    json_: Json = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+) -> None:
+    """Ask the published figures (read-only) a question in SQL."""
+    settings = _load(project)
+    from flows import show
+
+    show.query(settings, sql, warehouse=warehouse, as_json=json_, as_csv=csv)
+
+
+@app.command()
+def report(
+    project: Project = Path(),
+    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+) -> None:
+    """Say where the report of the publication in force is, and print its table of runs."""
+    settings = _load(project)
+    from flows import show
+
+    path = show.report(settings)
+    if open_:
+        import webbrowser
+
+        webbrowser.open(path.resolve().as_uri())
+
+
+@app.command()
+def status(project: Project = Path(), json_: Json = False) -> None:
+    """What is loaded, computed, published and refused."""
+    settings = _load(project)
+    from flows import show
+
+    found = show.status_of(settings)
+    if json_:
+        _print_json(found)
+    else:
+        show.status(found)
+
+
+def _progress(what: str, total: float | None = None, *, hidden: bool = False) -> Any:
+    from flows.progress import progress
+
+    return progress(what, total, hidden=hidden)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""The Prefect flows: what happens, in order. Each task is a thin wrapper around a plain function.
+
+Importing this module imports Prefect; enter `flows.orchestrator.prefect_api` before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+
+from flows import settings as settings_module
+from flows.catalogue import Outcome
+from flows.footprint import Computed, compute
+from flows.ingest_gpu import ingest_gpu
+from flows.ingest_grid import ingest_grid
+from flows.ingest_runs import ingest_runs
+from flows.publish import Published, publish
+from flows.settings import GpuInput, GridInput, RunsInput, Settings
+from flows.sources import grid, nvidia_smi
+from flows.warehouse import writing
+
+
+@dataclass
+class Report:
+    """What a run of the pipeline did."""
+
+    gpu: list[Outcome] = field(default_factory=list)
+    grid: list[Outcome] = field(default_factory=list)
+    runs: list[Outcome] = field(default_factory=list)
+    computed: Computed | None = None
+    published: Published | None = None
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        return [*self.gpu, *self.grid, *self.runs]
+
+    @property
+    def refused(self) -> list[Outcome]:
+        return [o for o in self.outcomes if o.verdict == "quarantined"]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def _inputs(settings: Settings, patterns: list[str]) -> list[Path]:
+    """Files that match patterns relative to the project; nothing there is fine for a schedule."""
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        base = Path(pattern)
+        matches = (
+            sorted(Path(base.anchor).glob(str(base.relative_to(base.anchor))))
+            if base.is_absolute()
+            else sorted(settings.root.glob(pattern))
+        )
+        found.update(dict.fromkeys(path for path in matches if path.is_file()))
+    return list(found)
+
+
+@task(name="load GPU readings")
+def load_gpu(project: str, given: GpuInput) -> list[Outcome]:
+    settings = settings_module.load(Path(project))
+    files = _inputs(settings, given.paths)
+    options = nvidia_smi.Options(given.host, given.tz, given.model, given.gpus_per_sweep)
+    return ingest_gpu(settings, files, options, given.source) if files else []
+
+
+@task(name="load grid data")
+def load_grid(project: str, given: GridInput) -> list[Outcome]:
+    settings = settings_module.load(Path(project))
+    files = _inputs(settings, given.paths)
+    options = grid.Options(given.zone, given.signal, given.unit, given.tz, given.provider)
+    return ingest_grid(settings, files, options, given.layout, given.source) if files else []
+
+
+@task(name="load training runs")
+def load_runs(project: str, given: RunsInput) -> list[Outcome]:
+    settings = settings_module.load(Path(project))
+    files = _inputs(settings, given.paths)
+    return ingest_runs(settings, files, given.tz) if files else []
+
+
+@task(name="compute footprints")
+def compute_footprints(project: str) -> Computed:
+    return compute(settings_module.load(Path(project)))
+
+
+@task(name="gate and publish")
+def gate_and_publish(project: str) -> Published:
+    return publish(settings_module.load(Path(project)))
+
+
+@flow(name="ingest-gpu")
+def ingest_gpu_flow(project: str) -> list[Outcome]:
+    settings = settings_module.load(Path(project))
+    return [o for given in settings.input.gpu for o in load_gpu(project, given)]
+
+
+@flow(name="ingest-grid")
+def ingest_grid_flow(project: str) -> list[Outcome]:
+    settings = settings_module.load(Path(project))
+    return [o for given in settings.input.grid for o in load_grid(project, given)]
+
+
+@flow(name="ingest-runs")
+def ingest_runs_flow(project: str) -> list[Outcome]:
+    settings = settings_module.load(Path(project))
+    return [o for given in settings.input.runs for o in load_runs(project, given)]
+
+
+@flow(name="footprint")
+def footprint_flow(project: str) -> Computed:
+    return compute_footprints(project)
+
+
+@flow(name="publish")
+def publish_flow(project: str) -> Published:
+    return gate_and_publish(project)
+
+
+@flow(name="wattledger-pipeline")
+def pipeline(project: str) -> Report:
+    """Ingest, compute, gate, publish: everything that wattledger.toml names, in order.
+
+    Bad files go to quarantine and the good ones go on. A failed gate raises `GateFailed` and
+    leaves what was published.
+    """
+    settings = settings_module.load(Path(project))
+    # Held open over the whole run: only one process may write, and it is known at the start.
+    with writing(settings.warehouse):
+        report = Report()
+        report.gpu = ingest_gpu_flow(project)
+        report.grid = ingest_grid_flow(project)
+        report.runs = ingest_runs_flow(project)
+        report.computed = footprint_flow(project)
+        report.published = publish_flow(project)
+    return report

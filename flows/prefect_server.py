@@ -1,0 +1,32 @@
+"""A Prefect server for one flow run: quiet, on loopback, gone when its parent is gone.
+
+Run as `python -m flows.prefect_server PORT PARENT_PID` by `flows.orchestrator`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+
+
+def main(port: int, parent: int) -> None:
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(ephemeral=True), host="127.0.0.1", port=port, log_level="error")
+    )
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        server.should_exit = True
+
+    threading.Thread(target=watch, daemon=True).start()
+    server.run()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

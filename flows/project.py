@@ -1,0 +1,79 @@
+"""A new project folder: wattledger.toml with every setting that most people touch, commented."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flows.errors import UsageError
+from flows.settings import FILE_NAME
+
+TEMPLATE = """\
+# Wattledger project. Every setting: docs/settings.md. Times without a zone are UTC here.
+
+[project]
+name = "{name}"
+title = "{title}"
+
+# Where the pipeline looks for data, relative to this file. Each file is loaded exactly once,
+# by content; a new file is picked up on the next run.
+[[input.gpu]]
+paths = ["readings/**/*.parquet"]          # segments of the collector
+# [[input.gpu]]
+# paths = ["logs/*.csv"]                   # nvidia-smi --query-gpu=... --format=csv
+# host = "node01"                          # needed where the log names no GPU UUID
+# tz = "Europe/Berlin"                     # nvidia-smi writes local times
+# model = "NVIDIA H100 80GB HBM3"          # where the log has no name column
+
+[[input.grid]]
+paths = ["grid/*.csv"]
+# zone = "DE"                              # where the file does not say
+# tz = "UTC"
+
+[[input.runs]]
+paths = ["runs/*.csv", "runs/*.json", "runs/*.toml"]
+
+# The data centre. PUE and WUE change with seasons and sites: repeat [[site]] with valid_from and
+# valid_to, or with other hosts. A bare number means low = value = high; better say the range.
+[[site]]
+name = "main"
+hosts = ["*"]
+zone = "DE"
+pue = {{ value = 1.3, low = 1.1, high = 1.6 }}
+wue_l_per_kwh = {{ value = 0.5, low = 0.0, high = 1.8 }}
+# CPU, memory, network and fans per GPU; left out, they are not counted, and the report says so.
+# host_overhead_w_per_gpu = {{ value = 250, low = 150, high = 575 }}
+
+# What stands in where no grid data covers a slot; without it the gate refuses to publish.
+# [zones.DE]
+# fallback_intensity_g_per_kwh = {{ value = 380, low = 100, high = 700, source = "yearly mean" }}
+
+# GPUs without readings, or models for logs that name none.
+# [[gpu]]
+# host = "node01"
+# indices = [0, 1, 2, 3, 4, 5, 6, 7]
+# model = "NVIDIA H100 80GB HBM3"
+
+# [gate]
+# min_carbon_coverage = 1.0                # share of energy that needs a carbon intensity
+# max_filled_share = 0.2                   # most energy that may be filled for want of readings
+"""
+
+
+def create(folder: Path) -> Path:
+    """Make `folder` a project; returns its settings file.
+
+    Raises:
+        UsageError: it already is one.
+    """
+    path = folder / FILE_NAME
+    if path.exists():
+        raise UsageError(
+            "this folder is a project already",
+            where=str(path),
+            remedy="Edit it, or choose another folder",
+        )
+    for name in ("readings", "grid", "runs"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    name = folder.resolve().name or "wattledger"
+    path.write_text(TEMPLATE.format(name=name, title=name), encoding="utf-8")
+    return path

@@ -1,0 +1,334 @@
+"""What the command line prints for people: tables, three significant digits, where things are."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from expectations.checks import Verdict
+from flows.catalogue import Outcome
+from flows.errors import UsageError
+from flows.footprint import Computed
+from flows.publish import Published
+from flows.report.numbers import between, percent, significant
+from flows.settings import Settings
+from flows.warehouse import connect, rows
+
+_VERDICTS = {"loaded": "green", "known": "dim", "quarantined": "bold red"}
+
+
+def _console() -> Console:
+    # Piped output keeps its columns; a terminal its own width.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 150)
+
+
+def outcomes(found: list[Outcome]) -> None:
+    """One line per file, then what was refused and why."""
+    console = _console()
+    table = Table(box=None, pad_edge=False)
+    for name in ("file", "verdict"):
+        table.add_column(name)
+    for name in ("rows", "loaded", "known already", "skipped"):
+        table.add_column(name, justify="right")
+    for one in found[:40]:
+        table.add_row(
+            escape(_short(one.path)),
+            f"[{_VERDICTS[one.verdict]}]{one.verdict}[/]",
+            *(
+                f"{n:,}" if one.verdict == "loaded" else ""
+                for n in (one.rows_read, one.rows_loaded, one.rows_duplicate, one.rows_skipped)
+            ),
+        )
+    console.print(table)
+    if len(found) > 40:
+        console.print(f"... and {len(found) - 40} more files")
+    _notes(console, found)
+
+
+def _notes(console: Console, found: list[Outcome]) -> None:
+    for one in found:
+        for said in one.warnings:
+            console.print(
+                f"[yellow]note:[/] {escape(_short(one.path))}: {escape(said)}", soft_wrap=True
+            )
+    _refusals(console, found)
+
+
+def _refusals(console: Console, found: list[Outcome]) -> None:
+    for one in found:
+        if one.verdict == "quarantined":
+            console.print(f"[bold red]refused:[/] {escape(one.reason)}", soft_wrap=True)
+
+
+def _short(path: str) -> str:
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(path) else path
+
+
+def run_rows(database: Path) -> list[dict[str, Any]]:
+    """The view run_summary as dictionaries."""
+    con = connect(database, read_only=True)
+    try:
+        return rows(con, "FROM run_summary")
+    finally:
+        con.close()
+
+
+def runs_table(found: list[dict[str, Any]]) -> Table:
+    """Runs with energy, carbon and water, each with low - high, and measured share."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("run", no_wrap=True)
+    for head in (
+        "GPU energy\nkWh",
+        "facility\nkWh",
+        "CO2e (location)\nkg",
+        "water on site\nL",
+        "water off site\nL",
+    ):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("measured\nenergy/CO2e", justify="right", no_wrap=True)
+    for run in found:
+        cells = []
+        for name, unit in (
+            ("energy", "kwh"),
+            ("facility", "kwh"),
+            ("co2e", "kg"),
+            ("water_onsite", "l"),
+            ("water_offsite", "l"),
+        ):
+            low, high = run[f"{name}_low_{unit}"], run[f"{name}_high_{unit}"]
+            cells.append(f"{significant(run[f'{name}_{unit}'])}\n[dim]{between(low, high)}[/]")
+        shares = f"{percent(run['energy_measured_share'])}\n[dim]{percent(run['co2e_measured_share'])}[/]"
+        table.add_row(escape(run["run_id"]), *cells, shares)
+    return table
+
+
+def pipeline(settings: Settings, report: Any) -> None:
+    """The end of the pipeline: files, runs, where the results are."""
+    console = _console()
+    fresh = [o for o in report.outcomes if o.verdict == "loaded"]
+    known = sum(o.verdict == "known" for o in report.outcomes)
+    console.print(
+        f"{len(report.outcomes)} files: {len(fresh)} loaded ({sum(o.rows_loaded for o in fresh):,} "
+        f"rows), {known} known already, {len(report.refused)} refused"
+    )
+    _refusals(console, report.outcomes)
+    published(settings, report.published)
+
+
+def computed(settings: Settings, done: Computed) -> None:
+    console = _console()
+    console.print(runs_table(run_rows(settings.warehouse)))
+    console.print(
+        f"\n{done.readings:,} readings, {done.runs} runs. Not published yet: `wattledger publish`"
+    )
+
+
+def published(settings: Settings, done: Published) -> None:
+    """The publication in force: its runs, warnings and files."""
+    console = _console()
+    con = connect(done.database, read_only=True)
+    try:
+        found = rows(con, "FROM run_summary")
+        entry = rows(con, "FROM publication ORDER BY sequence DESC LIMIT 1")[0]
+        fleet = {row["kind"]: row for row in rows(con, "FROM fleet_summary")}
+    finally:
+        con.close()
+    console.print()
+    if entry["sample"]:
+        console.print(
+            "[bold yellow]SAMPLE DATA: these GPU readings were generated, not measured[/]"
+        )
+    console.print(runs_table(found))
+    for kind, said in (("idle", "GPUs that no run held"), ("unallocated", "unheld shares of GPUs")):
+        if kind in fleet:
+            console.print(
+                f"[dim]{kind} ({said}): {significant(fleet[kind]['facility_kwh'])} kWh facility, "
+                f"{significant(fleet[kind]['co2e_kg'])} kg CO2e[/]"
+            )
+    for said in done.warnings:
+        console.print(f"[yellow]warning:[/] {escape(said)}", soft_wrap=True)
+    state = "published" if done.changed else "unchanged since"
+    console.print(f"\n{state} [bold]{done.publication_id}[/]")
+    for name, path in (
+        ("figures", done.database),
+        ("report", done.report),
+        ("Data Docs", done.data_docs),
+    ):
+        console.print(f"  {name:<10} {escape(str(path))}", soft_wrap=True)
+
+
+def verdict_rows(found: list[Verdict]) -> list[dict[str, Any]]:
+    return [
+        {
+            "suite": v.suite.name,
+            "check": r.check.name,
+            "severity": r.check.severity,
+            "statement": r.check.statement,
+            "success": r.success,
+            "unexpected_rows": r.unexpected,
+            "examples": r.rows[:10],
+        }
+        for v in found
+        for r in v.results
+    ]
+
+
+def verdicts(found: list[Verdict], docs: Path) -> None:
+    """Every suite in a line, every check that did not pass below it."""
+    from expectations.gate import describe
+
+    console = _console()
+    for verdict in found:
+        passed = sum(r.success for r in verdict.results)
+        colour = "green" if verdict.success else "bold red"
+        console.print(
+            f"[{colour}]{'passed' if verdict.success else 'failed'}[/] {verdict.suite.name}: "
+            f"{passed} of {len(verdict.results)} checks on {verdict.checked_rows:,} rows"
+        )
+        for result in verdict.results:
+            if not result.success:
+                mark = "red" if result.check.severity == "fail" else "yellow"
+                console.print(
+                    f"  [{mark}]{result.check.severity}[/] {result.check.name}: {escape(describe(result))}",
+                    soft_wrap=True,
+                )
+    console.print(f"Data Docs  {escape(str(docs / 'index.html'))}", soft_wrap=True)
+
+
+def _database(settings: Settings, *, warehouse: bool) -> Path:
+    path = settings.warehouse if warehouse else settings.published / "published.duckdb"
+    if not path.exists():
+        raise UsageError(
+            "nothing has been loaded yet" if warehouse else "nothing has been published yet",
+            where=str(path),
+            remedy="Run `wattledger pipeline`",
+        )
+    return path
+
+
+def query(settings: Settings, sql: str, *, warehouse: bool, as_json: bool, as_csv: bool) -> None:
+    """Run one statement, read-only and without access to files or network, and print the result.
+
+    Raises:
+        UsageError: nothing published yet, or the statement is wrong.
+    """
+    con = connect(_database(settings, warehouse=warehouse), read_only=True)
+    try:
+        con.execute("SET enable_external_access = false")
+        con.execute("SET lock_configuration = true")
+        result = con.execute(sql)
+        names = [column[0] for column in result.description or []]
+        if as_json:
+            print(
+                json.dumps(
+                    [dict(zip(names, r, strict=True)) for r in result.fetchall()],
+                    default=str,
+                    indent=2,
+                )
+            )
+            return
+        if as_csv:
+            writer = csv.writer(sys.stdout, lineterminator="\n")
+            writer.writerow(names)
+            while chunk := result.fetchmany(10_000):
+                writer.writerows(chunk)
+            return
+        _print_rows(names, result.fetchmany(1001))
+    except duckdb.Error as error:
+        raise UsageError(str(error).splitlines()[0], remedy="See docs/data-dictionary.md") from None
+    finally:
+        con.close()
+
+
+def _print_rows(names: list[str], found: list[tuple[Any, ...]]) -> None:
+    console = _console()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for i, name in enumerate(names):
+        numeric = bool(found) and all(isinstance(r[i], int | float | None) for r in found)
+        table.add_column(escape(name), justify="right" if numeric else "left")
+    for row in found[:1000]:
+        table.add_row(*(escape("" if v is None else str(v)) for v in row))
+    console.print(table)
+    if len(found) > 1000:
+        console.print("... more than 1,000 rows: use --csv or --json, or add a LIMIT")
+
+
+def report(settings: Settings) -> Path:
+    """Print the runs of the publication in force and where its report is."""
+    database = _database(settings, warehouse=False)
+    console = _console()
+    console.print(runs_table(run_rows(database)))
+    path = settings.published / "report.html"
+    console.print(f"\nreport  {escape(str(path))}", soft_wrap=True)
+    return path
+
+
+def status_of(settings: Settings) -> dict[str, Any]:
+    """What is loaded, computed, published and refused, as plain values."""
+    con = connect(_database(settings, warehouse=True), read_only=True)
+    try:
+        from flows import digests
+
+        computed = rows(con, "FROM computation")
+        fresh = bool(computed) and computed[0]["input_digest"] == digests.inputs(con)
+        return {
+            "readings": rows(
+                con,
+                "SELECT count(*) AS rows, min(ts) AS first_ts, max(ts) AS last_ts, "
+                "count(DISTINCT gpu_key) AS gpus FROM gpu_reading",
+            )[0],
+            "grid": rows(
+                con,
+                "SELECT zone, signal, count(*) AS intervals, min(valid_from) AS first, "
+                "max(valid_to) AS last FROM grid_intensity WHERE superseded_at IS NULL GROUP BY ALL "
+                "UNION ALL SELECT zone, 'generation mix', count(DISTINCT valid_from), min(valid_from), "
+                "max(valid_to) FROM grid_mix WHERE superseded_at IS NULL GROUP BY ALL ORDER BY ALL",
+            ),
+            "runs": con.execute(
+                "SELECT count(*) FROM training_run WHERE superseded_at IS NULL"
+            ).fetchall()[0][0],
+            "computed_at": computed[0]["computed_at"] if computed else None,
+            "computed_is_current": fresh,
+            "published": rows(
+                con,
+                "SELECT publication_id, published_at FROM publication ORDER BY sequence DESC LIMIT 1",
+            ),
+            "quarantine": rows(con, "FROM quarantine ORDER BY recorded_at"),
+        }
+    finally:
+        con.close()
+
+
+def status(found: dict[str, Any]) -> None:
+    console = _console()
+    readings = found["readings"]
+    console.print(
+        f"readings   {readings['rows']:,} of {readings['gpus']} GPUs, "
+        f"{readings['first_ts']} to {readings['last_ts']}"
+    )
+    for series in found["grid"]:
+        console.print(
+            f"grid       {escape(series['zone'])} {series['signal']}: {series['intervals']:,} intervals, "
+            f"{series['first']} to {series['last']}"
+        )
+    console.print(f"runs       {found['runs']}")
+    current = "current" if found["computed_is_current"] else "older than the data"
+    console.print(
+        f"computed   {found['computed_at'] or 'never'}{f' ({current})' if found['computed_at'] else ''}"
+    )
+    last = found["published"]
+    console.print(
+        f"published  {last[0]['publication_id'] + ' at ' + str(last[0]['published_at']) if last else 'never'}"
+    )
+    for refused in found["quarantine"]:
+        console.print(f"[red]refused[/]    {escape(refused['reason'])}", soft_wrap=True)
