@@ -183,11 +183,11 @@ def profile(con: duckdb.DuckDBPyConnection, staged: Staged, limits: _Limits) -> 
                     THEN (energy_mj - previous_mj) * 1000000 // ({step_us}) END) AS max_counter_mw,
                 min(util_pct) AS min_util_pct,
                 max(util_pct) AS max_util_pct,
-                count_if(energy_mj < 0) AS negative_energy,
-                count_if({same} AND ts < previous_ts) AS steps_back,
+                count(*) FILTER (WHERE energy_mj < 0) AS negative_energy,
+                count(*) FILTER (WHERE {same} AND ts < previous_ts) AS steps_back,
                 0::BIGINT AS duplicates,
-                count_if({same} AND ts = previous_ts) AS conflicts,
-                count_if({after} AND energy_mj < previous_mj) AS counter_resets,
+                count(*) FILTER (WHERE {same} AND ts = previous_ts) AS conflicts,
+                count(*) FILTER (WHERE {after} AND energy_mj < previous_mj) AS counter_resets,
                 coalesce(max(CASE WHEN {after} THEN {step_us} END) // 1000, 0) AS longest_gap_ms,
                 greatest(epoch(max(ts)) - epoch(now()), 0)::BIGINT AS future_s,
                 any_value(host) AS host,
@@ -255,7 +255,7 @@ def _compare_with_store(con: duckdb.DuckDBPyConnection, relation: str) -> None:
         f"""
         UPDATE profile SET duplicates = c.same, conflicts = profile.conflicts + c.different
         FROM (
-            SELECT s.gpu_uuid, count_if({same}) AS same, count_if(NOT ({same})) AS different
+            SELECT s.gpu_uuid, count(*) FILTER (WHERE {same}) AS same, count_if(NOT ({same})) AS different
             FROM {relation} AS s
             JOIN gpu AS g ON g.gpu_uuid = s.gpu_uuid
             JOIN gpu_reading AS r ON r.gpu_key = g.gpu_key AND r.ts = s.ts

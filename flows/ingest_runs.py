@@ -22,7 +22,7 @@ from flows.sources.runs import Gpus, Run
 from flows.warehouse import disk_errors, transaction, writing
 
 _T = pl.Datetime("us", "UTC")
-_RUNS = {
+_RUNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "run_id": pl.String,
     "name": pl.String,
     "owner": pl.String,
@@ -31,7 +31,7 @@ _RUNS = {
     "ended_at": _T,
     "labels": pl.String,
 }
-_ALLOCATIONS = {
+_ALLOCATIONS: dict[str, pl.DataType | type[pl.DataType]] = {
     "run_id": pl.String,
     "gpu_uuid": pl.String,
     "from_ts": _T,

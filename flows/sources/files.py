@@ -94,28 +94,28 @@ def plain_text(path: Path, scratch: Path) -> Iterator[Path]:
 
 def _check_text(plain: Path, path: Path) -> None:
     decode = codecs.getincrementaldecoder("utf-8")()
-    line = 1
+    lines_before = 0
     with plain.open("rb") as file:
         while piece := file.read(_CHUNK):
+            fault = piece.find(b"\0")
             try:
-                binary = b"\0" in piece
-                line += decode.decode(piece).count("\n")
+                decode.decode(piece)
             except UnicodeDecodeError as error:
-                binary = True
-                line += piece[: error.start].count(b"\n")
-            if binary:
+                fault = error.start if fault < 0 else min(fault, error.start)
+            if fault >= 0:
                 raise BadInput(
                     "this is not a text file",
-                    where=where(path, line),
+                    where=where(path, lines_before + piece[:fault].count(b"\n") + 1),
                     remedy="Give a CSV log, or a Parquet file with the ending .parquet",
                 )
+            lines_before += piece.count(b"\n")
 
 
 def scan_lines(plain: Path) -> pl.LazyFrame:
     """A text file as `row_no` (from 1) and `line`."""
     return pl.scan_lines(
         plain, name="line", row_index_name="row_no", row_index_offset=1, glob=False
-    ).with_columns(pl.col("row_no").cast(pl.Int64))
+    ).with_columns(pl.col("row_no").cast(pl.Int64), pl.col("line").str.strip_prefix("\ufeff"))
 
 
 def split_fields(count: int) -> list[pl.Expr]:
@@ -188,7 +188,11 @@ def to_utc(naive: pl.Series, tz: str, path: Path, row_no: pl.Series) -> pl.Serie
 
 def _second_pass(naive: pl.Series, twice: pl.Series) -> pl.Series | None:
     """Which rows of a repeated hour belong to its second pass; None where it can't be told."""
-    back = (naive.diff().dt.total_minutes() <= -30).fill_null(False)
+    step = naive.diff().dt.total_minutes()
+    back = (step <= -30).fill_null(False)
+    if (step.median() or 0) >= 30:
+        # Of an hourly series, the repeated hour is just the same time twice.
+        back = back | (step == 0).fill_null(False)
     if back.any():
         return back.cum_sum() > 0
     inside = naive.filter(twice)

@@ -91,7 +91,8 @@ def _table(path: Path, scratch: Path) -> pl.DataFrame:
             raise BadInput(f"not a Parquet file: {error}", where=str(path)) from None
         return frame.with_row_index("row_no", 1)
     with plain_text(path, scratch) as plain:
-        head = plain.open(encoding="utf-8-sig").readline()
+        with plain.open(encoding="utf-8-sig") as file:
+            head = file.readline()
         for other in (";", "\t"):
             if other in head and "," not in head:
                 raise BadInput(

@@ -75,7 +75,7 @@ def read(path: Path, staged: Staged) -> Staged:
 
 def _fits(given: pl.DataType, wanted: pl.DataType) -> bool:
     if wanted.is_integer():
-        return given.is_numeric()
+        return given.is_integer()
     if wanted == pl.String:
         return given == pl.String or isinstance(given, pl.Categorical | pl.Enum)
     return isinstance(given, pl.Datetime) and given.time_zone is not None

@@ -1,0 +1,167 @@
+"""Shared fixtures: projects, sample readings, the demo (run once), the real data where it is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+
+from flows import settings as settings_module
+from flows.settings import Settings
+from flows.sources import segments, simulator
+from flows.sources.simulator import Work
+
+ROOT = Path(__file__).parent.parent
+T0 = datetime(2024, 5, 1, 12, tzinfo=UTC)
+
+hypothesis_settings.register_profile(
+    "default",
+    deadline=None,
+    max_examples=60,
+    database=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+hypothesis_settings.load_profile("default")
+
+TOML = """
+[[site]]
+name = "main"
+zone = "XX"
+pue = { value = 1.2, low = 1.1, high = 1.3 }
+wue_l_per_kwh = { value = 0.5, low = 0.2, high = 1.0 }
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Settings:
+    """An empty project in zone XX."""
+    return make_project(tmp_path / "project")
+
+
+def make_project(folder: Path, extra: str = "") -> Settings:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "wattledger.toml").write_text(TOML + extra)
+    return settings_module.load(folder)
+
+
+def segment(folder: Path, name: str = "node01", **given: object) -> Path:
+    """A segment of two GPUs: idle, then training for ten minutes, at 1 Hz."""
+    options = {
+        "gpus": 2,
+        "start": T0,
+        "seconds": 1800,
+        "work": [Work((0, 1), 300, 900)],
+        "seed": 3,
+        **given,
+    }
+    path = folder / f"{name}.parquet"
+    segments.write(simulator.host_readings(name, **options), path)  # type: ignore[arg-type]
+    return path
+
+
+def grid_csv(folder: Path, values: list[float], minutes: int = 30, zone: str = "XX") -> Path:
+    """An intensity series from one hour before T0."""
+    start = T0 - timedelta(hours=1)
+    lines = ["zone,valid_from,intensity_g_per_kwh"]
+    lines += [
+        f"{zone},{(start + timedelta(minutes=minutes * i)).isoformat()},{value}"
+        for i, value in enumerate(values)
+    ]
+    path = folder / "grid.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def runs_csv(folder: Path, rows: list[str], name: str = "runs.csv") -> Path:
+    path = folder / name
+    path.write_text("\n".join(["run_id,started_at,ended_at,host,gpu,share", *rows]) + "\n")
+    return path
+
+
+@pytest.fixture
+def loaded(project: Settings) -> Settings:
+    """A project with readings, grid and one run, not yet computed."""
+    from flows.ingest_gpu import ingest_gpu
+    from flows.ingest_grid import ingest_grid
+    from flows.ingest_runs import ingest_runs
+
+    root = project.root
+    assert ingest_gpu(project, [segment(root)])[0].verdict == "loaded"
+    assert ingest_grid(project, [grid_csv(root, [100, 200, 300, 400])])[0].verdict == "loaded"
+    row = "r1,2024-05-01T12:05:00Z,2024-05-01T12:15:00Z,node01,all,1"
+    assert ingest_runs(project, [runs_csv(root, [row])])[0].verdict == "loaded"
+    return project
+
+
+def wattledger(
+    *words: str | Path, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the real command."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "WATTLEDGER_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli", *map(str, words)],
+        capture_output=True,
+        text=True,
+        env={**clean, **(env or {})},
+        cwd=ROOT,
+        check=False,
+        timeout=240,
+    )
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo project, made by `wattledger demo --sample` (shared: look, don't touch)."""
+    folder = tmp_path_factory.mktemp("demo") / "project"
+    done = wattledger("demo", "--sample", "--project", folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder / "output.txt").write_text(done.stdout)
+    (folder / "errors.txt").write_text(done.stderr)
+    return folder
+
+
+@pytest.fixture
+def demo_copy(demo: Path, tmp_path: Path) -> Path:
+    """A copy of the demo project to change."""
+    return Path(shutil.copytree(demo, tmp_path / "copy", symlinks=True))
+
+
+def real_data() -> Path | None:
+    for given in (os.environ.get("WATTLEDGER_DATA"), ROOT.parent / "shared" / "data"):
+        if given and Path(given).is_dir():
+            return Path(given)
+    return None
+
+
+@pytest.fixture
+def data() -> Path:
+    """The folder of real logs and series, which are not part of this repository."""
+    folder = real_data()
+    if folder is None:
+        pytest.skip("the real logs and series are not here (set WATTLEDGER_DATA)")
+    return folder
+
+
+def readings_frame(rows: list[tuple[int, float, int | None, int | None]]) -> pl.DataFrame:
+    """Readings from (gpu_key, seconds after T0, power_mw, energy_mj)."""
+    base = int(T0.timestamp() * 1_000_000)
+    return pl.DataFrame(
+        {
+            "gpu_key": pl.Series([r[0] for r in rows], dtype=pl.Int32),
+            "ts": pl.Series([base + round(r[1] * 1e6) for r in rows]).cast(
+                pl.Datetime("us", "UTC")
+            ),
+            "power_mw": pl.Series([r[2] for r in rows], dtype=pl.Int32),
+            "energy_mj": pl.Series([r[3] for r in rows], dtype=pl.Int64),
+            "averaged": pl.Series([False] * len(rows), dtype=pl.Boolean),
+        }
+    )

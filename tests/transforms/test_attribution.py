@@ -1,0 +1,169 @@
+"""Attribution: every millijoule goes somewhere, once."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import polars as pl
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.conftest import T0, readings_frame
+from transforms import attribution, energy
+from transforms.energy import GapRule
+from transforms.schemas import SLOT_US
+
+RULE = GapRule()
+Held = tuple[str, int, int, int | None, int]
+"""run, gpu, from (ms after T0), to, share in ppm"""
+
+_ALLOCATIONS = {
+    "run_id": pl.String,
+    "gpu_key": pl.Int32,
+    "from_ts": pl.Datetime("us", "UTC"),
+    "to_ts": pl.Datetime("us", "UTC"),
+    "share_ppm": pl.Int32,
+}
+
+
+def attributed(
+    frame: pl.DataFrame, held: list[Held], as_of_s: int = 3600
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """(energy by run, metered slots) for readings and allocations."""
+    allocations = pl.LazyFrame(
+        [
+            (
+                run,
+                gpu,
+                T0 + timedelta(milliseconds=a),
+                b if b is None else T0 + timedelta(milliseconds=b),
+                share,
+            )
+            for run, gpu, a, b, share in held
+        ],
+        schema=_ALLOCATIONS,
+        orient="row",
+    )
+    ordered = energy.in_order(frame)
+    partials = energy.partial_slots(ordered.lazy(), RULE).collect()
+    slots = (
+        energy.gpu_slots(partials.lazy(), RULE)
+        .with_columns(slot=pl.col("slot_start").to_physical() // SLOT_US)
+        .collect()
+    )
+    as_of = int((T0 + timedelta(seconds=as_of_s)).timestamp() * 1_000_000)
+    spans = attribution.spans(allocations, as_of)
+    cut = attribution.cut_cells(spans)
+    intervals = pl.concat(
+        [energy.intervals(ordered.lazy(), RULE), energy.seams(partials.lazy(), RULE)]
+    )
+    limits = (
+        frame.lazy()
+        .select("gpu_key")
+        .unique()
+        .with_columns(idle_mw=pl.lit(50_000, pl.Int64), limit_mw=pl.lit(700_000, pl.Int64))
+    )
+    found = attribution.attribute(
+        slots.lazy(),
+        energy.cell_energy(intervals, cut),
+        attribution.held_cells(spans, cut),
+        limits,
+    ).collect()
+    return found, slots
+
+
+def power_rows(seconds: int = 1200, gpus: int = 2, step: float = 1.0) -> pl.DataFrame:
+    return readings_frame(
+        [
+            (gpu, i * step, 300_000 + 7_919 * ((i * 31 + gpu) % 40), None)
+            for gpu in range(gpus)
+            for i in range(int(seconds / step))
+        ]
+    )
+
+
+def total(found: pl.DataFrame, *runs: str) -> int:
+    mine = found.filter(pl.col("run_id").is_in(runs))
+    return int(mine.select(pl.sum_horizontal(*attribution.METERED)).to_series().sum())
+
+
+def kind(found: pl.DataFrame, name: str) -> int:
+    mine = found.filter(pl.col("kind") == name)
+    return int(mine.select(pl.sum_horizontal(*attribution.METERED)).to_series().sum())
+
+
+@st.composite
+def allocations(draw: st.DrawFn) -> list[Held]:
+    """Up to four runs on two GPUs whose shares never exceed the GPU."""
+    held: list[Held] = []
+    for gpu in range(2):
+        left = 1_000_000
+        for number in range(draw(st.integers(0, 4))):
+            share = draw(st.integers(1, left)) if draw(st.booleans()) else left
+            start = draw(st.integers(0, 1_300_000))
+            end = draw(st.none() | st.integers(start + 1, 2_000_000))
+            held.append((f"r{number}", gpu, start, end, share))
+            left -= share
+            if left == 0:
+                break
+    return held
+
+
+@given(allocations())
+def test_energy_is_conserved_to_the_millijoule(held: list[Held]) -> None:
+    found, slots = attributed(power_rows(), held)
+    checked = attribution.conservation(slots.lazy(), found.lazy()).collect()
+    assert checked["difference_mj"].abs().sum() == 0
+    assert checked["metered_mj"].sum() == kind(found, "run") + kind(found, "idle") + kind(
+        found, "unallocated"
+    )
+    for name in attribution.METERED:
+        assert found[name].sum() == slots[name].sum()
+        assert (found[name] >= 0).all()
+
+
+@given(st.integers(1, 1_199_999), st.integers(1, 1_000_000))
+def test_splitting_a_run_in_two_adds_up(at_ms: int, share: int) -> None:
+    frame = power_rows(gpus=1)
+    whole, _ = attributed(frame, [("a", 0, 0, 1_200_000, share)])
+    halves, _ = attributed(frame, [("a", 0, 0, at_ms, share), ("b", 0, at_ms, 1_200_000, share)])
+    # A share is floored in each cell; a cut makes one cell more.
+    slack = 0 if share == 1_000_000 else 1
+    assert 0 <= total(whole, "a") - total(halves, "a", "b") <= slack
+
+
+def test_a_run_without_an_end_goes_on_to_the_last_reading() -> None:
+    open_ended, _ = attributed(power_rows(), [("a", 0, 0, None, 1_000_000)], as_of_s=1200)
+    closed, _ = attributed(power_rows(), [("a", 0, 0, 1_200_000, 1_000_000)])
+    assert total(open_ended, "a") == total(closed, "a") > 0
+
+
+def test_time_without_readings_is_filled_at_the_limit_and_bounded_by_idle() -> None:
+    found, _ = attributed(power_rows(seconds=600), [("a", 0, 0, 1_200_000, 500_000)])
+    row = found.filter(pl.col("run_id") == "a").sum()
+    # 600 s and the last second without reading, half a GPU of 700 W and of 50 W.
+    assert row["filled_mj"].item() == 601 * 700_000 // 2
+    assert row["filled_low_mj"].item() == 601 * 50_000 // 2
+
+
+def test_two_runs_on_one_gpu_share_it_and_the_rest_is_unallocated() -> None:
+    held: list[Held] = [("a", 0, 0, 600_000, 500_000), ("b", 0, 0, 600_000, 250_000)]
+    found, slots = attributed(power_rows(seconds=601, gpus=1), held)
+    metered = slots.filter(pl.col("slot") < slots["slot"].max()).select(
+        pl.sum_horizontal(*attribution.METERED).sum()
+    )
+    in_run = metered.item()
+    assert abs(total(found, "a") - in_run / 2) <= 3
+    assert abs(total(found, "b") - in_run / 4) <= 3
+    assert total(found, "a") + total(found, "b") + kind(found, "unallocated") == in_run
+
+
+def test_bounds_hold_the_value_and_gaps_widen_them() -> None:
+    frame = power_rows().filter(~pl.col("ts").dt.minute().is_between(3, 6))
+    found, _ = attributed(frame, [("a", 0, 0, 1_100_000, 333_333)])
+    bounded = attribution.with_bounds(found.lazy(), 50_000, 50_000).collect()
+    assert (bounded["energy_low_mj"] <= bounded["energy_mj"]).all()
+    assert (bounded["energy_mj"] <= bounded["energy_high_mj"]).all()
+    assert (bounded["gap_low_mj"] <= bounded["gap_mj"]).all()
+    assert (bounded["gap_mj"] <= bounded["gap_high_mj"]).all()
+    assert bounded["gap_mj"].sum() > 0

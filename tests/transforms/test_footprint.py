@@ -1,0 +1,105 @@
+"""The formulas, against published figures."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from transforms import footprint
+
+MWH_MJ = 3_600_000_000 * 1000
+
+
+def one_slot(energy_mj: int, **given: float) -> dict[str, float]:
+    """A footprint of one run in one slot, all measured, no overhead unless given."""
+    values = {
+        "pue": 1.0,
+        "wue_l_per_kwh": 0.0,
+        "overhead_mw_per_gpu": 0,
+        "intensity_g_per_kwh": 0.0,
+        "ewif_l_per_kwh": 0.0,
+        "held_us": 0,
+        **given,
+    }
+    energy = pl.LazyFrame(
+        {
+            "kind": ["run"],
+            "run_id": ["r"],
+            "site": ["s"],
+            "slot": [0],
+            "gpus": [1],
+            "energy_mj": [energy_mj],
+            "energy_low_mj": [energy_mj * 9 // 10],
+            "energy_high_mj": [energy_mj * 11 // 10],
+            "measured_mj": [energy_mj],
+            "gap_mj": [0],
+            "filled_mj": [0],
+            "held_us": [int(values["held_us"])],
+        }
+    )
+    site = {"site": ["s"], "slot": [0], "zone": ["z"]}
+    for name, unit in (("pue", ""), ("wue", "_l_per_kwh"), ("overhead", "_mw_per_gpu")):
+        for bound in ("", "_low", "_high"):
+            site[f"{name}{bound}{unit}"] = [values[f"{name}{unit}"]]  # type: ignore[list-item]
+    signal = {"zone": ["z"], "slot": [0], "series_ppm": [1_000_000], "ewif_series_ppm": [1_000_000]}
+    for name, unit in (("intensity", "_g_per_kwh"), ("ewif", "_l_per_kwh")):
+        for bound in ("", "_low", "_high"):
+            signal[f"{name}{bound}{unit}"] = [values[f"{name}{unit}"]]  # type: ignore[list-item]
+    sites = pl.LazyFrame(site).with_columns(pl.col("^overhead.*$").cast(pl.Int64))
+    return (
+        footprint.footprint_slots(energy, sites, pl.LazyFrame(signal)).collect().row(0, named=True)
+    )
+
+
+LI = [
+    ("US average", 1.170, 0.550, 3.142, 0.708, 4.731),
+    ("Wyoming", 1.125, 0.230, 2.574, 0.296, 3.727),
+    ("Iowa", 1.160, 0.190, 3.104, 0.245, 4.634),
+    ("Arizona", 1.223, 2.240, 4.959, 2.883, 7.805),
+    ("Washington", 1.156, 1.090, 9.501, 1.403, 14.136),
+    ("Virginia", 1.144, 0.170, 2.385, 0.219, 3.511),
+    ("Texas", 1.307, 1.820, 1.287, 2.342, 2.165),
+]
+
+
+@pytest.mark.parametrize(("place", "pue", "wue", "ewif", "on_site", "off_site"), LI)
+def test_water_of_gpt3_by_region(
+    place: str, pue: float, wue: float, ewif: float, on_site: float, off_site: float
+) -> None:
+    """Li et al. 2023, GPT-3 training, 1,287 MWh, in million litres.
+
+    Within half a unit of the last digit of the result and of PUE and EWIF, which are rounded too.
+    """
+    found = one_slot(1287 * MWH_MJ, pue=pue, wue_l_per_kwh=wue, ewif_l_per_kwh=ewif)
+    assert found["water_onsite_ul"] / 1e12 == pytest.approx(on_site, abs=5e-4), place
+    assert found["water_offsite_ul"] / 1e12 == pytest.approx(
+        off_site, abs=5e-4 + off_site * (5e-4 / pue + 5e-4 / ewif)
+    ), place
+
+
+def test_carbon_of_bloom() -> None:
+    """Luccioni et al. 2022: 433,196 kWh at 57 g/kWh = 24.69 t."""
+    found = one_slot(433_196 * 3_600_000_000, intensity_g_per_kwh=57)
+    assert found["co2e_ug"] / 1e12 == pytest.approx(24.69, abs=0.005)
+
+
+def test_carbon_of_gpt3_with_pue() -> None:
+    """Patterson et al. 2021, Table 4: 10,000 V100 x 330 W x 14.8 days, PUE 1.10, 0.429 kg/kWh."""
+    it_mj = 10_000 * 330_000 * int(14.8 * 24 * 3600)
+    found = one_slot(it_mj, pue=1.10, intensity_g_per_kwh=429)
+    assert found["facility_mj"] / MWH_MJ == pytest.approx(1287, rel=0.002)
+    assert found["co2e_ug"] / 1e12 == pytest.approx(552.1, rel=0.002)
+
+
+def test_host_overhead_is_it_energy_that_was_not_measured() -> None:
+    found = one_slot(1_000_000, overhead_mw_per_gpu=250_000, held_us=4_000_000, pue=1.5)
+    assert found["overhead_mj"] == 1_000_000
+    assert found["it_mj"] == 2_000_000
+    assert found["facility_mj"] == 3_000_000
+    assert found["facility_measured_mj"] == 1_500_000
+
+
+def test_a_slot_without_intensity_has_no_carbon_and_says_so() -> None:
+    found = one_slot(1_000_000, intensity_g_per_kwh=None)  # type: ignore[arg-type]
+    assert found["co2e_ug"] is None
+    assert found["facility_uncovered_mj"] == 1_000_000
