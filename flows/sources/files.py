@@ -190,7 +190,8 @@ def _second_pass(naive: pl.Series, twice: pl.Series) -> pl.Series | None:
     """Which rows of a repeated hour belong to its second pass; None where it can't be told."""
     step = naive.diff().dt.total_minutes()
     back = (step <= -30).fill_null(False)
-    if (step.median() or 0) >= 30:
+    usual = step.median()
+    if isinstance(usual, float) and usual >= 30:
         # Of an hourly series, the repeated hour is just the same time twice.
         back = back | (step == 0).fill_null(False)
     if back.any():

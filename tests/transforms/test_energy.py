@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -56,7 +57,7 @@ def oracle(rows: list[Row], rule: GapRule = RULE) -> dict[tuple[int, int, str], 
     total: dict[tuple[int, int, str], Fraction] = defaultdict(Fraction)
     for gpu in {r[0] for r in rows}:
         mine = sorted(r for r in rows if r[0] == gpu and (r[2] is not None or r[3] is not None))
-        for (_, s0, p0, c0), (_, s1, p1, c1) in zip(mine, mine[1:], strict=False):
+        for (_, s0, p0, c0), (_, s1, p1, c1) in itertools.pairwise(mine):
             t0, t1 = (BASE_US + round(s * 1e6) for s in (s0, s1))
             dt = t1 - t0
             if dt == 0:
@@ -110,7 +111,7 @@ def test_order_pieces_and_chunks_change_nothing(
 
     ordered = energy.in_order(readings_frame(rows))
     edges = sorted({0, ordered.height, *(c for c in cuts if c < ordered.height)})
-    pieces = [ordered.slice(a, b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [ordered.slice(a, b - a) for a, b in itertools.pairwise(edges)]
     random.shuffle(pieces)  # type: ignore[attr-defined]
     partials = pl.concat([energy.partial_slots(p.lazy(), RULE).collect() for p in pieces])
     assert energy.interleaved(partials).is_empty()
@@ -141,7 +142,7 @@ def test_cut_slots_add_up_to_whole_ones(rows: list[Row], cuts: list[int]) -> Non
         for slot in slots:
             inner = {BASE_US + c for c in cuts if (BASE_US + c) // SLOT_US == slot}
             edges = sorted({slot * SLOT_US, (slot + 1) * SLOT_US, *inner})
-            cells += [(gpu, slot, a, b) for a, b in zip(edges, edges[1:], strict=False)]
+            cells += [(gpu, slot, a, b) for a, b in itertools.pairwise(edges)]
     schema = {"gpu_key": pl.Int32, "slot": pl.Int64, "cell_start": pl.Int64, "cell_end": pl.Int64}
     table = pl.LazyFrame(cells, schema=schema, orient="row")
     spans = pl.concat([energy.intervals(frame.lazy(), RULE), energy.seams(partials.lazy(), RULE)])

@@ -1,0 +1,49 @@
+# make demo    sets up and runs the whole pipeline on bundled data
+# make test    sets up and runs the tests
+# make check   lint, types and tests, as CI does
+# make bench   measures ingest, transform and pipeline against a plain scan
+# make lock    resolves requirements.lock anew (needs uv)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint types check bench docs lock clean
+
+demo: $(READY)
+	@$(BIN)/wattledger demo
+
+test: $(READY)
+	@$(BIN)/python -m pytest -n 2
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(READY)
+	@$(BIN)/mypy
+
+check: lint types test
+
+bench: $(READY)
+	@$(BIN)/python -m bench
+
+docs: $(READY)
+	@$(BIN)/python docs/generate.py
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] < (3, 14) or sys.exit("Wattledger needs Python 3.11 to 3.13; name one with: make PYTHON=python3.12 ...")'
+	@echo "Setting up $(VENV) (once; a few minutes)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+lock:
+	uv pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--no-annotate --no-header --extra dev pyproject.toml -o requirements.lock
+	sed -i '1i # Exact versions and hashes of everything; made by `make lock`.' requirements.lock
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info demo-project bench/work
