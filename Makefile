@@ -36,13 +36,13 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] < (3, 14) or sys.exit("Wattledger needs Python 3.11 to 3.13; name one with: make PYTHON=python3.12 ...")'
 	@echo "Setting up $(VENV) (once; a few minutes)"
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
 lock:
 	uv pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
-		--no-annotate --no-header --extra dev pyproject.toml -o requirements.lock
+		--no-annotate --no-header --quiet --extra dev pyproject.toml -o requirements.lock >/dev/null
 	sed -i '1i # Exact versions and hashes of everything; made by `make lock`.' requirements.lock
 
 clean:

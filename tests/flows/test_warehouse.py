@@ -1,0 +1,58 @@
+"""Migrations: in order, recorded, safe to run again, refused when the file is newer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.errors import WarehouseError
+from flows.warehouse import connect, migrate, open_warehouse
+
+
+def test_migrations_are_recorded_and_run_once(tmp_path: Path) -> None:
+    path = tmp_path / "w.duckdb"
+    con = open_warehouse(path)
+    first = con.execute("FROM schema_migration").fetchall()
+    assert [row[0] for row in first] == list(range(1, len(first) + 1))
+    assert migrate(con, path) == []
+    con.close()
+    con = open_warehouse(path)
+    assert con.execute("FROM schema_migration").fetchall() == first
+    con.close()
+
+
+def test_a_newer_file_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "w.duckdb"
+    con = open_warehouse(path)
+    con.execute("INSERT INTO schema_migration VALUES (9999, '9999_later', 'x', now())")
+    con.close()
+    before = path.read_bytes()
+    with pytest.raises(WarehouseError, match="newer Wattledger.*9999.*Upgrade") as caught:
+        open_warehouse(path)
+    assert caught.value.exit_code == 5
+    assert path.read_bytes() == before
+
+
+def test_an_edited_migration_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.duckdb"
+    con = open_warehouse(path)
+    con.execute("UPDATE schema_migration SET sha256 = 'other' WHERE version = 1")
+    con.close()
+    with pytest.raises(WarehouseError, match="0001_ledger.sql differs"):
+        open_warehouse(path)
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.duckdb"
+    path.write_text("this is not a database " * 1000)
+    with pytest.raises(WarehouseError, match="Check that it is a DuckDB file"):
+        open_warehouse(path)
+
+
+def test_nothing_is_fetched_behind_the_users_back(tmp_path: Path) -> None:
+    con = connect(tmp_path / "w.duckdb")
+    for setting in ("autoinstall_known_extensions", "autoload_known_extensions"):
+        assert con.execute(f"SELECT current_setting('{setting}')").fetchall() == [(False,)]
+    assert con.execute("SELECT current_setting('TimeZone')").fetchall() == [("UTC",)]
+    con.close()
