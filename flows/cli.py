@@ -44,20 +44,24 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Paths = Annotated[list[str], typer.Argument(help="Files, folders or patterns.")]
 
 
+# Typer brings a Click of its own; what its usage errors have in common is not exported.
+_USAGE: type[Exception] = next(
+    c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException"
+)
+
+
 def main() -> None:
     """Entry point: run a command, and turn mistakes into sentences and exit codes."""
-    import click
-
     try:
         status = app(standalone_mode=False)
     except WattledgerError as error:
         _complain(str(error))
         sys.exit(error.exit_code)
-    except click.exceptions.Abort:
+    except typer.Abort:
         _complain("interrupted; what was reported loaded or published is stored")
         sys.exit(130)
-    except click.ClickException as error:
-        error.show()
+    except _USAGE as error:
+        error.show()  # type: ignore[attr-defined]
         sys.exit(1)
     except BrokenPipeError:
         sys.stderr.close()

@@ -186,16 +186,18 @@ class RunsInput(_Strict):
 
 
 class Inputs(_Strict):
+    """Where the pipeline looks for data, relative to the project folder."""
+
     gpu: list[GpuInput] = []
     grid: list[GridInput] = []
     runs: list[RunsInput] = []
 
 
 class Project(_Strict):
+    """What the project is called; the title heads its report."""
+
     name: str = "wattledger"
     title: str = ""
-    sample: bool = False
-    """Marks every output as made from sample data."""
 
 
 class Settings(_Strict):

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -118,15 +124,60 @@ def wattledger(
     )
 
 
+@contextmanager
+def _once(tmp_path_factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
+    """A folder that all test processes of this run share, one of them at a time."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / name
+    shared.mkdir(exist_ok=True)
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield shared
+
+
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo project, made by `wattledger demo --sample` (shared: look, don't touch)."""
-    folder = tmp_path_factory.mktemp("demo") / "project"
-    done = wattledger("demo", "--sample", "--project", folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (folder / "output.txt").write_text(done.stdout)
-    (folder / "errors.txt").write_text(done.stderr)
+    with _once(tmp_path_factory, "demo") as shared:
+        folder = shared / "project"
+        if not (shared / "output.txt").exists():
+            done = wattledger("demo", "--sample", "--project", folder)
+            assert done.returncode == 0, done.stdout + done.stderr
+            (shared / "errors.txt").write_text(done.stderr)
+            (shared / "output.txt").write_text(done.stdout)
     return folder
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The API of a running Prefect server: what a person's own server is to the command."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    home = tmp_path_factory.mktemp("prefect")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "flows.prefect_server", str(port), str(os.getpid())],
+        env={**os.environ, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"},
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    api = f"http://127.0.0.1:{port}/api"
+    for _ in range(1200):
+        try:
+            urllib.request.urlopen(f"{api}/health", timeout=1).close()
+            break
+        except OSError:
+            time.sleep(0.1)
+    yield api
+    server.terminate()
+    server.wait(timeout=20)
+
+
+@pytest.fixture
+def on_server(prefect_server: str, tmp_path: Path) -> dict[str, str]:
+    """Environment that makes the command use the running server (and spares starting one)."""
+    return {"PREFECT_API_URL": prefect_server, "PREFECT_HOME": str(tmp_path / "prefect-home")}
 
 
 @pytest.fixture

@@ -27,11 +27,12 @@ from transforms.schemas import TABLES
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
+    """Digest of every file of the publication in force."""
+    target = folder.resolve()
     return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.resolve().rglob("*"))
+        str(path.relative_to(target.parent)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(target.rglob("*"))
         if path.is_file()
-        for folder in [folder.resolve()]
     }
 
 

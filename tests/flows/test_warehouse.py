@@ -28,7 +28,7 @@ def test_a_newer_file_is_refused_and_left_alone(tmp_path: Path) -> None:
     con.execute("INSERT INTO schema_migration VALUES (9999, '9999_later', 'x', now())")
     con.close()
     before = path.read_bytes()
-    with pytest.raises(WarehouseError, match="newer Wattledger.*9999.*Upgrade") as caught:
+    with pytest.raises(WarehouseError, match=r"newer Wattledger.*9999.*Upgrade") as caught:
         open_warehouse(path)
     assert caught.value.exit_code == 5
     assert path.read_bytes() == before
@@ -39,7 +39,7 @@ def test_an_edited_migration_is_refused(tmp_path: Path) -> None:
     con = open_warehouse(path)
     con.execute("UPDATE schema_migration SET sha256 = 'other' WHERE version = 1")
     con.close()
-    with pytest.raises(WarehouseError, match="0001_ledger.sql differs"):
+    with pytest.raises(WarehouseError, match=r"0001_ledger\.sql differs"):
         open_warehouse(path)
 
 

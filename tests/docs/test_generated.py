@@ -1,0 +1,53 @@
+"""Generated pages are in step with the code, and links in the docs lead somewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+_SPEC = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+assert _SPEC is not None
+assert _SPEC.loader is not None
+generate = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(generate)
+
+
+@pytest.mark.parametrize("name", generate.PAGES)
+def test_generated_pages_are_current(name: str) -> None:
+    assert (ROOT / "docs" / name).read_text() == generate.PAGES[name](), "run `make docs`"
+
+
+def _tracked() -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return [ROOT / line for line in listed.stdout.splitlines()]
+
+
+def test_links_lead_somewhere() -> None:
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name} -> {target}"
+
+
+def test_the_lock_names_no_host() -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "://" not in lock
+    pins = [line for line in lock.splitlines() if line and line[0] not in " #"]
+    assert all("==" in line for line in pins)
+    assert lock.count("--hash=sha256:") >= len(pins)
+
+
+def test_transforms_are_pure() -> None:
+    """Only Polars and the standard library's data types: no I/O, no clock, no settings."""
+    allowed = {"__future__", "dataclasses", "polars", "transforms", "typing", "collections"}
+    for module in (ROOT / "transforms").glob("*.py"):
+        for name in re.findall(r"^\s*(?:from|import) ([a-z_]+)", module.read_text(), re.MULTILINE):
+            assert name in allowed, f"{module.name} imports {name}"

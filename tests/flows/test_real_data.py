@@ -1,0 +1,290 @@
+"""The whole pipeline on real logs and real series (not part of this repository)."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from flows.factors import effective
+from flows.footprint import compute
+from flows.ingest_gpu import ingest_gpu
+from flows.ingest_grid import ingest_grid
+from flows.ingest_runs import ingest_runs
+from flows.publish import publish
+from flows.settings import Settings
+from flows.sources import grid
+from flows.sources.nvidia_smi import Options
+from flows.warehouse import connect
+from tests.conftest import make_project, runs_csv, wattledger
+from transforms.grid import mix_factors
+
+pytestmark = pytest.mark.real
+
+
+def ask(project: Settings, sql: str, published: bool = False) -> list[tuple[object, ...]]:
+    con = connect(
+        project.published / "published.duckdb" if published else project.warehouse, read_only=True
+    )
+    try:
+        return con.execute(sql).fetchall()
+    finally:
+        con.close()
+
+
+def trapezoid_mj(path: Path, gpus: int) -> list[float]:
+    """Energy per GPU in plain float arithmetic, straight from the file: an independent count."""
+    text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
+    series: list[list[tuple[float, float]]] = [[] for _ in range(gpus)]
+    for i, line in enumerate(text.splitlines()[1:]):
+        stamp, power = (part.strip() for part in line.split(",")[:2])
+        at = datetime.strptime(stamp, "%Y/%m/%d %H:%M:%S.%f").replace(tzinfo=UTC).timestamp()
+        series[i % gpus].append((at, float(power.removesuffix("W"))))
+    return [
+        sum((b - a) * (p + q) / 2 * 1000 for (a, p), (b, q) in itertools.pairwise(one))
+        for one in series
+    ]
+
+
+def test_h100_logs_on_the_german_grid(data: Path, tmp_path: Path) -> None:
+    """8 x H100 at 10 Hz, with real intensities of the same day of the year before."""
+    project = make_project(tmp_path / "p")
+    (project.root / "wattledger.toml").write_text(
+        (project.root / "wattledger.toml").read_text().replace('"XX"', '"DE"')
+    )
+    logs = sorted((data / "gpu_h100_nvidia_smi").glob("*.gz"))
+    outcomes = ingest_gpu(
+        project, logs, Options(host="h100", tz="UTC", model="NVIDIA H100 80GB HBM3")
+    )
+    assert [(o.verdict, o.rows_loaded) for o in outcomes] == [
+        ("loaded", 45_632),
+        ("loaded", 54_456),
+    ]
+    yearly = gzip.decompress(
+        (data / "grid_electricity_maps_hourly/DE-LU_2024_hourly.csv.gz").read_bytes()
+    )
+    moved = tmp_path / "de.csv"
+    moved.write_text(
+        "\n".join(
+            line.replace("2024-", "2025-", 1)
+            for line in yearly.decode().splitlines()
+            if not line.startswith("2024-02-29")
+        )
+    )
+    assert ingest_grid(project, [moved])[0].rows_loaded == 2 * (8784 - 24)
+    rows = [
+        "first,2025-07-26T23:32:09.703Z,2025-07-26T23:43:48.294Z,h100,all,1",
+        "second,2025-07-27T00:22:27.858Z,2025-07-27T00:34:04.991Z,h100,0-7,1",
+    ]
+    assert ingest_runs(project, [runs_csv(project.root, rows)])[0].verdict == "loaded"
+    project = Settings.model_validate(
+        {**project.model_dump(), "site": [{**project.site[0].model_dump(), "zone": "DE"}]}
+    )
+    project.root = tmp_path / "p"
+    compute(project)
+    done = publish(project)
+    assert done.changed
+
+    found = dict(
+        ask(
+            project,
+            "SELECT run_id, energy_mj - filled_mj FROM run_footprint WHERE kind = 'run'",
+            True,
+        )
+    )  # type: ignore[arg-type]
+    for run, log in zip(("first", "second"), logs, strict=True):
+        assert found[run] == pytest.approx(sum(trapezoid_mj(log, 8)), rel=1e-5)
+    [(difference,)] = ask(project, "SELECT sum(abs(difference_mj)) FROM conservation", True)
+    assert difference == 0
+    # 8 idle H100 draw some 70 W each; both runs lie between idle and limit.
+    hours = 698.6 / 3600 * 8
+    assert 0.07 * hours < found["first"] / 3.6e9 < 0.7 * hours  # type: ignore[operator]
+    [(kg, kwh)] = ask(project, "SELECT sum(co2e_kg), sum(facility_kwh) FROM run_summary", True)
+    assert 50 < 1000 * kg / kwh < 800  # type: ignore[operator]
+    shares = ask(
+        project, "SELECT energy_measured_share, co2e_measured_share FROM run_summary", True
+    )
+    assert all(e == 1.0 for e, _ in shares)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("log.csv", 1244),
+        ("power-trace_2gpu_2025-12-05-19-21-36.csv", 2254),
+        ("power-trace_2gpu_with_burn_2025-12-03-22-47-14.csv", 9412),
+    ],
+)
+def test_titan_x_logs(name: str, rows: int, data: Path, project: Settings) -> None:
+    path = data / "gpu_titanx_nvidia_smi" / name
+    (outcome,) = ingest_gpu(
+        project, [path], Options(host="lab", tz="Europe/Berlin", model="NVIDIA TITAN X")
+    )
+    assert (outcome.verdict, outcome.rows_loaded) == ("loaded", rows)
+    assert ask(project, "SELECT count(DISTINCT gpu_key) FROM gpu_reading") == [(2,)]
+
+
+@pytest.mark.service
+def test_the_demo_on_a_real_log(data: Path, tmp_path: Path, on_server: dict[str, str]) -> None:
+    log = data / "gpu_titanx_nvidia_smi/power-trace_2gpu_2025-12-05-19-21-36.csv"
+    done = wattledger(
+        "demo",
+        "--gpu-log",
+        log,
+        "--model",
+        "NVIDIA TITAN X",
+        "--project",
+        tmp_path / "p",
+        env=on_server,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "slot_signal.no_fallback" in done.stdout
+    [run] = json.loads(
+        wattledger("query", "FROM run_summary", "--json", "--project", tmp_path / "p").stdout
+    )
+    assert (run["energy_kwh"] - run["filled_kwh"]) * 3.6e9 == pytest.approx(
+        sum(trapezoid_mj(log, 2)), rel=1e-5
+    )
+
+
+def test_other_tools_agree_with_their_own_summaries(data: Path, tmp_path: Path) -> None:
+    project = make_project(
+        tmp_path / "p",
+        """
+[sources.wide]
+ts = { column = "timestamp", unit = "s" }
+power_by_gpu = { 0 = "GPU0", 1 = "GPU1" }
+[sources.plato]
+columns = ["timestamp", "util", "memory_util", "memory", "free", "temperature", "power"]
+ts = { column = "timestamp" }
+ts_format = "%Y/%m/%d %H:%M:%S%.f"
+power = { column = "power", unit = "W" }
+util = { column = "util" }
+memory = { column = "memory" }
+temperature = { column = "temperature" }
+[sources.zeus]
+ts = { column = "Time" }
+power = { column = "Power", unit = "mW" }
+[zones.XX]
+fallback_intensity_g_per_kwh = 1
+""",
+    )
+    for source, path, host in (
+        ("wide", "gpu_pynvml_two_gpu/power_log.csv", "a"),
+        ("plato", "gpu_nvidia_smi_headerless/gpu_log.csv.gz", "b"),
+        ("zeus", "gpu_zeus_monitor/sample.csv", "c"),
+    ):
+        (outcome,) = ingest_gpu(project, [data / path], Options(host=host, tz="UTC"), source)
+        assert outcome.verdict == "loaded", outcome.reason
+    compute(project)
+    found = dict(
+        ask(project, "SELECT gpu_uuid, metered_mj / 1e3 FROM conservation JOIN gpu USING (gpu_key)")
+    )  # type: ignore[arg-type]
+    # The trapezoid of the recorded powers, in joules, computed apart from this code.
+    assert found["a/gpu0"] == pytest.approx(6_635.8, abs=0.1)
+    assert found["a/gpu1"] == pytest.approx(8_655.9, abs=0.1)
+    assert found["b/gpu0"] == pytest.approx(44.228 * 3600, rel=1e-4)
+
+
+GRID = [
+    ("grid_entsoe_generation/DE_2020-03.csv", grid.Options(zone="DE"), 47_552),
+    ("grid_entsoe_generation/NL_2020-10.csv", grid.Options(zone="NL"), 29_800),
+    ("grid_sgip_moer/SGIP_CAISO_PGE_2020-08.csv", grid.Options(zone="PGE"), 9_504),
+    ("grid_zeus_miso_2022/carbon_hist.csv", grid.Options(), 167),
+    ("grid_lets_wait_awhile/fr_ci.csv.gz", grid.Options(zone="FR", tz="UTC"), 18_574),
+    ("grid_lets_wait_awhile/gb_ci.csv.gz", grid.Options(zone="GB", tz="UTC"), 21_980),
+    ("grid_lets_wait_awhile/ger_ci.csv.gz", grid.Options(zone="DE", tz="UTC"), 37_147),
+    ("grid_electricity_maps_hourly/ZA_2024_hourly.csv.gz", grid.Options(), 17_568),
+    (
+        "grid_electricity_maps_api/aioelectricitymaps_carbon_intensity_history.json",
+        grid.Options(),
+        24,
+    ),
+    ("grid_electricity_maps_api/zeus_us_midw_miso_2024-11-30.json", grid.Options(), 24),
+    (
+        "grid_electricity_maps_api/aioelectricitymaps_latest_carbon_intensity.json",
+        grid.Options(),
+        1,
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "options", "rows"), GRID, ids=[g[0].split("/")[-1] for g in GRID])
+def test_every_real_series_loads(
+    path: str, options: grid.Options, rows: int, data: Path, project: Settings
+) -> None:
+    (outcome,) = ingest_grid(project, [data / path], options)
+    assert (outcome.verdict, outcome.rows_loaded) == ("loaded", rows), outcome.reason
+    if "NL_2020-10" in path:
+        assert "Something generates in every interval" in " ".join(outcome.warnings)
+
+
+def test_units_and_signals_of_real_series(data: Path, project: Settings) -> None:
+    ingest_grid(
+        project, [data / "grid_sgip_moer/SGIP_CAISO_PGE_2020-08.csv"], grid.Options(zone="PGE")
+    )
+    ingest_grid(project, [data / "grid_electricity_maps_hourly/DE-LU_2024_hourly.csv.gz"])
+    [(signal, low, high)] = ask(
+        project,
+        "SELECT any_value(signal), min(intensity_g_per_kwh), max(intensity_g_per_kwh) FROM grid_intensity WHERE zone = 'PGE'",
+    )
+    assert signal == "marginal"
+    assert (low, high) == (0, 663.75)  # the file is in kg
+    signals = ask(
+        project,
+        "SELECT signal, intensity_g_per_kwh FROM grid_intensity WHERE zone = 'DE' AND valid_from = '2024-01-01 00:00:00+00' ORDER BY signal",
+    )
+    assert signals == [("average_direct", 133.1), ("average_lifecycle", 177.74)]
+    assert ask(
+        project,
+        "SELECT count(*) FROM grid_intensity WHERE zone = 'DE' AND is_estimated AND signal = 'average_direct'",
+    ) == [(64,)]
+
+
+def test_no_signal_for_answers_without_values(data: Path, project: Settings) -> None:
+    for name in ("no-data-response", "unknown-response", "response", "zones"):
+        (outcome,) = ingest_grid(
+            project, [data / f"grid_electricity_maps_api/aioelectricitymaps_{name}.json"]
+        )
+        assert outcome.verdict == "quarantined"
+        assert "holds no intensities" in outcome.reason
+
+
+def test_our_german_mix_against_a_published_series(data: Path) -> None:
+    """Our intensity from ENTSO-E generation against the series that let's-wait-awhile computed.
+
+    They used other (and direct-only) factors for some fuels, so levels differ by some percent;
+    hour by hour the two must rise and fall together.
+    """
+    mix = grid.read(
+        data / "grid_entsoe_generation/DE_2020-03.csv", grid.Options(zone="DE"), "auto", data
+    ).mix
+    other = grid.read(
+        data / "grid_lets_wait_awhile/ger_ci.csv.gz",
+        grid.Options(zone="DE", tz="UTC"),
+        "auto",
+        Path("/tmp"),
+    ).intensity
+    assert mix is not None
+    assert other is not None
+    fuels = pl.LazyFrame(
+        [
+            (f.scope, f.value, f.low, f.high)
+            for f in effective(Settings())
+            if f.factor == "lifecycle_g_per_kwh"
+        ],
+        schema=["fuel", "value", "low", "high"],
+        orient="row",
+    )
+    ours = mix_factors(mix.lazy(), fuels, "value", "low", "high").collect()
+    both = ours.join(other, on="valid_from", how="inner")
+    assert both.height > 2_900
+    assert both.select(pl.corr("value", "intensity_g_per_kwh")).item() > 0.97
+    ratio = (both["value"] / both["intensity_g_per_kwh"]).median()
+    assert ratio is not None
+    assert 0.8 < ratio < 1.25  # type: ignore[operator]
