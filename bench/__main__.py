@@ -165,7 +165,7 @@ def transform(folder: Path) -> int:
 
     rule = energy.GapRule()
     columns = pl.scan_parquet(files(folder)).select(
-        pl.col("gpu_uuid").cast(pl.Categorical).alias("gpu_key"),
+        pl.col("gpu_uuid").alias("gpu_key"),
         "ts",
         "power_mw",
         "energy_mj",

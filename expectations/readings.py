@@ -16,10 +16,10 @@ ROWS_WHERE = {
     "counter_not_negative": ("energy_mj", "energy_mj < 0"),
     "no_future": ("ts", "ts = (SELECT max(ts) FROM staged)"),
     "clock_was_set": ("ts", "ts = (SELECT min(ts) FROM staged)"),
-    "time_in_order": ("ts", "gpu_uuid = previous_gpu AND ts < previous_ts"),
+    "time_in_order": ("ts", "same_gpu AND step_us < 0"),
     "no_conflict": (
         "power_mw",
-        "gpu_uuid = previous_gpu AND ts = previous_ts",
+        "same_gpu AND step_us = 0",
     ),
 }
 """How to find an offending row in the file itself: column, and predicate on the staged rows."""

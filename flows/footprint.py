@@ -20,14 +20,14 @@ from flows.settings import Settings
 from flows.warehouse import disk_errors, transaction, writing
 from transforms import attribution, energy, footprint, grid
 from transforms.energy import GapRule
-from transforms.schemas import PPM, SLOT_US, TABLES
+from transforms.schemas import POWER_SOURCES, PPM, SLOT_US, TABLES
 
 _BATCH = 1 << 20
 """Readings held in memory at a time."""
 
 _READINGS = (
-    "SELECT gpu_key, ts, power_mw, energy_mj, power_source = 'average_1s' AS averaged "
-    "FROM gpu_reading"
+    "SELECT gpu_key, ts, power_mw, energy_mj, "
+    f"power_source_code = {POWER_SOURCES.index('average_1s')} AS averaged FROM gpu_reading"
 )
 
 
@@ -273,7 +273,7 @@ def _cut_energy(
     ]
     con.unregister("cut")
     gpus = cut.lazy().select("gpu_key").unique()
-    between = energy.seams(partials.lazy().join(gpus, on="gpu_key", how="semi"), rule)
+    between = energy.border_intervals(partials.lazy().join(gpus, on="gpu_key", how="semi"), rule)
     return energy.cell_energy(pl.concat([*(i.lazy() for i in inside), between]), cut.lazy())
 
 

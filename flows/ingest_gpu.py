@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import polars as pl
 
 from expectations import readings as readings_suite
 from expectations.checks import Result
@@ -20,6 +21,8 @@ from flows.sources.files import expand, sha256
 from flows.sources.nvidia_smi import Options
 from flows.sources.staged import STAGED, VALUES, Staged
 from flows.warehouse import disk_errors, rows, transaction, writing
+from transforms.profile import profile as profile_of
+from transforms.schemas import POWER_SOURCES
 
 Progress = Callable[[Path], None]
 
@@ -129,8 +132,6 @@ def _relation(staged: Staged) -> str:
     path = str(staged.path).replace("'", "''")
     if not staged.own:
         return f"read_parquet('{path}')"
-    import polars as pl
-
     have = set(pl.read_parquet_schema(staged.path))
     types = {"String": "VARCHAR", "Int16": "SMALLINT", "Int32": "INTEGER", "Int64": "BIGINT"}
     columns = []
@@ -146,65 +147,54 @@ def _relation(staged: Staged) -> str:
     return f"(SELECT {listing} FROM read_parquet('{path}', file_row_number = true))"
 
 
-_NEIGHBOURS = (
-    "SELECT *, lag(gpu_uuid) OVER () AS previous_gpu, lag(ts) OVER () AS previous_ts, "
-    "lag(energy_mj) OVER () AS previous_mj FROM {relation}"
-)
+_STEPS = """
+    SELECT *,
+        gpu_uuid = lag(gpu_uuid) OVER () AS same_gpu,
+        epoch_us(ts) - lag(epoch_us(ts)) OVER () AS step_us,
+        energy_mj - lag(energy_mj) OVER () AS rise_mj
+    FROM {relation}
+"""
+"""Staged readings with the step from the row before: same GPU, microseconds, millijoules."""
+
+
+def _frame(staged: Staged) -> pl.LazyFrame:
+    """The staged file with every STAGED column but row_no; those it lacks are null."""
+    frame = pl.scan_parquet(staged.path, glob=False)
+    have = frame.collect_schema()
+    return frame.select(
+        pl.col(name).cast(dtype) if name in have else pl.lit(None, dtype).alias(name)
+        for name, dtype in STAGED.items()
+        if name != "row_no"
+    )
 
 
 def profile(con: duckdb.DuckDBPyConnection, staged: Staged, limits: _Limits) -> None:
     """Write one row per GPU of a staged file into staging.segment_profile: what the gate sees.
 
     Raises:
-        BadInput: a value of one of our own segments is missing where it may not be.
+        BadInput: the file is damaged, or a value is missing where it may not be.
     """
     relation = _relation(staged)
-    same = "gpu_uuid = previous_gpu"
-    after = f"{same} AND ts > previous_ts"
-    step_us = "epoch_us(ts) - epoch_us(previous_ts)"
     try:
-        con.execute(
-            f"""
-            CREATE OR REPLACE TEMP TABLE profile AS
-            SELECT
-                $segment AS segment_id,
-                $source AS source_name,
-                gpu_uuid,
-                count(*) AS rows_read,
-                min(ts) AS first_ts,
-                max(ts) AS last_ts,
-                count(*) - count(power_mw) AS null_power,
-                count(*) - count(energy_mj) AS null_energy,
-                count(*) - count(coalesce(power_mw, energy_mj)) AS no_value,
-                min(power_mw) AS min_power_mw,
-                max(power_mw) AS max_power_mw,
-                NULL::BIGINT AS limit_mw,
-                max(CASE WHEN {after} AND {step_us} >= 1000000
-                    THEN (energy_mj - previous_mj) * 1000000 // ({step_us}) END) AS max_counter_mw,
-                min(util_pct) AS min_util_pct,
-                max(util_pct) AS max_util_pct,
-                count(*) FILTER (WHERE energy_mj < 0) AS negative_energy,
-                count(*) FILTER (WHERE {same} AND ts < previous_ts) AS steps_back,
-                0::BIGINT AS duplicates,
-                count(*) FILTER (WHERE {same} AND ts = previous_ts) AS conflicts,
-                count(*) FILTER (WHERE {after} AND energy_mj < previous_mj) AS counter_resets,
-                coalesce(max(CASE WHEN {after} THEN {step_us} END) // 1000, 0) AS longest_gap_ms,
-                greatest(epoch(max(ts)) - epoch(now()), 0)::BIGINT AS future_s,
-                any_value(host) AS host,
-                any_value(gpu_index) AS gpu_index,
-                any_value(model) AS model,
-                count(*) - count(ts) AS no_time
-            FROM ({_NEIGHBOURS.format(relation=relation)})
-            GROUP BY gpu_uuid
-            """,
-            {"segment": staged.segment_id, "source": str(staged.source)},
-        )
-    except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
+        facts = profile_of(_frame(staged)).collect(engine="streaming")
+    except (pl.exceptions.PolarsError, OSError) as error:
         raise BadInput(
             f"damaged Parquet: {str(error).splitlines()[0]}",
             where=str(staged.source),
             remedy="Copy the file again",
         ) from None
+    con.register("facts", facts.to_arrow())
+    con.execute(
+        """
+        CREATE OR REPLACE TEMP TABLE profile AS
+        SELECT *, $segment AS segment_id, $source AS source_name, NULL::BIGINT AS limit_mw,
+            0::BIGINT AS duplicates,
+            greatest(epoch(last_ts) - epoch(now()), 0)::BIGINT AS future_s
+        FROM facts
+        """,
+        {"segment": staged.segment_id, "source": str(staged.source)},
+    )
+    con.unregister("facts")
     for row in rows(con, "FROM profile WHERE gpu_uuid IS NULL OR host IS NULL OR no_time > 0"):
         empty = next(n for n in ("gpu_uuid", "host", "ts") if row.get(n) is None or n == "ts")
         raise BadInput(
@@ -221,7 +211,7 @@ def profile(con: duckdb.DuckDBPyConnection, staged: Staged, limits: _Limits) -> 
         con.execute("UPDATE profile SET steps_back = ? WHERE gpu_uuid = ?", [count, uuid])
     _compare_with_store(con, relation)
     con.execute(
-        "INSERT INTO staging.segment_profile "
+        "INSERT INTO staging.segment_profile BY NAME "
         "SELECT * EXCLUDE (host, gpu_index, model, no_time) FROM profile"
     )
     con.execute(
@@ -327,12 +317,19 @@ def _example(
     query = predicate.format(limit_mw=profile_row.get("limit_mw", 0) or 0)
     found = rows(
         con,
-        f"WITH staged AS ({_NEIGHBOURS.format(relation=_relation(staged))}) "
+        f"WITH staged AS ({_STEPS.format(relation=_relation(staged))}) "
         f"SELECT row_no, {column} AS value FROM staged "
         f"WHERE gpu_uuid = $uuid AND {query} ORDER BY row_no LIMIT 1",
         {"uuid": uuid},
     )
     return found[0] if found else None
+
+
+_POWER_SOURCE_CODE = (
+    "CASE s.power_source "
+    + " ".join(f"WHEN '{name}' THEN {code}" for code, name in enumerate(POWER_SOURCES))
+    + " ELSE 0 END"
+)
 
 
 def promote(con: duckdb.DuckDBPyConnection, staged: Staged) -> Outcome:
@@ -379,7 +376,7 @@ def promote(con: duckdb.DuckDBPyConnection, staged: Staged) -> Outcome:
             f"""
             INSERT INTO gpu_reading
             SELECT g.gpu_key, s.ts, {", ".join(f"s.{name}" for name in VALUES)},
-                s.power_source, {key}
+                {_POWER_SOURCE_CODE}, {key}
             FROM {_relation(staged)} AS s JOIN gpu AS g ON g.gpu_uuid = s.gpu_uuid {new_only}
             """
         ).fetchall()

@@ -1,8 +1,8 @@
 """From readings to metered energy per GPU and slot (docs/method.md, "Energy of a GPU").
 
-The work is done in two steps so that it can be cut anywhere. `partial_slots` reduces any run of
-readings in time order to one row per GPU and slot; `slot_energy` joins such rows, from one piece
-or from thousands. All sums are integers: counter energy in millijoules, power integrals in
+The work is done in two steps so that it can be cut anywhere. `partial_slots` reduces any piece of
+the readings to stretches within slots; `slot_energy` adds them and what lies between them, from
+one piece or from thousands. All sums are integers: counter energy in millijoules, power integrals in
 "double nanojoules" ((p0 + p1) mW x dt us = 2 nJ), so order and partitioning cannot change them.
 """
 
@@ -23,7 +23,7 @@ _AVERAGE_WINDOW_US = 1_500_000
 _DNJ_PER_MJ = 2_000_000
 """Double nanojoules in a millijoule."""
 
-_SUMS = ("counter_mj", "power_dnj", "gap_dnj", "covered_us", "counter_resets")
+_SUMS = ("counter_mj", "power_dnj", "gap_dnj", "covered_us", "gap_us", "counter_resets")
 _ENDS = ("t", "p", "c", "averaged")
 
 
@@ -65,21 +65,28 @@ def _interval_energy(rule: GapRule) -> list[pl.Expr]:
 
 
 def in_order(readings: pl.DataFrame) -> pl.DataFrame:
-    """Sort readings by GPU and time unless they already are (a check costs a tenth of a sort)."""
+    """Readings with each run of one GPU in time order: as they are, if so (checking is cheap).
+
+    A GPU may come in several runs (segments one after the other); see `interleaved`.
+    """
     gpu, ts = readings["gpu_key"], readings["ts"]
-    later = (gpu > gpu.shift()) | ((gpu == gpu.shift()) & (ts >= ts.shift()))
-    if later.all():
+    if not ((gpu == gpu.shift()) & (ts < ts.shift())).any():
         return readings
     return readings.sort("gpu_key", "ts", "power_mw", "energy_mj", nulls_last=True)
 
 
 def partial_slots(readings: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
-    """Reduce readings to one row per GPU and slot.
+    """Reduce readings to one row per GPU, slot and unbroken stretch of one kind of measurement.
 
-    Takes `READING_COLUMNS`, ordered by (gpu_key, ts); any contiguous piece will do. Gives
-    gpu_key, slot (slot number since the epoch), readings, the sums of `_SUMS` over the intervals
-    inside the slot, and its first and last reading (first_t, last_t, ...), from which
-    `slot_energy` makes the intervals between slots. Readings without any value are left out.
+    Takes `READING_COLUMNS` as `in_order` gives them; any contiguous piece will do. A new
+    stretch begins with another GPU or slot, after a step longer than `max_gap_us`, where the
+    counter goes back, and where counter or power begin or cease to be there. So a stretch with a
+    counter has measured last - first, one without it the integral of its power, and everything
+    in between stretches (gaps, resets, slot borders) is left to `seams`.
+
+    Gives gpu_key, slot (slot number since the epoch), readings, power_dnj (integral of power
+    within the stretch) and its first and last reading (first_t, first_p, ..., last_t, ...).
+    Readings without any value are left out.
     """
     columns = readings.filter(
         pl.col("power_mw").is_not_null() | pl.col("energy_mj").is_not_null()
@@ -91,43 +98,61 @@ def partial_slots(readings: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
         averaged=pl.col("averaged").fill_null(False),
         slot=pl.col("ts").to_physical() // SLOT_US,
     )
-    paired = columns.with_columns(
-        t0=pl.col("t").shift(),
-        t1=pl.col("t"),
-        p0=pl.col("p").shift(),
-        p1=pl.col("p"),
-        c0=pl.col("c").shift(),
-        c1=pl.col("c"),
-        averaged1=pl.col("averaged"),
-        edge=(
-            (pl.col("slot") != pl.col("slot").shift())
-            | (pl.col("gpu_key") != pl.col("gpu_key").shift())
-        ).fill_null(True),
+    changes = [pl.col(name) != pl.col(name).shift() for name in ("gpu_key", "slot")] + [
+        pl.col(name).is_null() != pl.col(name).is_null().shift() for name in ("p", "c")
+    ]
+    stepped = columns.with_columns(
+        dt=pl.col("t") - pl.col("t").shift(),
+        before=pl.col("p").shift(),
+        new=pl.any_horizontal(changes).fill_null(True),
+        back=(pl.col("c") < pl.col("c").shift()).fill_null(False),
     )
-    inside = ~pl.col("edge")
-    # Rows come in order, so counting edges numbers the groups, and the number is sorted: grouping
-    # by it needs no hashing.
-    numbered = paired.select(
+    rectangle = pl.col("averaged") & (pl.col("dt") <= _AVERAGE_WINDOW_US)
+    double_power = pl.col("p") + pl.when(rectangle).then("p").otherwise("before")
+    edged = stepped.select(
+        "gpu_key",
+        "slot",
+        *_ENDS,
+        edge=pl.col("new") | pl.col("back") | (pl.col("dt") > rule.max_gap_us).fill_null(True),
+        power_dnj=double_power * pl.col("dt"),
+    )
+    # Rows come in order, so counting edges numbers the stretches, and the number is sorted:
+    # grouping by it needs no hashing.
+    numbered = edged.select(
         pl.col("edge").cum_sum().set_sorted().alias("group"),
         "gpu_key",
         "slot",
         *_ENDS,
-        *(
-            pl.when(inside).then(energy).otherwise(pl.lit(0, pl.Int64)).alias(name)
-            for energy in _interval_energy(rule)
-            for name in [energy.meta.output_name()]
-        ),
+        power_dnj=pl.when("edge").then(pl.lit(0, pl.Int64)).otherwise("power_dnj"),
     )
     return (
         numbered.group_by("group", maintain_order=True)
         .agg(
             pl.col("gpu_key", "slot").first(),
             pl.len().cast(pl.Int64).alias("readings"),
-            pl.col(*_SUMS, "gap_us").sum(),
+            pl.col("power_dnj").sum(),
             *(pl.col(end).first().alias(f"first_{end}") for end in _ENDS),
             *(pl.col(end).last().alias(f"last_{end}") for end in _ENDS),
         )
         .drop("group")
+    )
+
+
+def _within(partials: pl.LazyFrame) -> pl.LazyFrame:
+    """Energy inside each stretch, in the columns of `_SUMS`."""
+    counted = pl.col("first_c").is_not_null()
+    length = pl.col("last_t") - pl.col("first_t")
+    nothing = pl.lit(0, pl.Int64)
+    return partials.select(
+        "gpu_key",
+        "slot",
+        "readings",
+        counter_mj=pl.when(counted).then(pl.col("last_c") - pl.col("first_c")).otherwise(nothing),
+        power_dnj=pl.when(counted).then(nothing).otherwise("power_dnj"),
+        gap_dnj=nothing,
+        covered_us=length,
+        gap_us=nothing,
+        counter_resets=nothing,
     )
 
 
@@ -144,7 +169,7 @@ def interleaved(partials: pl.DataFrame) -> pl.Series:
 
 
 def seams(partials: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
-    """The intervals between one partial slot and the next of the same GPU.
+    """The intervals between one stretch and the next of the same GPU.
 
     Gives gpu_key, t0, t1 (us since the epoch) and the columns of `_interval_energy`.
     """
@@ -164,6 +189,11 @@ def seams(partials: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
         .filter(pl.col("same") & (pl.col("t1") > pl.col("t0")))
         .select("gpu_key", "t0", "t1", *_interval_energy(rule))
     )
+
+
+def border_intervals(partials: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
+    """Those of `seams` that lead from one slot into another; `intervals` has the rest."""
+    return seams(partials, rule).filter(pl.col("t0") // SLOT_US != pl.col("t1") // SLOT_US)
 
 
 def intervals(readings: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
@@ -241,15 +271,13 @@ def slot_energy(partials: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
     Pieces of one GPU must not overlap in time (see `interleaved`). Gives gpu_key, slot,
     counter_mj, power_dnj, gap_dnj, covered_us, gap_us, readings, counter_resets.
     """
-    sums = [*_SUMS, "gap_us"]
-    inner = partials.select("gpu_key", "slot", "readings", *sums)
     between = _cut_at_slots(seams(partials, rule)).select(
-        "gpu_key", "slot", pl.lit(0, pl.Int64).alias("readings"), *sums
+        "gpu_key", "slot", pl.lit(0, pl.Int64).alias("readings"), *_SUMS
     )
     return (
-        pl.concat([inner, between])
+        pl.concat([_within(partials), between])
         .group_by("gpu_key", "slot")
-        .agg(pl.col("readings", *sums).sum())
+        .agg(pl.col("readings", *_SUMS).sum())
         .sort("gpu_key", "slot")
     )
 
@@ -289,7 +317,7 @@ def gpu_slots(partials: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
 def cell_energy(spans: pl.LazyFrame, cells: pl.LazyFrame) -> pl.LazyFrame:
     """Metered energy of the cells of slots that an allocation border cuts.
 
-    Takes `intervals` and `seams` of those slots together, and cells: gpu_key, slot, cell_start,
+    Takes `intervals` and `border_intervals` of those slots together, and cells: gpu_key, slot, cell_start,
     cell_end (us), which together fill each slot. Gives gpu_key, slot, cell_start, cell_end,
     counter_mj, power_integral_mj, gap_mj, covered_us, gap_us. Sums over a slot equal `gpu_slots`.
     """

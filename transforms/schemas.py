@@ -18,8 +18,8 @@ PPM = 1_000_000
 SIGNALS = ("average_lifecycle", "average_direct", "marginal", "residual_mix")
 """What a grid intensity can mean; signals are never mixed."""
 
-POWER_SOURCES = ("instant", "average_1s", "unknown")
-"""Which NVML quantity a power reading is (docs/method.md, "Energy of a GPU")."""
+POWER_SOURCES = ("unknown", "instant", "average_1s")
+"""Which NVML quantity a power reading is, in the order of their codes (docs/method.md)."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,11 @@ _FIELDS: dict[str, Field] = {
         Field("temp_c", "SMALLINT", "GPU temperature", "°C"),
         Field("sm_clock_mhz", "SMALLINT", "SM clock", "MHz"),
         Field("power_source", "VARCHAR", "NVML quantity: instant, average_1s or unknown"),
+        Field(
+            "power_source_code",
+            "UTINYINT",
+            "0 unknown, 1 instant, 2 average_1s; the view gpu_readings has the names",
+        ),
         # profile
         Field("null_power", "BIGINT", "Readings without power"),
         Field("null_energy", "BIGINT", "Readings without an energy counter"),
@@ -440,7 +445,7 @@ TABLES: dict[str, Table] = {
             "gpu_reading",
             "one reading of one GPU",
             "Readings, each exactly once; ordered by GPU and time inside a segment",
-            "gpu_key ts power_mw energy_mj util_pct mem_used_mib temp_c sm_clock_mhz power_source segment_key",
+            "gpu_key ts power_mw energy_mj util_pct mem_used_mib temp_c sm_clock_mhz power_source_code segment_key",
         ),
         _table(
             "training_run",

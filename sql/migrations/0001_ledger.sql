@@ -64,7 +64,7 @@ CREATE TABLE gpu_reading (
     mem_used_mib INTEGER,
     temp_c SMALLINT,
     sm_clock_mhz SMALLINT,
-    power_source VARCHAR NOT NULL,
+    power_source_code UTINYINT NOT NULL,
     segment_key INTEGER NOT NULL
 );
 

@@ -12,7 +12,7 @@ SELECT
     r.mem_used_mib,
     r.temp_c,
     r.sm_clock_mhz,
-    r.power_source,
+    ['unknown', 'instant', 'average_1s'][r.power_source_code + 1] AS power_source,
     s.segment_id,
     s.source_name
 FROM gpu_reading AS r

@@ -109,7 +109,7 @@ def test_h100_logs_on_the_german_grid(data: Path, tmp_path: Path) -> None:
     shares = ask(
         project, "SELECT energy_measured_share, co2e_measured_share FROM run_summary", True
     )
-    assert all(e == 1.0 for e, _ in shares)
+    assert all(e > 0.999 for e, _ in shares)  # but for some ms at the ends
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def attributed(
     spans = attribution.spans(allocations, as_of)
     cut = attribution.cut_cells(spans)
     intervals = pl.concat(
-        [energy.intervals(ordered.lazy(), RULE), energy.seams(partials.lazy(), RULE)]
+        [energy.intervals(ordered.lazy(), RULE), energy.border_intervals(partials.lazy(), RULE)]
     )
     limits = (
         frame.lazy()
