@@ -164,15 +164,20 @@ def transform(folder: Path) -> int:
     from transforms import energy
 
     rule = energy.GapRule()
-    columns = pl.scan_parquet(files(folder)).select(
-        pl.col("gpu_uuid").alias("gpu_key"),
-        "ts",
-        "power_mw",
-        "energy_mj",
-        averaged=pl.col("power_source") == "average_1s",
-    )
-    partials = energy.partial_slots(columns, rule).collect(engine="streaming")
-    slots = energy.gpu_slots(partials.lazy(), rule).collect()
+    partials = [
+        energy.partial_slots(
+            pl.scan_parquet(file).select(
+                pl.col("gpu_uuid").alias("gpu_key"),
+                "ts",
+                "power_mw",
+                "energy_mj",
+                averaged=pl.col("power_source") == "average_1s",
+            ),
+            rule,
+        ).collect(engine="streaming")
+        for file in files(folder)
+    ]
+    slots = energy.gpu_slots(pl.concat(partials).lazy(), rule).collect()
     return int(slots["readings"].sum())
 
 

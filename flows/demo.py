@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from flows.errors import UsageError
-from flows.factors import effective
+from flows.factors import by_fuel, effective
 from flows.settings import FILE_NAME, Settings
 from flows.sources import grid, segments, simulator
 from flows.sources.nvidia_smi import Options
@@ -208,15 +208,7 @@ def _fallback(folder: Path) -> str:
         folder / "grid" / _GRID, grid.Options(zone="DE"), "auto", folder / ".wattledger"
     )
     assert data.mix is not None
-    fuels = pl.LazyFrame(
-        [
-            (f.scope, f.value, f.low, f.high)
-            for f in effective(Settings())
-            if f.factor == "lifecycle_g_per_kwh"
-        ],
-        schema=["fuel", "value", "low", "high"],
-        orient="row",
-    )
+    fuels = by_fuel(effective(Settings()), "lifecycle_g_per_kwh")
     values = mix_factors(data.mix.lazy(), fuels, "value", "low", "high").collect()["value"]
     mean, low, high = (round(float(v), 1) for v in (values.mean(), values.min(), values.max()))  # type: ignore[arg-type]
     return (

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import resources
 
+import polars as pl
+
 from flows.errors import SettingsError
 from flows.settings import Settings
 
@@ -80,6 +82,15 @@ def for_model(factors: Sequence[Factor], name: str, model: str | None) -> Factor
     of_name = {f.scope: f for f in factors if f.factor == name}
     fitting = [scope for scope in of_name if model and fnmatchcase(model.upper(), scope.upper())]
     return of_name[max(fitting, key=len, default="default")]
+
+
+def by_fuel(factors: Sequence[Factor], name: str) -> pl.LazyFrame:
+    """One factor for every fuel, as `transforms.grid.mix_factors` takes it."""
+    return pl.LazyFrame(
+        [(f.scope, f.value, f.low, f.high) for f in factors if f.factor == name],
+        schema={"fuel": pl.String, "value": pl.Float64, "low": pl.Float64, "high": pl.Float64},
+        orient="row",
+    )
 
 
 def scalar(factors: Sequence[Factor], name: str, scope: str) -> float:

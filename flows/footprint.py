@@ -15,7 +15,7 @@ import polars as pl
 
 from flows import catalogue, digests
 from flows.errors import BadInput, SettingsError
-from flows.factors import Factor, effective, for_model, scalar
+from flows.factors import Factor, by_fuel, effective, for_model, scalar
 from flows.settings import Settings
 from flows.warehouse import disk_errors, transaction, writing
 from transforms import attribution, energy, footprint, grid
@@ -441,13 +441,8 @@ def _series(
 def _from_mix(
     mix: pl.DataFrame, factors: Sequence[Factor], factor: str, name: str, unit: str
 ) -> pl.DataFrame:
-    fuels = pl.LazyFrame(
-        [(f.scope, f.value, f.low, f.high) for f in factors if f.factor == factor],
-        schema={"fuel": pl.String, "value": pl.Float64, "low": pl.Float64, "high": pl.Float64},
-        orient="row",
-    )
     columns = [f"{name}{bound}_{unit}" for bound in ("", "_low", "_high")]
-    return grid.mix_factors(mix.lazy(), fuels, *columns).collect()
+    return grid.mix_factors(mix.lazy(), by_fuel(factors, factor), *columns).collect()
 
 
 def _fallback(zones: Sequence[str], of: Callable[[str], Any]) -> pl.LazyFrame:

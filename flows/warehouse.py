@@ -22,7 +22,7 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
     # Sorting and loading spill to disk beyond this.
-    "memory_limit": "1GB",
+    "memory_limit": "512MB",
 }
 
 
@@ -31,9 +31,7 @@ def _sql(folder: str) -> list[Traversable]:
     return sorted((f for f in files if f.name.endswith(".sql")), key=lambda f: f.name)
 
 
-def connect(
-    path: Path, *, read_only: bool = False, memory_limit: str = "1GB"
-) -> duckdb.DuckDBPyConnection:
+def connect(path: Path, *, read_only: bool = False) -> duckdb.DuckDBPyConnection:
     """Open a DuckDB file with Wattledger's settings: UTC, no extension loading.
 
     Raises:
@@ -41,9 +39,7 @@ def connect(
         WarehouseError: not a DuckDB file, no permission, disk full.
     """
     try:
-        con = duckdb.connect(
-            str(path), read_only=read_only, config={**_CONFIG, "memory_limit": memory_limit}
-        )
+        con = duckdb.connect(str(path), read_only=read_only, config=_CONFIG)
     except duckdb.IOException as error:
         if "lock" in str(error).lower():
             raise WarehouseBusy(

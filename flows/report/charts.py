@@ -72,7 +72,7 @@ def bars_with_bounds(runs: pl.DataFrame, title: str, colour: str) -> str:
     import altair as alt
 
     largest = runs.sort("value", "label", descending=[True, False]).head(_BARS)
-    base = alt.Chart(_data(largest), width=400, height=alt.Step(26))
+    base = alt.Chart(_data(largest), width=240, height=alt.Step(26))
     label = alt.Y("label:N", sort=None, title=None, axis=alt.Axis(labelLimit=130))
     bar = base.mark_bar(color=colour, size=14).encode(
         x=alt.X("value:Q", title=title, axis=alt.Axis(tickCount=6)), y=label
@@ -93,7 +93,7 @@ def stacked_bars(parts: pl.DataFrame, title: str, colours: dict[str, str]) -> st
     order = totals.sort("value", "label", descending=[True, False]).head(_BARS)["label"]
     shown = parts.filter(pl.col("label").is_in(order.implode()))
     return _svg(
-        alt.Chart(_data(shown), width=400, height=alt.Step(26))
+        alt.Chart(_data(shown), width=240, height=alt.Step(26))
         .mark_bar(size=14)
         .encode(
             x=alt.X("value:Q", title=title, axis=alt.Axis(tickCount=6)),

@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from flows.factors import effective
+from flows.factors import by_fuel, effective
 from flows.footprint import compute
 from flows.ingest_gpu import ingest_gpu
 from flows.ingest_grid import ingest_grid
@@ -255,7 +255,7 @@ def test_no_signal_for_answers_without_values(data: Path, project: Settings) -> 
         assert "holds no intensities" in outcome.reason
 
 
-def test_our_german_mix_against_a_published_series(data: Path) -> None:
+def test_our_german_mix_against_a_published_series(data: Path, tmp_path: Path) -> None:
     """Our intensity from ENTSO-E generation against the series that let's-wait-awhile computed.
 
     They used other (and direct-only) factors for some fuels, so levels differ by some percent;
@@ -268,19 +268,11 @@ def test_our_german_mix_against_a_published_series(data: Path) -> None:
         data / "grid_lets_wait_awhile/ger_ci.csv.gz",
         grid.Options(zone="DE", tz="UTC"),
         "auto",
-        Path("/tmp"),
+        tmp_path,
     ).intensity
     assert mix is not None
     assert other is not None
-    fuels = pl.LazyFrame(
-        [
-            (f.scope, f.value, f.low, f.high)
-            for f in effective(Settings())
-            if f.factor == "lifecycle_g_per_kwh"
-        ],
-        schema=["fuel", "value", "low", "high"],
-        orient="row",
-    )
+    fuels = by_fuel(effective(Settings()), "lifecycle_g_per_kwh")
     ours = mix_factors(mix.lazy(), fuels, "value", "low", "high").collect()
     both = ours.join(other, on="valid_from", how="inner")
     assert both.height > 2_900
