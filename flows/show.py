@@ -148,7 +148,10 @@ def published(settings: Settings, done: Published) -> None:
         console.print(
             "[bold yellow]SAMPLE DATA: these GPU readings were generated, not measured[/]"
         )
-    console.print(runs_table(found))
+    if found:
+        console.print(runs_table(found))
+    else:
+        console.print("No runs are recorded yet: load a run table with `wattledger ingest runs`")
     for kind, said in (("idle", "GPUs that no run held"), ("unallocated", "unheld shares of GPUs")):
         if kind in fleet:
             console.print(
@@ -312,10 +315,8 @@ def status_of(settings: Settings) -> dict[str, Any]:
 def status(found: dict[str, Any]) -> None:
     console = _console()
     readings = found["readings"]
-    console.print(
-        f"readings   {readings['rows']:,} of {readings['gpus']} GPUs, "
-        f"{readings['first_ts']} to {readings['last_ts']}"
-    )
+    span = f", {readings['first_ts']} to {readings['last_ts']}" if readings["rows"] else ""
+    console.print(f"readings   {readings['rows']:,} of {readings['gpus']} GPUs{span}")
     for series in found["grid"]:
         console.print(
             f"grid       {escape(series['zone'])} {series['signal']}: {series['intervals']:,} intervals, "
