@@ -13,7 +13,6 @@ from typing import Any, Literal
 import duckdb
 
 from expectations.checks import Verdict
-from flows.errors import WattledgerError
 from flows.settings import Settings
 from flows.warehouse import rows, transaction
 
@@ -181,8 +180,3 @@ def add_gpus(
             "INSERT INTO gpu VALUES (?, ?, ?, ?, ?)",
             [[top + i, *gpu] for i, (_, gpu) in enumerate(fresh, 1)],
         )
-
-
-def reason_of(error: WattledgerError) -> str:
-    """The text that goes to quarantine."""
-    return str(error)

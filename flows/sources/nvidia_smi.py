@@ -97,12 +97,9 @@ def read(path: Path, staged: Staged, options: Options) -> Staged:
             .drop("line")
             .collect(engine="streaming")
         )
-        ended = plain.read_bytes()[-1:] == b"\n" if plain.stat().st_size < 1 << 26 else True
+        ended = _ends_with_newline(plain)
     headers = lines.filter("repeated").height
-    rows = lines.filter(~pl.col("repeated")).with_columns(
-        header=lines.filter(~pl.col("repeated"))["row_no"]
-        - pl.Series(range(1, lines.height - headers + 1))
-    )
+    rows = lines.with_columns(header=pl.col("repeated").cum_sum()).filter(~pl.col("repeated"))
     if rows.height == 0:
         raise BadInput("there is a header but no reading", where=str(path), remedy="Record again")
     rows, cut = _drop_cut_line(rows, len(names), ended)
@@ -127,6 +124,12 @@ def read(path: Path, staged: Staged, options: Options) -> Staged:
 def _first_line(plain: Path) -> str:
     with plain.open(encoding="utf-8-sig") as file:
         return next((line for line in file if line.strip()), "")
+
+
+def _ends_with_newline(plain: Path) -> bool:
+    with plain.open("rb") as file:
+        file.seek(-1, 2)
+        return file.read(1) == b"\n"
 
 
 def _check_header(path: Path, line: str, names: list[str]) -> None:

@@ -221,3 +221,14 @@ def test_bad_logs_are_refused_with_place_and_remedy(case: str, tmp_path: Path) -
     with pytest.raises(BadInput, match=message) as caught:
         stage(text, tmp_path, name=name)
     assert str(tmp_path / name) in str(caught.value)
+
+
+def test_a_restarted_recorder_begins_a_new_sweep(tmp_path: Path) -> None:
+    """A sweep cut by a restart is followed by a header; blank lines mean nothing."""
+    header, *lines = sweeps(4, 60).splitlines()
+    text = "\n".join([header, *lines[:102], header, *lines[104:150], "", *lines[150:]]) + "\n"
+    found = read(text, tmp_path)
+    by_gpu = found.group_by("gpu_uuid").agg(pl.col("power_mw").unique())
+    assert {u: p for u, (p,) in by_gpu.iter_rows()} == {
+        f"n1/gpu{g}": (100 + g) * 1000 for g in range(4)
+    }
