@@ -12,6 +12,7 @@ import polars as pl
 
 from flows.errors import BadInput, UsageError, where
 from flows.settings import GridSource
+from flows.sources import generation
 from flows.sources.files import plain_text, to_utc
 from transforms.schemas import SIGNALS
 
@@ -64,14 +65,23 @@ def read(
         raise UsageError(
             f"unknown unit {options.unit!r}", remedy=f"One of {', '.join(GRAMS_PER_KWH)}, MW, kW"
         )
-    if path.name.removesuffix(".gz").endswith(".json"):
-        return _electricity_maps_json(path, scratch)
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".xml"):
+        with plain_text(path, scratch) as plain:
+            mix = generation.entsoe_xml(plain, path, options.zone, options.provider)
+        return _finish("entsoe-xml", mix, ["zone", "fuel"], mix.height)
+    if name.endswith(".json"):
+        answer = _json(path, scratch)
+        if isinstance(answer, dict) and "response" in answer:
+            mix = generation.eia_json(answer, path, options.zone, options.provider)
+            return _finish("eia930-json", mix, ["zone", "fuel"], mix.height)
+        return _electricity_maps_json(answer, path)
     frame = _table(path, scratch)
     if source is not None:
         return _mapped(frame, source, options, path)
-    detected = next((name for name, fits, _ in _LAYOUTS if fits(frame.columns)), "")
-    name = detected if layout == "auto" else layout
-    reader = next((read for known, _, read in _LAYOUTS if known == name), None)
+    detected = next((known for known, fits, _ in _LAYOUTS if fits(frame.columns)), "")
+    wanted = detected if layout == "auto" else layout
+    reader = next((read for known, _, read in _LAYOUTS if known == wanted), None)
     if reader is None:
         known = ", ".join(entry[0] for entry in _LAYOUTS)
         raise BadInput(
@@ -422,14 +432,17 @@ def _entsoe_mix(frame: pl.DataFrame, options: Options, path: Path) -> GridData:
     return _finish("entsoe-generation-csv", table, ["zone", "fuel"], frame.height)
 
 
-def _electricity_maps_json(path: Path, scratch: Path) -> GridData:
+def _json(path: Path, scratch: Path) -> Any:
     with plain_text(path, scratch) as plain:
         try:
-            answer: Any = json.loads(plain.read_text("utf-8"))
+            return json.loads(plain.read_text("utf-8"))
         except json.JSONDecodeError as error:
             raise BadInput(
                 f"not JSON: {error.msg}", where=where(path, error.lineno), remedy="Fetch it again"
             ) from None
+
+
+def _electricity_maps_json(answer: Any, path: Path) -> GridData:
     items = answer.get("history") or answer.get("data") if isinstance(answer, dict) else None
     if isinstance(answer, dict) and "carbonIntensity" in answer:
         items = [answer]

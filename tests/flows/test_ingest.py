@@ -478,3 +478,68 @@ def test_the_catalogue_says_what_was_read(project: Settings) -> None:
     con.close()
     assert (row["rows_read"], row["rows_loaded"], row["sample_period_ms"]) == (3600, 3600, 1000)
     assert row["verdict"] == "loaded"
+
+
+_A75 = """<?xml version="1.0" encoding="UTF-8"?>
+<GL_MarketDocument xmlns="urn:iec62325.351:tc57wg16:451-6:generationloaddocument:3:0">
+{series}</GL_MarketDocument>
+"""
+_SERIES = """<TimeSeries><{way}BiddingZone_Domain.mRID>10YXX</{way}BiddingZone_Domain.mRID>
+<quantity_Measure_Unit.name>MAW</quantity_Measure_Unit.name><curveType>{curve}</curveType>
+<MktPSRType><psrType>{kind}</psrType></MktPSRType><Period><timeInterval>
+<start>2024-05-01T12:00Z</start><end>2024-05-01T14:00Z</end></timeInterval>
+<resolution>PT30M</resolution>{points}</Period></TimeSeries>
+"""
+
+
+def a75(way: str, curve: str, kind: str, points: dict[int, float]) -> str:
+    inner = "".join(
+        f"<Point><position>{n}</position><quantity>{v}</quantity></Point>"
+        for n, v in points.items()
+    )
+    return _SERIES.format(way=way, curve=curve, kind=kind, points=inner)
+
+
+def test_entsoe_answers_carry_forward_or_leave_gaps_as_their_curve_says(project: Settings) -> None:
+    path = project.root / "a.xml"
+    path.write_text(
+        _A75.format(
+            series=a75("in", "A03", "B16", {1: 5, 3: 7})
+            + a75("in", "A01", "B14", {1: 9, 4: 8})
+            + a75("in", "A03", "B10", {1: 3})
+            + a75("out", "A03", "B10", {1: 4.5})
+        )
+    )
+    (outcome,) = ingest_grid(project, [path], grid.Options(zone="XX"))
+    assert outcome.verdict == "loaded", outcome.reason
+    found = dict(
+        ask(
+            project,
+            "SELECT fuel, list(generation_kw ORDER BY valid_from) FROM grid_mix GROUP BY fuel",
+        )  # type: ignore[arg-type]
+    )
+    assert found == {
+        "solar": [5000, 5000, 7000, 7000],
+        "nuclear": [9000, 8000],
+        "storage": [-1500] * 4,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<html>busy</html>", "a html, not generation"),
+        ("<a><b></a>", "not XML"),
+        (_A75.format(series=""), "holds no generation"),
+        (
+            _A75.format(series=a75("in", "A03", "Z99", {1: 1})),
+            "series 1: unknown production type 'Z99'",
+        ),
+    ],
+)
+def test_bad_entsoe_answers(text: str, message: str, project: Settings) -> None:
+    path = project.root / "a.xml"
+    path.write_text(text)
+    (outcome,) = ingest_grid(project, [path], grid.Options(zone="XX"))
+    assert outcome.verdict == "quarantined"
+    assert message in outcome.reason

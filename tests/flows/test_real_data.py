@@ -205,6 +205,11 @@ GRID = [
         grid.Options(),
         24,
     ),
+    ("grid_entsoe_xml/FI_production.xml", grid.Options(zone="FI"), 12 * 288),
+    ("grid_entsoe_xml/SE-SE4_production.xml", grid.Options(), 5 * 71),
+    ("grid_entsoe_xml/NO-NO5_production.xml", grid.Options(zone="NO-NO5"), 5 * 47),
+    ("grid_eia930_json/US_NW_PACW-gas.json", grid.Options(), 2),
+    ("grid_eia930_json/US_NW_AVRN-wind.json", grid.Options(), 2),
     ("grid_electricity_maps_api/zeus_us_midw_miso_2024-11-30.json", grid.Options(), 24),
     (
         "grid_electricity_maps_api/aioelectricitymaps_latest_carbon_intensity.json",
