@@ -15,15 +15,21 @@ import shutil
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from flows.settings import Settings
 
 WORK = Path(__file__).parent / "work"
 _HOSTS_PER_FILE = 64
 _PERIOD_S = 1
 _SECONDS = 6 * 3600
+_START = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
 
 def main() -> None:
@@ -122,7 +128,6 @@ def make(folder: Path) -> int:
 
     from flows.sources import segments
     from flows.sources.simulator import Work, host_readings
-    from tests.conftest import T0
 
     folder.mkdir(parents=True, exist_ok=True)
     wanted = int(folder.name)
@@ -135,7 +140,7 @@ def make(folder: Path) -> int:
             made = host_readings(
                 f"node{number:05d}",
                 gpus=8,
-                start=T0,
+                start=_START,
                 seconds=_SECONDS,
                 work=[Work(range(8), 600 + 60 * seed, _SECONDS - 900)],
                 seed=seed,
@@ -181,10 +186,25 @@ def transform(folder: Path) -> int:
     return int(slots["readings"].sum())
 
 
-def _project(folder: Path):  # type: ignore[no-untyped-def]
-    from tests.conftest import make_project
+_SETTINGS = """
+[[site]]
+name = "bench"
+zone = "XX"
+pue = 1.2
+wue_l_per_kwh = 0.5
 
-    return make_project(folder / "project", "[zones.XX]\nfallback_intensity_g_per_kwh = 300\n")
+[zones.XX]
+fallback_intensity_g_per_kwh = 300
+"""
+
+
+def _project(folder: Path) -> Settings:
+    from flows import settings
+
+    root = folder / "project"
+    root.mkdir(exist_ok=True)
+    (root / "wattledger.toml").write_text(_SETTINGS)
+    return settings.load(root)
 
 
 def ingest(folder: Path) -> tuple[int, float]:
