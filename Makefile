@@ -46,4 +46,4 @@ lock:
 	sed -i '1i # Exact versions and hashes of everything; made by `make lock`.' requirements.lock
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo-project bench/work
+	rm -rf $(VENV) build dist *.egg-info demo-project bench/fleet

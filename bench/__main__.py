@@ -25,7 +25,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from flows.settings import Settings
 
-WORK = Path(__file__).parent / "work"
+WORK = Path(__file__).parent / "fleet"
 _HOSTS_PER_FILE = 64
 _PERIOD_S = 1
 _SECONDS = 6 * 3600

@@ -15,6 +15,29 @@ import polars as pl
 
 from flows.errors import BadInput, where
 
+PRODUCTION_TYPES = {
+    "Biomass": "biomass",
+    "Fossil Brown coal/Lignite": "lignite",
+    "Fossil Coal-derived gas": "gas",
+    "Fossil Gas": "gas",
+    "Fossil Hard coal": "coal",
+    "Fossil Oil": "oil",
+    "Fossil Oil shale": "oil",
+    "Fossil Peat": "lignite",
+    "Geothermal": "geothermal",
+    "Hydro Pumped Storage": "storage",
+    "Hydro Run-of-river and poundage": "hydro_run_of_river",
+    "Hydro Water Reservoir": "hydro_reservoir",
+    "Nuclear": "nuclear",
+    "Other": "other",
+    "Other renewable": "other_renewable",
+    "Solar": "solar",
+    "Waste": "waste",
+    "Wind Offshore": "wind_offshore",
+    "Wind Onshore": "wind_onshore",
+}
+"""ENTSO-E production types by name -> fuels of the factor table. Storage has no factor."""
+
 PSR_TYPES = {
     "B01": "biomass",
     "B02": "lignite",

@@ -368,30 +368,6 @@ def _mapped(frame: pl.DataFrame, source: GridSource, options: Options, path: Pat
     return _finish("mapped", table, ["zone", "signal"], frame.height)
 
 
-ENTSOE_FUELS = {
-    "Biomass": "biomass",
-    "Fossil Brown coal/Lignite": "lignite",
-    "Fossil Coal-derived gas": "gas",
-    "Fossil Gas": "gas",
-    "Fossil Hard coal": "coal",
-    "Fossil Oil": "oil",
-    "Fossil Oil shale": "oil",
-    "Fossil Peat": "lignite",
-    "Geothermal": "geothermal",
-    "Hydro Pumped Storage": "storage",
-    "Hydro Run-of-river and poundage": "hydro_run_of_river",
-    "Hydro Water Reservoir": "hydro_reservoir",
-    "Nuclear": "nuclear",
-    "Other": "other",
-    "Other renewable": "other_renewable",
-    "Solar": "solar",
-    "Waste": "waste",
-    "Wind Offshore": "wind_offshore",
-    "Wind Onshore": "wind_onshore",
-}
-"""ENTSO-E production types -> fuels of the factor table. Storage is no source: no factor."""
-
-
 def _entsoe_mix(frame: pl.DataFrame, options: Options, path: Path) -> GridData:
     starts = _times(frame, frame.columns[1], options.tz, path)
     zone = _need_zone(options, path)
@@ -400,12 +376,12 @@ def _entsoe_mix(frame: pl.DataFrame, options: Options, path: Path) -> GridData:
     spans = pl.DataFrame({"valid_from": starts.unique().sort(), "valid_to": ends})
     parts = []
     for column in frame.columns[2:]:
-        fuel = ENTSOE_FUELS.get(column)
+        fuel = generation.PRODUCTION_TYPES.get(column)
         if fuel is None:
             raise BadInput(
                 f"unknown production type {column!r}",
                 where=where(path, 1),
-                remedy=f"Known: {', '.join(ENTSOE_FUELS)}",
+                remedy=f"Known: {', '.join(generation.PRODUCTION_TYPES)}",
             )
         power = _number(frame, column, path)
         part = pl.DataFrame(
@@ -505,7 +481,7 @@ _LAYOUTS: list[tuple[str, Callable[[list[str]], bool], _Reader]] = [
     ),
     (
         "entsoe-generation-csv",
-        lambda c: len(set(c) & set(ENTSOE_FUELS)) >= 2,
+        lambda c: len(set(c) & set(generation.PRODUCTION_TYPES)) >= 2,
         _entsoe_mix,
     ),
     ("generic", lambda c: _generic_columns(c) is not None, _generic),
