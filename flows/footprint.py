@@ -93,25 +93,18 @@ def _configure(con: duckdb.DuckDBPyConnection, settings: Settings, factors: list
                 where="wattledger.toml",
                 remedy='Add it to the hosts of a [[site]], for example hosts = ["*"]',
             )
-    overhead = 1000
     sites = [
         (
             s.name,
             s.zone,
             *(s.pue.value, s.pue.low, s.pue.high),
             *(s.wue_l_per_kwh.value, s.wue_l_per_kwh.low, s.wue_l_per_kwh.high),
-            *(
-                round(w * overhead)
-                for w in (
-                    s.host_overhead_w_per_gpu.value,
-                    s.host_overhead_w_per_gpu.low,
-                    s.host_overhead_w_per_gpu.high,
-                )
-            ),
+            *(round(watts * 1000) for watts in (overhead.value, overhead.low, overhead.high)),
             s.valid_from,
             s.valid_to,
         )
         for s in settings.site
+        for overhead in [s.host_overhead_w_per_gpu]
     ]
     with transaction(con):
         for table, values in (

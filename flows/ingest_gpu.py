@@ -110,6 +110,10 @@ def _load(
 
 def _empty_staging(con: duckdb.DuckDBPyConnection) -> None:
     con.execute("CREATE OR REPLACE TABLE staging.segment_profile AS FROM segment_profile LIMIT 0")
+    con.execute(
+        "CREATE OR REPLACE TABLE staging.segment_gpu "
+        "(segment_id VARCHAR, gpu_uuid VARCHAR, host VARCHAR, gpu_index INTEGER, model VARCHAR)"
+    )
 
 
 class _Limits:
@@ -215,11 +219,6 @@ def profile(con: duckdb.DuckDBPyConnection, staged: Staged, limits: _Limits) -> 
         "SELECT * EXCLUDE (host, gpu_index, model, no_time) FROM profile"
     )
     con.execute(
-        "CREATE TABLE IF NOT EXISTS staging.segment_gpu "
-        "(segment_id VARCHAR, gpu_uuid VARCHAR, host VARCHAR, gpu_index INTEGER, model VARCHAR)"
-    )
-    con.execute("DELETE FROM staging.segment_gpu WHERE segment_id = ?", [staged.segment_id])
-    con.execute(
         "INSERT INTO staging.segment_gpu "
         "SELECT segment_id, gpu_uuid, host, gpu_index, model FROM profile"
     )
@@ -271,21 +270,23 @@ def _gate(
     faults: dict[str, list[Result]] = {}
     warnings: dict[str, list[str]] = {}
     for result in verdict.failures:
-        for row in result.rows:
-            mine = [r for r in result.rows if r["segment_id"] == row["segment_id"]]
-            one = Result(result.check, False, len(mine), mine)
-            by_check = faults.setdefault(row["segment_id"], [])
-            if all(r.check is not result.check for r in by_check):
-                by_check.append(one)
+        for segment, broken in _by_segment(result).items():
+            one = Result(result.check, False, len(broken), broken)
+            faults.setdefault(segment, []).append(one)
     for result in verdict.warnings:
-        gpus: dict[str, list[str]] = {}
-        for row in result.rows:
-            gpus.setdefault(row["segment_id"], []).append(row["gpu_uuid"])
-        for segment, broken in gpus.items():
+        for segment, broken in _by_segment(result).items():
             more = f" and {len(broken) - 1} more GPUs" if len(broken) > 1 else ""
-            said = f"{result.check.statement}: not so for {broken[0]}{more}"
+            said = f"{result.check.statement}: not so for {broken[0]['gpu_uuid']}{more}"
             warnings.setdefault(segment, []).append(said)
     return faults, warnings
+
+
+def _by_segment(result: Result) -> dict[str, list[dict[str, Any]]]:
+    """The rows that break a check, by segment."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in result.rows:
+        found.setdefault(row["segment_id"], []).append(row)
+    return found
 
 
 def _reason(con: duckdb.DuckDBPyConnection, staged: Staged, faults: list[Result]) -> str:

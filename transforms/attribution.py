@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from transforms.energy import over_slots
 from transforms.schemas import PPM, SLOT_US
 
 METERED = ("counter_mj", "power_integral_mj", "gap_mj")
@@ -68,9 +69,7 @@ def held_cells(held: pl.LazyFrame, cut: pl.LazyFrame) -> pl.LazyFrame:
 
     Takes the frames of `spans` and `cut_cells`.
     """
-    slots = held.with_columns(
-        slot=pl.int_ranges(pl.col("from_us") // SLOT_US, (pl.col("to_us") - 1) // SLOT_US + 1)
-    ).explode("slot")
+    slots = over_slots(held, "from_us", "to_us")
     cells = slots.join(cut, on=["gpu_key", "slot"], how="left").with_columns(
         cell_start=pl.col("cell_start").fill_null(pl.col("slot") * SLOT_US),
         cell_end=pl.col("cell_end").fill_null((pl.col("slot") + 1) * SLOT_US),

@@ -75,6 +75,11 @@ def in_order(readings: pl.DataFrame) -> pl.DataFrame:
     return readings.sort("gpu_key", "ts", "power_mw", "energy_mj", nulls_last=True)
 
 
+def _has_value() -> pl.Expr:
+    """Readings with neither power nor counter say nothing and are left out."""
+    return pl.col("power_mw").is_not_null() | pl.col("energy_mj").is_not_null()
+
+
 def partial_slots(readings: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
     """Reduce readings to one row per GPU, slot and unbroken stretch of one kind of measurement.
 
@@ -88,9 +93,7 @@ def partial_slots(readings: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
     within the stretch) and its first and last reading (first_t, first_p, ..., last_t, ...).
     Readings without any value are left out.
     """
-    columns = readings.filter(
-        pl.col("power_mw").is_not_null() | pl.col("energy_mj").is_not_null()
-    ).select(
+    columns = readings.filter(_has_value()).select(
         "gpu_key",
         t=pl.col("ts").to_physical(),
         p=pl.col("power_mw").cast(pl.Int64),
@@ -201,9 +204,9 @@ def intervals(readings: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
 
     Takes `READING_COLUMNS` ordered by (gpu_key, ts).
     """
-    every = readings.filter(
-        pl.col("power_mw").is_not_null() | pl.col("energy_mj").is_not_null()
-    ).with_columns(t=pl.col("ts").to_physical(), p=pl.col("power_mw").cast(pl.Int64))
+    every = readings.filter(_has_value()).with_columns(
+        t=pl.col("ts").to_physical(), p=pl.col("power_mw").cast(pl.Int64)
+    )
     return (
         every.select(
             "gpu_key",
@@ -222,7 +225,7 @@ def intervals(readings: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
     )
 
 
-def _over_slots(frame: pl.LazyFrame, start: str, end: str) -> pl.LazyFrame:
+def over_slots(frame: pl.LazyFrame, start: str, end: str) -> pl.LazyFrame:
     """One row per slot that start..end (us) touches, with `slot`."""
     return frame.with_columns(
         slot=pl.int_ranges(pl.col(start) // SLOT_US, (pl.col(end) - 1) // SLOT_US + 1)
@@ -256,7 +259,7 @@ def _pieces(cut: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _cut_at_slots(spans: pl.LazyFrame) -> pl.LazyFrame:
-    slots = _over_slots(spans, "t0", "t1")
+    slots = over_slots(spans, "t0", "t1")
     return _pieces(
         slots.with_columns(
             a=pl.max_horizontal("t0", pl.col("slot") * SLOT_US),
@@ -324,7 +327,7 @@ def cell_energy(spans: pl.LazyFrame, cells: pl.LazyFrame) -> pl.LazyFrame:
     sums = ["counter_mj", "power_dnj", "gap_dnj", "covered_us", "gap_us"]
     keys = ["gpu_key", "slot", "cell_start", "cell_end"]
     cut = (
-        _over_slots(spans, "t0", "t1")
+        over_slots(spans, "t0", "t1")
         .join(cells, on=["gpu_key", "slot"], how="inner")
         .with_columns(
             a=pl.max_horizontal("t0", "cell_start"), b=pl.min_horizontal("t1", "cell_end")

@@ -133,6 +133,16 @@ def split_fields(count: int) -> list[pl.Expr]:
 _OFFSET = re.compile(r"([+-])(\d{2}):?(\d{2})")
 
 
+def fixed_offset(tz: str) -> timedelta | None:
+    """The offset from UTC that +02:00 or -0530 means; None for anything else."""
+    found = _OFFSET.fullmatch(tz)
+    if found is None:
+        return None
+    sign, hours, minutes = found.groups()
+    offset = timedelta(hours=int(hours), minutes=int(minutes))
+    return offset if sign == "+" else -offset
+
+
 def to_utc(naive: pl.Series, tz: str, path: Path, row_no: pl.Series) -> pl.Series:
     """Local times in file order as UTC.
 
@@ -150,11 +160,8 @@ def to_utc(naive: pl.Series, tz: str, path: Path, row_no: pl.Series) -> pl.Serie
             where=where(path, int(row_no[0]), "timestamp", naive[0]),
             remedy="Say which with --tz, for example --tz UTC or --tz Europe/Berlin",
         )
-    if fixed := _OFFSET.fullmatch(tz):
-        sign, hours, minutes = fixed.groups()
-        offset = timedelta(hours=int(hours), minutes=int(minutes))
-        moved = naive - offset if sign == "+" else naive + offset
-        return moved.dt.replace_time_zone("UTC")
+    if (offset := fixed_offset(tz)) is not None:
+        return (naive - offset).dt.replace_time_zone("UTC")
     try:
         early, late = (
             naive.dt.replace_time_zone(tz, ambiguous=which, non_existent="null")

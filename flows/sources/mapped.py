@@ -133,11 +133,7 @@ def _times(frame: pl.DataFrame, source: GpuSource, tz: str, path: Path) -> pl.Se
         _refuse(frame, source.ts.column, number.is_null(), "not a time", path)
         return (number * _EPOCH[unit]).round().cast(pl.Int64).cast(pl.Datetime("us", "UTC"))
     text = raw.cast(pl.String)
-    formats = [source.ts_format] if source.ts_format else [None]
-    parsed = None
-    for form in formats:
-        parsed = text.str.to_datetime(form, time_unit="us", strict=False)
-    assert parsed is not None
+    parsed = text.str.to_datetime(source.ts_format or None, time_unit="us", strict=False)
     _refuse(frame, source.ts.column, parsed.is_null(), "not a time", path)
     if isinstance(parsed.dtype, pl.Datetime) and parsed.dtype.time_zone:
         return parsed.dt.convert_time_zone("UTC")

@@ -65,12 +65,6 @@ class Options:
     """Devices per sweep, for logs that name no GPU; 0 = infer from the rhythm of the rows."""
 
 
-def looks_like(first_line: str) -> bool:
-    """Whether a line is the header of such a log."""
-    names = _header_names(first_line)
-    return "timestamp" in names and any(name in names for name in _POWER)
-
-
 def _header_names(line: str) -> list[str]:
     return [re.sub(r"\s*\[.*?\]", "", part).strip(" \t\r\n\"'").lower() for part in line.split(",")]
 

@@ -8,13 +8,13 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timezone, tzinfo
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from flows.errors import BadInput, UsageError, where
-from flows.sources.files import plain_text
+from flows.sources.files import fixed_offset, plain_text
 
 RUN_FIELDS = ("run_id", "name", "owner", "model", "started_at", "ended_at")
 _ALLOCATION_FIELDS = ("host", "gpu", "from", "to", "share")
@@ -266,12 +266,9 @@ def _time(given: Any, column: str, at: str, tz: str) -> datetime | None:
     return moment.astimezone(UTC)
 
 
-def _zone(tz: str) -> Any:
-    if offset := re.fullmatch(r"([+-])(\d{2}):?(\d{2})", tz):
-        from datetime import timezone
-
-        delta = timedelta(hours=int(offset[2]), minutes=int(offset[3]))
-        return timezone(delta if offset[1] == "+" else -delta)
+def _zone(tz: str) -> tzinfo:
+    if (offset := fixed_offset(tz)) is not None:
+        return timezone(offset)
     try:
         return ZoneInfo(tz)
     except (KeyError, ValueError):

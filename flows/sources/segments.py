@@ -25,14 +25,6 @@ def write(readings: pl.DataFrame, path: Path, *, sample: bool = False) -> None:
     )
 
 
-def looks_like(path: Path) -> bool:
-    """Whether a file is a Parquet file in the columns of a segment."""
-    try:
-        return set(REQUIRED) <= set(pl.read_parquet_schema(path))
-    except (pl.exceptions.PolarsError, OSError):
-        return False
-
-
 def read(path: Path, staged: Staged) -> Staged:
     """Take a segment as it is; the gate reads its values where they lie.
 
