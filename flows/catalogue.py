@@ -56,12 +56,13 @@ def record_file(
     sample_period_ms: int | None = None,
     first_ts: Any = None,
     last_ts: Any = None,
+    collector: str | None = None,
 ) -> int:
     """Write a file's catalogue row (inside the caller's transaction); returns its key."""
     con.execute("DELETE FROM segment WHERE segment_id = ?", [segment_id])
     [(key,)] = con.execute("SELECT coalesce(max(segment_key), 0) + 1 FROM segment").fetchall()
     con.execute(
-        "INSERT INTO segment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, now())",
+        "INSERT INTO segment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, now(), ?)",
         [
             key,
             segment_id,
@@ -76,6 +77,7 @@ def record_file(
             sample_period_ms,
             first_ts,
             last_ts,
+            collector,
         ],
     )
     return int(key)

@@ -1,12 +1,14 @@
 """The command `wattledger`. Each command is one function; heavy imports wait until it runs.
 
 Exit codes: 0 fine, 1 usage or settings, 2 bad input (the good part was done), 3 the gate refused,
-4 the warehouse is busy, 5 the warehouse or disk failed, 6 a flow failed.
+4 the warehouse (or this host's collector) is busy, 5 the warehouse or disk failed, 6 a flow failed,
+7 no GPU driver. `wattledger run` ends as its command does.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,7 +30,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 fine, 1 usage or settings, 2 bad input, 3 gate failed, "
-    "4 warehouse busy, 5 warehouse or disk failed, 6 flow failed.",
+    "4 warehouse or collector busy, 5 warehouse or disk failed, 6 flow failed, 7 no GPU driver. "
+    "`wattledger run` ends as its command does.",
 )
 ingest = typer.Typer(
     help="Load data: each file once, bad ones to quarantine.",
@@ -135,12 +138,12 @@ def demo(
 ) -> None:
     """Run everything once, in a demo project: real grid data, your GPU, your log, or a sample."""
     from flows import demo as demo_module
-    from flows.sources import nvml
     from flows.sources.nvidia_smi import Options
+    from wattledger.nvml import any_gpu
 
     if gpu_log is not None and not gpu_log.is_file():
         raise typer.BadParameter(f"no such file: {gpu_log}", param_hint="--gpu-log")
-    live = gpu_log is None and not sample and nvml.available()
+    live = gpu_log is None and not sample and any_gpu()
     with _progress("measuring GPUs", total=demo_module.LIVE_SECONDS, hidden=not live) as advance:
         said = demo_module.prepare(
             project,
@@ -152,6 +155,107 @@ def demo(
     if not json_:
         print(said)
     _pipeline(project, json_)
+
+
+@app.command()
+def collect(
+    spool: Annotated[
+        str,
+        typer.Option(help="Folder for readings.", envvar="WATTLEDGER_SPOOL", show_default="auto"),
+    ] = "",
+    rate: Annotated[float, typer.Option(help="Readings per GPU and second (0.01 to 20).")] = 1.0,
+    flush: Annotated[
+        float, typer.Option(help="Seconds between writes: what a power cut can lose.")
+    ] = 10.0,
+    segment: Annotated[float, typer.Option(help="Seconds of readings in one file.")] = 600.0,
+    max_spool: Annotated[
+        int, typer.Option(help="MiB that the spool may hold before readings are thinned.")
+    ] = 8192,
+    host_meter: Annotated[
+        bool, typer.Option(help="Measure (RAPL) or model CPU and memory too.")
+    ] = True,
+    status: Annotated[
+        bool, typer.Option("--status", help="Say how this host's collector is doing.")
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Read this host's GPUs until told to stop; readings go to the spool as Parquet segments."""
+    from wattledger.spool import Spool, default_root, hostname
+
+    if status:
+        from flows import show
+
+        found = Spool(Path(spool) if spool else default_root(), hostname())
+        show.collector(found, as_json=json_)
+        return
+    for value, low, high, option in (
+        (rate, 0.01, 20.0, "--rate"),
+        (flush, 0.1, 3600.0, "--flush"),
+        (segment, 1.0, 86_400.0, "--segment"),
+    ):
+        if not low <= value <= high:
+            raise typer.BadParameter(f"{value:g} is not in {low:g} to {high:g}", param_hint=option)
+    from wattledger.collector import Config
+    from wattledger.process import child_environment, module_command
+
+    config = Config(
+        spool=spool,
+        period_s=1 / rate,
+        flush_s=flush,
+        segment_s=segment,
+        max_spool_mib=max_spool,
+        host_meter=host_meter,
+    )
+    words = module_command("wattledger.collector", config.as_json())
+    # In place of this process: what samples has loaded nothing that it does not need.
+    os.execve(words[0], words, child_environment())
+
+
+@app.command(
+    context_settings={"allow_interspersed_args": False},
+)
+def run(
+    command: Annotated[list[str], typer.Argument(help="The command and its arguments.")],
+    name: Annotated[str, typer.Option(help="Name of the run.", show_default="the script's")] = "",
+    label: Annotated[list[str] | None, typer.Option(help="A label, KEY=VALUE; repeatable.")] = None,
+    run_id: Annotated[
+        str,
+        typer.Option(help="The same on all ranks and nodes.", show_default="from the launcher"),
+    ] = "",
+    spool: Annotated[
+        str,
+        typer.Option(help="Folder for readings.", envvar="WATTLEDGER_SPOOL", show_default="auto"),
+    ] = "",
+    project: Annotated[
+        str,
+        typer.Option(
+            "--project",
+            "-p",
+            help="Project folder, whose site and grid give CO2e and water.",
+            envvar="WATTLEDGER_PROJECT",
+            show_default="this folder",
+        ),
+    ] = "",
+    rate: Annotated[float, typer.Option(help="Readings per GPU and second (0.01 to 20).")] = 1.0,
+    host_meter: Annotated[
+        bool, typer.Option(help="Measure (RAPL) or model CPU and memory too.")
+    ] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing at all.")] = False,
+) -> None:
+    """Run a command and record what it drew: wattledger run -- python train.py"""
+    from wattledger.launch import launch
+    from wattledger.session import Options
+
+    if not 0.01 <= rate <= 20:
+        raise typer.BadParameter(f"{rate:g} is not in 0.01 to 20", param_hint="--rate")
+    labels = {}
+    for given in label or []:
+        key, separator, value = given.partition("=")
+        if not key or not separator:
+            raise typer.BadParameter(f"{given!r} is not KEY=VALUE", param_hint="--label")
+        labels[key] = value
+    options = Options(name, run_id, labels, spool, project, quiet, 1 / rate, host_meter)
+    raise typer.Exit(launch(command, options))
 
 
 @app.command()

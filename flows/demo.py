@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import tempfile
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import resources
@@ -148,15 +151,33 @@ def _with_faults(made: pl.DataFrame, counter: bool) -> pl.DataFrame:
 
 
 def _measured(folder: Path, progress: Callable[[float], None]) -> str:
-    from flows.sources import nvml
+    """Let the collector run for a quarter of a minute, and make a run of it."""
+    from wattledger.collector import Config
+    from wattledger.process import child_environment, module_command
 
-    made = nvml.sample(LIVE_SECONDS, progress=progress)
-    first, last = made["ts"].min(), made["ts"].max()
-    assert isinstance(first, datetime)
-    assert isinstance(last, datetime)
-    path = folder / "readings" / f"live-{first:%Y%m%dT%H%M%SZ}.parquet"
-    segments.write(made, path)
-    _add_run(folder, f"live-{first:%Y%m%dT%H%M%SZ}", first, last, [made["host"][0]])
+    with tempfile.TemporaryDirectory(dir=folder) as spool:
+        config = Config(spool=spool, period_s=0.2, host_meter=False)
+        collector = subprocess.Popen(
+            module_command("wattledger.collector", config.as_json()), env=child_environment()
+        )
+        began = time.monotonic()
+        while (done := time.monotonic() - began) < LIVE_SECONDS and collector.poll() is None:
+            progress(done)
+            time.sleep(0.1)
+        collector.terminate()
+        found = sorted(Path(spool).glob("*/*.parquet")) if collector.wait() == 0 else []
+        if not found:
+            raise UsageError(
+                "the collector found no GPU to read",
+                remedy="See what it said above, or pass --sample",
+            )
+        made = pl.read_parquet(found[0])
+        first, last = made["ts"].min(), made["ts"].max()
+        assert isinstance(first, datetime)
+        assert isinstance(last, datetime)
+        name = f"live-{first:%Y%m%dT%H%M%SZ}"
+        shutil.move(found[0], folder / "readings" / f"{name}.parquet")
+    _add_run(folder, name, first, last, [made["host"][0]])
     return (
         f"GPU readings: measured now through NVML, {made['gpu_uuid'].n_unique()} GPUs, "
         f"{LIVE_SECONDS:g} s; grid: typical value of the bundled German series (fallback)"

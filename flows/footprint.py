@@ -59,7 +59,7 @@ def compute(settings: Settings, progress: Callable[[int], None] = lambda rows: N
     with writing(settings.warehouse) as con, disk_errors(settings.warehouse):
         catalogue.declare_gpus(con, settings)
         factors = effective(settings)
-        _configure(con, settings, factors)
+        configure(con, settings, factors)
         partials = partial_slots(con, rule, progress)
         tables = candidate(con, settings, factors, partials, rule)
         with transaction(con):
@@ -82,7 +82,7 @@ def compute(settings: Settings, progress: Callable[[int], None] = lambda rows: N
     )
 
 
-def _configure(con: duckdb.DuckDBPyConnection, settings: Settings, factors: list[Factor]) -> None:
+def configure(con: duckdb.DuckDBPyConnection, settings: Settings, factors: list[Factor]) -> None:
     """Write sites, hosts and factors as configured now, so that figures carry their inputs."""
     hosts = [row[0] for row in con.execute("SELECT DISTINCT host FROM gpu ORDER BY 1").fetchall()]
     placed = [(host, settings.site_of(host)) for host in hosts]

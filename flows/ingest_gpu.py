@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,16 @@ import polars as pl
 
 from expectations import readings as readings_suite
 from expectations.checks import Result
-from flows import catalogue
+from flows import catalogue, ingest_host
 from flows.catalogue import Outcome
 from flows.errors import BadInput, where
 from flows.factors import effective, for_model
 from flows.settings import Settings
 from flows.sources import gpu as gpu_source
+from flows.sources import segments
 from flows.sources.files import expand, sha256
 from flows.sources.nvidia_smi import Options
-from flows.sources.staged import STAGED, VALUES, Staged
+from flows.sources.staged import EXTRA, STAGED, VALUES, Staged
 from flows.warehouse import disk_errors, rows, transaction, writing
 from transforms.profile import profile as profile_of
 from transforms.schemas import POWER_SOURCES
@@ -71,6 +73,7 @@ def _load(
 ) -> list[Outcome]:
     outcomes: dict[Path, Outcome] = {}
     staged: dict[str, Staged] = {}
+    hosts: dict[str, Path] = {}
     loaded = catalogue.known(con)
     _empty_staging(con)
     limits = _Limits(settings)
@@ -78,8 +81,11 @@ def _load(
         for path in files:
             progress(path)
             digest = sha256(path)
-            if digest in loaded or digest in staged:
+            if digest in loaded or digest in staged or digest in hosts:
                 outcomes[path] = Outcome(str(path), digest, "known")
+                continue
+            if path.suffix == ".parquet" and not source and segments.is_host(path):
+                hosts[digest] = path
                 continue
             try:
                 one = gpu_source.stage(path, settings, options, source, digest)
@@ -101,6 +107,8 @@ def _load(
                 else:
                     outcomes[one.source] = promote(con, one)
                     outcomes[one.source].warnings = warnings.get(digest, [])
+        if hosts:
+            outcomes |= ingest_host.load(con, settings, hosts)
     finally:
         for one in staged.values():
             if not one.own:
@@ -333,6 +341,36 @@ _POWER_SOURCE_CODE = (
 )
 
 
+def _named(staged: Staged) -> list[tuple[str, str, int | None, str | None]]:
+    """The GPUs that a collector lists, also those without a reading: uuid, host, index, model."""
+    if staged.collector is None:
+        return []
+    said = json.loads(staged.collector)
+    return [(gpu["uuid"], said["host"], gpu["index"], gpu["model"]) for gpu in said["gpus"]]
+
+
+def _add_collected(con: duckdb.DuckDBPyConnection, staged: Staged, key: int) -> None:
+    """Write the events and MIG instances of a collector's segment."""
+    if staged.collector is None:
+        return
+    said = json.loads(staged.collector)
+    if staged.events:
+        con.executemany(
+            "INSERT INTO collector_event VALUES (?, ?, make_timestamptz(?), ?, ?, ?)",
+            [
+                [said["host"], e.get("gpu_uuid"), e["ts_us"], e["event"], e.get("detail", ""), key]
+                for e in staged.events
+            ],
+        )
+    for gpu in said["gpus"]:
+        for instance in gpu["instances"]:
+            con.execute("DELETE FROM gpu_instance WHERE instance_uuid = ?", [instance["uuid"]])
+            con.execute(
+                "INSERT INTO gpu_instance VALUES (?, ?, ?)",
+                [instance["uuid"], gpu["uuid"], instance["share_ppm"]],
+            )
+
+
 def promote(con: duckdb.DuckDBPyConnection, staged: Staged) -> Outcome:
     """Move a staged segment into the warehouse: readings, profile and catalogue in one transaction."""
     segment = {"segment": staged.segment_id}
@@ -356,7 +394,7 @@ def promote(con: duckdb.DuckDBPyConnection, staged: Staged) -> Outcome:
     )
     read = staged.rows_read
     with transaction(con):
-        catalogue.add_gpus(con, gpus)
+        catalogue.add_gpus(con, [*gpus, *_named(staged)])
         loaded = read - staged.rows_duplicate - stored
         key = catalogue.record_file(
             con,
@@ -372,12 +410,14 @@ def promote(con: duckdb.DuckDBPyConnection, staged: Staged) -> Outcome:
             sample_period_ms=totals["period"],
             first_ts=totals["first_ts"],
             last_ts=totals["last_ts"],
+            collector=staged.collector,
         )
+        _add_collected(con, staged, key)
         [(inserted,)] = con.execute(
             f"""
             INSERT INTO gpu_reading
             SELECT g.gpu_key, s.ts, {", ".join(f"s.{name}" for name in VALUES)},
-                {_POWER_SOURCE_CODE}, {key}
+                {_POWER_SOURCE_CODE}, {key}, {", ".join(f"s.{name}" for name in EXTRA)}
             FROM {_relation(staged)} AS s JOIN gpu AS g ON g.gpu_uuid = s.gpu_uuid {new_only}
             """
         ).fetchall()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 import duckdb
@@ -16,10 +17,12 @@ from flows.catalogue import Outcome
 from flows.errors import BadInput
 from flows.ingest_gpu import Progress, no_progress
 from flows.settings import Settings
+from flows.sources import run_records
 from flows.sources import runs as runs_source
 from flows.sources.files import expand, sha256
 from flows.sources.runs import Gpus, Run
 from flows.warehouse import disk_errors, transaction, writing
+from wattledger.records import Record, from_json
 
 _T = pl.Datetime("us", "UTC")
 _RUNS: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -54,10 +57,14 @@ def ingest_runs(
         WarehouseError: the disk or the warehouse failed.
     """
     outcomes = []
+    noted: list[Path] = []
     with writing(settings.warehouse) as con, disk_errors(settings.warehouse):
         catalogue.declare_gpus(con, settings)
         for path in expand(paths):
             progress(path)
+            if run_records.is_record(path):
+                noted.append(path)
+                continue
             digest = hashlib.sha256(f"{sha256(path)} runs {tz}".encode()).hexdigest()
             if digest in catalogue.known(con):
                 outcomes.append(Outcome(str(path), digest, "known"))
@@ -70,12 +77,161 @@ def ingest_runs(
                 outcomes.append(
                     catalogue.quarantine(con, settings, path, digest, "runs", str(error))
                 )
+        outcomes += _load_records(con, settings, noted)
     return outcomes
+
+
+def _load_records(
+    con: duckdb.DuckDBPyConnection, settings: Settings, paths: list[Path]
+) -> list[Outcome]:
+    """Load run records, all at once; if the gate refuses, run by run, to find those at fault."""
+    outcomes: list[Outcome] = []
+    known = catalogue.known(con)
+    fresh: dict[str, list[tuple[Path, str, Record]]] = {}
+    for path in paths:
+        digest = sha256(path)
+        if digest in known:
+            outcomes.append(Outcome(str(path), digest, "known"))
+            continue
+        known.add(digest)
+        try:
+            record = run_records.read(path)
+        except BadInput as error:
+            outcomes.append(catalogue.quarantine(con, settings, path, digest, "runs", str(error)))
+            continue
+        fresh.setdefault(record.run_id, []).append((path, digest, record))
+    if not fresh:
+        return outcomes
+    try:
+        together = [one for found in fresh.values() for one in found]
+        return outcomes + _store_records(con, settings, together)
+    except BadInput:
+        for found in fresh.values():
+            try:
+                outcomes += _store_records(con, settings, found)
+            except BadInput as error:
+                outcomes += [
+                    catalogue.quarantine(con, settings, path, digest, "runs", str(error))
+                    for path, digest, _ in found
+                ]
+    return outcomes
+
+
+def _store_records(
+    con: duckdb.DuckDBPyConnection, settings: Settings, fresh: list[tuple[Path, str, Record]]
+) -> list[Outcome]:
+    """Store records and the runs that they change, in one transaction.
+
+    Raises:
+        BadInput: the gate refuses the runs; nothing was stored.
+    """
+    stored = {
+        key: from_json(json.loads(text))
+        for key, text in con.execute("SELECT record_id, record FROM run_record").fetchall()
+    }
+    newer: dict[str, tuple[Path, Record]] = {}
+    for path, _, record in fresh:
+        last = (
+            newer[record.record_id][1]
+            if record.record_id in newer
+            else stored.get(record.record_id)
+        )
+        # A copy from before the end may come late: what has ended stays so.
+        if last is None or record.ended_at or not last.ended_at:
+            newer[record.record_id] = (path, record)
+    every = list({**stored, **{key: record for key, (_, record) in newer.items()}}.values())
+    ids = run_records.related(every, {record.run_id for _, record in newer.values()})
+    runs = run_records.build(every, ids)
+    gpus = {
+        held.gpu_uuid: (held.gpu_uuid, record.host, held.gpu_index, held.model)
+        for record in every
+        if record.run_id in ids
+        for held in record.gpus
+    }
+
+    def taken(path: Path, record: Record) -> bool:
+        return record.record_id in newer and newer[record.record_id][0] == path
+
+    def store(_: int) -> None:
+        catalogue.add_gpus(con, list(gpus.values()))
+        for key, (path, record) in newer.items():
+            con.execute("DELETE FROM run_record WHERE record_id = ?", [key])
+            con.execute(
+                "INSERT INTO run_record VALUES (?, ?, ?, ?, ?, ?, ?, ?, now())",
+                [
+                    key,
+                    record.run_id,
+                    record.host,
+                    record.started_at,
+                    record.ended_at,
+                    record.exit_code,
+                    json.dumps(asdict(record), sort_keys=True),
+                    str(path),
+                ],
+            )
+        for path, digest, record in fresh:
+            used = taken(path, record)
+            catalogue.record_file(
+                con,
+                segment_id=digest,
+                source_name=str(path),
+                source_format="run-record",
+                verdict="loaded",
+                rows_read=1,
+                rows_loaded=int(used),
+                rows_duplicate=int(not used),
+                first_ts=record.started_at,
+                last_ts=record.ended_at or record.started_at,
+            )
+
+    if runs:
+        _gated(con, settings, runs, store, str(fresh[0][0]))
+    else:
+        with transaction(con):
+            store(0)
+    return [
+        Outcome(
+            str(path), digest, "loaded", 1, int(taken(path, record)), int(not taken(path, record))
+        )
+        for path, digest, record in fresh
+    ]
 
 
 def _load(
     con: duckdb.DuckDBPyConnection, settings: Settings, path: Path, digest: str, runs: list[Run]
 ) -> Outcome:
+    def store(inserted: int) -> None:
+        catalogue.record_file(
+            con,
+            segment_id=digest,
+            source_name=str(path),
+            source_format="runs",
+            verdict="loaded",
+            rows_read=len(runs),
+            rows_loaded=inserted,
+            rows_duplicate=len(runs) - inserted,
+            first_ts=min(run.started_at for run in runs),
+            last_ts=max(run.ended_at or run.started_at for run in runs),
+        )
+
+    inserted = _gated(con, settings, runs, store, str(path))
+    return Outcome(str(path), digest, "loaded", len(runs), inserted, len(runs) - inserted)
+
+
+def _gated(
+    con: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    runs: list[Run],
+    store: Callable[[int], None],
+    source: str,
+) -> int:
+    """Check runs together with those stored; if they pass, store them and call `store`, at once.
+
+    Returns the number of runs that are new or changed.
+
+    Raises:
+        BadInput: a check failed; nothing but the verdict was stored.
+    """
     from expectations.gate import Gate, describe
 
     _stage(con, runs)
@@ -84,24 +240,13 @@ def _load(
     with transaction(con):
         catalogue.record_verdict(con, verdict)
         if verdict.success:
-            inserted = _promote(con, path)
-            catalogue.record_file(
-                con,
-                segment_id=digest,
-                source_name=str(path),
-                source_format="runs",
-                verdict="loaded",
-                rows_read=len(runs),
-                rows_loaded=inserted,
-                rows_duplicate=len(runs) - inserted,
-                first_ts=min(run.started_at for run in runs),
-                last_ts=max(run.ended_at or run.started_at for run in runs),
-            )
+            inserted = _promote(con, source)
+            store(inserted)
     for table in ("training_run", "run_allocation", "incoming_allocation"):
         con.execute(f"DROP TABLE staging.{table}")
     if not verdict.success:
-        raise BadInput("; ".join(describe(r) for r in verdict.failures), where=str(path))
-    return Outcome(str(path), digest, "loaded", len(runs), inserted, len(runs) - inserted)
+        raise BadInput("; ".join(describe(r) for r in verdict.failures), where=source)
+    return inserted
 
 
 def _stage(con: duckdb.DuckDBPyConnection, runs: list[Run]) -> None:
@@ -148,7 +293,7 @@ def _stage(con: duckdb.DuckDBPyConnection, runs: list[Run]) -> None:
     )
 
 
-def _promote(con: duckdb.DuckDBPyConnection, path: Path) -> int:
+def _promote(con: duckdb.DuckDBPyConnection, source: str) -> int:
     """Insert new and changed runs, supersede the revisions they replace."""
     columns = ", ".join(_RUNS)
     held = "run_id, gpu_uuid, from_ts, to_ts, share_ppm"
@@ -182,6 +327,6 @@ def _promote(con: duckdb.DuckDBPyConnection, path: Path) -> int:
     [(inserted,)] = con.execute(
         f"INSERT INTO training_run SELECT {columns}, $source, now(), NULL "
         "FROM staging.training_run WHERE run_id IN (FROM changed)",
-        {"source": str(path)},
+        {"source": source},
     ).fetchall()
     return int(inserted)

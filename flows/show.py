@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from flows.publish import Published
 from flows.report.numbers import between, percent, significant
 from flows.settings import Settings
 from flows.warehouse import connect, rows
+from wattledger.spool import Spool
 
 _VERDICTS = {"loaded": "green", "known": "dim", "quarantined": "bold red"}
 
@@ -333,3 +335,28 @@ def status(found: dict[str, Any]) -> None:
     )
     for refused in found["quarantine"]:
         console.print(f"[red]refused[/]    {escape(refused['reason'])}", soft_wrap=True)
+
+
+def collector(spool: Spool, *, as_json: bool) -> None:
+    """Print how this host's collector is doing."""
+    running = spool.running()
+    status = running or spool.status()
+    if as_json:
+        print(json.dumps({"running": running is not None, "spool": str(spool.folder), **status}))
+        return
+    if running is None:
+        print(f"No collector runs on {spool.host} ({spool.folder}).")
+        return
+    last = datetime.fromtimestamp(status.get("stored_until_us", 0) / 1e6, UTC)
+    gpus = status.get("gpus", [])
+    print(f"Collecting on {spool.host}, pid {status.get('pid')}: {len(gpus)} GPUs,")
+    print(f"  every {status.get('period_s', 0):g} s, stored until {last:%Y-%m-%d %H:%M:%S}Z")
+    print(
+        f"  {status.get('readings_stored', 0):,} readings, {status.get('readings_missed', 0)} missed"
+    )
+    print(f"  spool {spool.folder}: {status.get('spool_bytes', 0) / 2**20:,.1f} MiB")
+    for name in ("spool_problem", "driver_problem"):
+        if status.get(name):
+            print(f"  {name.replace('_', ' ')}: {status[name]}")
+    for run in status.get("runs_active", []):
+        print(f"  active run: {run}")

@@ -186,6 +186,21 @@ def demo_copy(demo: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(demo, tmp_path / "copy", symlinks=True))
 
 
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the stand-in driver library, for LD_LIBRARY_PATH."""
+    if shutil.which("gcc") is None:
+        pytest.skip("no C compiler")
+    with _once(tmp_path_factory, "driver") as folder:
+        library = folder / "libnvidia-ml.so.1"
+        if not library.exists():
+            source = ROOT / "tests" / "node" / "nvml_stand_in.c"
+            part = folder / "part.so"
+            subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", part, source], check=True)
+            part.rename(library)
+    return folder
+
+
 def real_data() -> Path | None:
     for given in (os.environ.get("WATTLEDGER_DATA"), ROOT.parent / "shared" / "data"):
         if given and Path(given).is_dir():

@@ -106,12 +106,42 @@ _FIELDS: dict[str, Field] = {
         Field("mem_used_mib", "INTEGER", "Memory in use", "MiB"),
         Field("temp_c", "SMALLINT", "GPU temperature", "°C"),
         Field("sm_clock_mhz", "SMALLINT", "SM clock", "MHz"),
+        Field(
+            "power_average_mw",
+            "INTEGER",
+            "Board power averaged over 1 s, where the driver names it beside power_mw",
+            "mW",
+        ),
+        Field("mem_temp_c", "SMALLINT", "Memory temperature", "°C"),
+        Field("power_limit_mw", "INTEGER", "Power limit in force", "mW"),
+        Field(
+            "throttle_reasons",
+            "BIGINT",
+            "Why the clocks are held back: NVML's bits (4 power cap, 32 software thermal, 64 hardware thermal)",
+        ),
         Field("power_source", "VARCHAR", "NVML quantity: instant, average_1s or unknown"),
         Field(
             "power_source_code",
             "UTINYINT",
             "0 unknown, 1 instant, 2 average_1s; the view gpu_readings has the names",
         ),
+        # collector
+        Field(
+            "collector",
+            "VARCHAR",
+            "What the collector says of itself and its GPUs, JSON: versions, period, clock offset, "
+            "and why a quantity is null; null for other sources",
+        ),
+        Field("event", "VARCHAR", "What happened on the node (docs/collector.md)"),
+        Field("detail", "VARCHAR", "The event in words"),
+        Field("instance_uuid", "VARCHAR", "MIG instance"),
+        Field("component", "VARCHAR", "Part of the host: cpu or dram"),
+        Field("span_us", "BIGINT", "Length of the interval that ends at ts", "µs"),
+        Field("is_modelled", "BOOLEAN", "True where a model, not a meter, gave the value"),
+        Field("method", "VARCHAR", "Meter or model"),
+        Field("record_id", "VARCHAR", "One process of a run on one host"),
+        Field("exit_code", "INTEGER", "Exit code of the process; null while it goes on or unseen"),
+        Field("record", "VARCHAR", "The run record as written on the node, JSON"),
         # profile
         Field("null_power", "BIGINT", "Readings without power"),
         Field("null_energy", "BIGINT", "Readings without an energy counter"),
@@ -431,7 +461,7 @@ TABLES: dict[str, Table] = {
             "one file of readings",
             "Every file ever offered, with its verdict: the catalogue behind exactly-once loading",
             "segment_key segment_id source_name source_format sample verdict rows_read rows_loaded rows_duplicate rows_skipped "
-            "sample_period_ms first_ts last_ts loaded_at",
+            "sample_period_ms first_ts last_ts loaded_at collector",
         ),
         _table(
             "segment_profile",
@@ -445,7 +475,32 @@ TABLES: dict[str, Table] = {
             "gpu_reading",
             "one reading of one GPU",
             "Readings, each exactly once; ordered by GPU and time inside a segment",
-            "gpu_key ts power_mw energy_mj util_pct mem_used_mib temp_c sm_clock_mhz power_source_code segment_key",
+            "gpu_key ts power_mw energy_mj util_pct mem_used_mib temp_c sm_clock_mhz power_source_code segment_key "
+            "power_average_mw mem_temp_c power_limit_mw throttle_reasons",
+        ),
+        _table(
+            "collector_event",
+            "one event",
+            "What happened on a node while it was recorded: GPUs lost, driver reloads, slow calls",
+            "host gpu_uuid ts event detail segment_key",
+        ),
+        _table(
+            "gpu_instance",
+            "one MIG instance",
+            "MIG instances and the share of their GPU that they are; the GPU is metered once",
+            "instance_uuid gpu_uuid share_ppm",
+        ),
+        _table(
+            "host_reading",
+            "one interval of one part of one host",
+            "Energy of CPU and memory, measured (RAPL) or modelled by codecarbon",
+            "host component ts span_us energy_mj is_modelled method segment_key",
+        ),
+        _table(
+            "run_record",
+            "one process of a run on one host",
+            "What `wattledger run` and `wattledger.track` wrote; runs are made of them",
+            "record_id run_id host started_at ended_at exit_code record source_name loaded_at",
         ),
         _table(
             "training_run",
@@ -602,7 +657,8 @@ TABLES: dict[str, Table] = {
             "gpu_readings",
             "one reading of one GPU",
             "Readings with the names of GPU, host and file (warehouse only)",
-            "ts host gpu_uuid power_mw energy_mj util_pct mem_used_mib temp_c sm_clock_mhz power_source segment_id source_name",
+            "ts host gpu_uuid power_mw energy_mj util_pct mem_used_mib temp_c sm_clock_mhz power_source segment_id source_name "
+            "power_average_mw mem_temp_c power_limit_mw throttle_reasons",
             "view",
         ),
     )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow.parquet as pq
 
 from flows.errors import BadInput
-from flows.sources.staged import STAGED, Staged
+from flows.sources.staged import STAGED, Staged, with_all_columns
+from transforms.schemas import PPM
 
 FORMAT = "segment"
 COLUMNS = {name: dtype for name, dtype in STAGED.items() if name != "row_no"}
@@ -16,11 +19,23 @@ COLUMNS = {name: dtype for name, dtype in STAGED.items() if name != "row_no"}
 REQUIRED = ("gpu_uuid", "host", "ts", "power_mw", "power_source")
 SAMPLE_KEY = "wattledger.sample"
 """Parquet metadata: `true` marks readings of the generator."""
+COLLECTOR_KEY, EVENTS_KEY = "wattledger.collector", "wattledger.events"
+"""Parquet metadata of the collector: itself and its GPUs, and what happened (docs/collector.md)."""
+HOST_COLUMNS = {
+    "host": pl.String(),
+    "ts": pl.Datetime("us", "UTC"),
+    "span_us": pl.Int64(),
+    "component": pl.String(),
+    "energy_mj": pl.Int64(),
+    "is_modelled": pl.Boolean(),
+    "method": pl.String(),
+}
+"""Columns of the collector's other segments: energy of CPU and memory by interval."""
 
 
 def write(readings: pl.DataFrame, path: Path, *, sample: bool = False) -> None:
     """Write readings (COLUMNS, already in order) as a segment."""
-    readings.select(list(COLUMNS)).write_parquet(
+    with_all_columns(readings, COLUMNS).write_parquet(
         path, metadata={SAMPLE_KEY: "true" if sample else "false"}, row_group_size=1 << 20
     )
 
@@ -58,11 +73,50 @@ def read(path: Path, staged: Staged) -> Staged:
                 where=str(path),
                 remedy="See docs/formats.md",
             )
-    if rows == 0:
+    staged.collector, staged.events = _collector(metadata, path)
+    if rows == 0 and not staged.events:
         raise BadInput("the segment holds no reading", where=str(path), remedy="Record again")
     staged.format, staged.path, staged.own, staged.rows_read = FORMAT, path, True, rows
     staged.sample = metadata.get(SAMPLE_KEY.encode()) == b"true"
     return staged
+
+
+def _collector(metadata: dict[bytes, bytes], path: Path) -> tuple[str | None, list[dict[str, Any]]]:
+    """What the collector left in a segment's metadata, checked."""
+    try:
+        said = metadata[COLLECTOR_KEY.encode()].decode()
+        events = json.loads(metadata.get(EVENTS_KEY.encode(), b"[]"))
+        gpus = json.loads(said)["gpus"]
+        for event in events:
+            if not isinstance(event["ts_us"], int) or not isinstance(event["event"], str):
+                raise TypeError(event)
+        for gpu in gpus:
+            for instance in gpu["instances"]:
+                if not 0 < instance["share_ppm"] <= PPM:
+                    raise ValueError(f"share {instance['share_ppm']} of {instance['uuid']}")
+    except KeyError as missing:
+        if COLLECTOR_KEY.encode() not in metadata:
+            return None, []
+        raise _damaged(path, f"no {missing}") from None
+    except (ValueError, TypeError) as error:
+        raise _damaged(path, str(error)) from None
+    return said, events
+
+
+def _damaged(path: Path, what: str) -> BadInput:
+    return BadInput(
+        f"the collector's metadata is damaged: {what}",
+        where=str(path),
+        remedy="Copy the file again; the readings alone can be saved without the metadata",
+    )
+
+
+def is_host(path: Path) -> bool:
+    """Whether a Parquet file holds energy of CPU and memory rather than GPU readings."""
+    try:
+        return {"component", "span_us"} <= set(pl.read_parquet_schema(path))
+    except (pl.exceptions.PolarsError, OSError):
+        return False
 
 
 def _fits(given: pl.DataType, wanted: pl.DataType) -> bool:

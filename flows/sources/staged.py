@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -22,11 +24,26 @@ STAGED: dict[str, pl.DataType] = {
     "temp_c": pl.Int16(),
     "sm_clock_mhz": pl.Int16(),
     "power_source": pl.String(),
+    "power_average_mw": pl.Int32(),
+    "mem_temp_c": pl.Int16(),
+    "power_limit_mw": pl.Int32(),
+    "throttle_reasons": pl.Int64(),
     "row_no": pl.Int64(),
 }
 """Columns of a staged file, ordered by (gpu_uuid, ts). `row_no` is the row in the source file."""
 
 VALUES = ["power_mw", "energy_mj", "util_pct", "mem_used_mib", "temp_c", "sm_clock_mhz"]
+"""What makes two readings of one time the same or a contradiction."""
+EXTRA = ["power_average_mw", "mem_temp_c", "power_limit_mw", "throttle_reasons"]
+"""What only the collector gives."""
+
+
+def with_all_columns(readings: pl.DataFrame, wanted: Iterable[str] = STAGED) -> pl.DataFrame:
+    """The wanted columns in order; those that a source does not have are null."""
+    return readings.select(
+        name if name in readings.columns else pl.lit(None, STAGED[name]).alias(name)
+        for name in wanted
+    )
 
 
 @dataclass
@@ -44,6 +61,9 @@ class Staged:
     sample: bool = False
     steps_back: dict[str, tuple[int, int]] = field(default_factory=dict)
     """GPU -> (readings earlier than the one before, first such row)."""
+    collector: str | None = None
+    """What the collector says of itself (JSON), in its own segments."""
+    events: list[dict[str, Any]] = field(default_factory=list)
     own: bool = False
     """True where `path` is the source itself and must be kept."""
 
@@ -61,7 +81,7 @@ def write(readings: pl.DataFrame, staged: Staged, *, unsorted: bool = False) -> 
     )
     if not unsorted:
         staged.steps_back = {uuid: (count, row) for uuid, count, row in back.iter_rows()}
-    ordered = readings.select(list(STAGED)).sort("gpu_uuid", "ts", "row_no")
+    ordered = with_all_columns(readings).sort("gpu_uuid", "ts", "row_no")
     unique = ordered.unique(["gpu_uuid", "ts", *VALUES], keep="first", maintain_order=True)
     staged.rows_duplicate = ordered.height - unique.height
     staged.path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,11 @@ SELECT
     r.sm_clock_mhz,
     ['unknown', 'instant', 'average_1s'][r.power_source_code + 1] AS power_source,
     s.segment_id,
-    s.source_name
+    s.source_name,
+    r.power_average_mw,
+    r.mem_temp_c,
+    r.power_limit_mw,
+    r.throttle_reasons
 FROM gpu_reading AS r
 JOIN gpu AS g USING (gpu_key)
 JOIN segment AS s USING (segment_key);

@@ -1,0 +1,42 @@
+"""Processes beside the user's: how Wattledger starts its own, whatever the working folder holds."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+_HERE = Path(__file__).resolve().parent.parent
+
+
+def module_command(module: str, *words: str) -> list[str]:
+    """Command line for one of our modules; a file of that name in the working folder is not meant."""
+    return [sys.executable, "-P", "-m", module, *words]
+
+
+def child_environment() -> dict[str, str]:
+    """The environment, but for a PYTHONPATH that may shadow our packages (it stays where we need it)."""
+    environment = dict(os.environ)
+    given = [Path(p).resolve() for p in environment.get("PYTHONPATH", "").split(os.pathsep) if p]
+    if _HERE not in given:
+        environment.pop("PYTHONPATH", None)
+    return environment
+
+
+def started_at(pid: int) -> str | None:
+    """A token that tells this process from a later one with the same number; None if it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
+    except OSError:
+        if Path("/proc/self/stat").exists():
+            return None
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return None
+        except PermissionError:
+            pass
+        return "unknown"
+    fields = stat.rpartition(")")[2].split()
+    # A zombie has ended; only its parent has not noticed yet.
+    return None if fields[0] in "ZX" else fields[19]

@@ -1,0 +1,126 @@
+"""A node to record: the real collector, through the real pynvml, on the stand-in driver."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+
+from wattledger.process import module_command
+from wattledger.spool import Spool
+
+HOST = "node01"
+
+
+class Node:
+    """One host with its spool, driver faults on demand, and the processes started on it."""
+
+    def __init__(self, folder: Path, driver: Path) -> None:
+        self.folder = folder
+        self.spool = Spool(folder / "spool", HOST)
+        self.control = folder / "faults"
+        self.env = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "WATTLEDGER_"))},
+            "LD_LIBRARY_PATH": str(driver),
+            "WATTLEDGER_NVML_CONTROL": str(self.control),
+            "WATTLEDGER_HOST": HOST,
+            "WATTLEDGER_SPOOL": str(self.spool.root),
+        }
+        self.started: list[subprocess.Popen[str]] = []
+        self.fault("")
+
+    def fault(self, text: str) -> None:
+        part = self.folder / "faults.part"
+        part.write_text(text)
+        part.rename(self.control)
+
+    def start(self, command: list[str], **given: Any) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            command,
+            env={**self.env, **given.pop("env", {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.folder,
+            **given,
+        )
+        self.started.append(process)
+        return process
+
+    def collect(self, *, wait: bool = True, **config: Any) -> subprocess.Popen[str]:
+        """Start the collector: fast, without the host meter, retrying soon."""
+        chosen = {
+            "spool": str(self.spool.root),
+            "period_s": 0.05,
+            "flush_s": 0.3,
+            "host_meter": False,
+            "retry_s": 0.2,
+            **config,
+        }
+        process = self.start(module_command("wattledger.collector", json.dumps(chosen)))
+        if wait:
+            self.until(lambda: self.stored(process) > 0)
+        return process
+
+    def stored(self, process: subprocess.Popen[str]) -> int:
+        status = self.spool.status()
+        return int(status["readings_stored"]) if status.get("pid") == process.pid else 0
+
+    def more(self, process: subprocess.Popen[str], readings: int = 20) -> None:
+        """Wait until so many more readings are stored."""
+        wanted = self.stored(process) + readings
+        self.until(lambda: self.stored(process) >= wanted)
+
+    def stop(self, process: subprocess.Popen[str], number: int = signal.SIGTERM) -> str:
+        """End a process; gives what it said on stderr."""
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+        return said
+
+    @staticmethod
+    def until(true: Callable[[], bool], seconds: float = 20) -> None:
+        ends = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < ends, "it did not happen in time"
+            time.sleep(0.02)
+
+    def segments(self) -> list[Path]:
+        return [p for p in sorted(self.spool.folder.glob("*.parquet")) if ".host." not in p.name]
+
+    def readings(self) -> pl.DataFrame:
+        return pl.concat([pl.read_parquet(path) for path in self.segments()])
+
+    def meta(self, key: str) -> list[Any]:
+        """One entry per segment from its metadata."""
+        found = (pq.read_metadata(path).metadata for path in self.segments())
+        return [json.loads(m[f"wattledger.{key}".encode()]) for m in found]
+
+    def events(self) -> list[str]:
+        return [event["event"] for segment in self.meta("events") for event in segment]
+
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(p.read_text()) for p in sorted(self.spool.runs.glob("*.json"))]
+
+
+@pytest.fixture
+def node(tmp_path: Path, driver: Path) -> Iterator[Node]:
+    made = Node(tmp_path, driver)
+    yield made
+    made.fault("")
+    for process in made.started:
+        with suppress(ProcessLookupError):
+            process.kill()
+        process.communicate()
+    if (running := made.spool.running()) is not None:
+        with suppress(ProcessLookupError):
+            os.kill(running["pid"], signal.SIGKILL)
