@@ -74,9 +74,10 @@ def suite(
             ),
             no_rows(
                 "every_run_counted",
-                "Every run of the ledger that has begun has a figure",
+                "Every run of the ledger that has begun and holds anything has a figure",
                 "SELECT r.run_id, r.started_at FROM training_run AS r "
-                "WHERE r.superseded_at IS NULL AND r.run_id NOT IN "
+                "WHERE r.superseded_at IS NULL AND EXISTS (FROM run_allocation AS a "
+                "WHERE a.superseded_at IS NULL AND a.run_id = r.run_id) AND r.run_id NOT IN "
                 "(SELECT run_id FROM {batch} WHERE run_id IS NOT NULL) "
                 "AND r.started_at < coalesce(r.ended_at, (SELECT max(last_ts) FROM segment_profile))",
                 remedy="Run `wattledger footprint` again",

@@ -12,6 +12,27 @@ _FIRST = (
 )
 """One offender per segment: Great Expectations cuts long lists, and no segment may be missed."""
 
+_OVERLAP = f"""
+    {_FIRST} FROM (
+        SELECT host, component, ts, coalesce(segment_id, before_id) AS segment_id, span_us, before
+        FROM (
+            SELECT *, lag(ts) OVER w AS before, lag(segment_id) OVER w AS before_id
+            FROM (
+                SELECT host, component, ts, max(span_us) AS span_us, min(segment_id) AS segment_id
+                FROM (
+                    SELECT host, component, ts, span_us, segment_id FROM {{batch}}
+                    UNION ALL
+                    SELECT host, component, ts, span_us, NULL FROM host_reading
+                    WHERE host IN (SELECT host FROM {{batch}})
+                        AND ts >= (SELECT min(ts) FROM {{batch}})
+                        AND ts <= (SELECT max(ts) FROM {{batch}}) + INTERVAL 1 DAY
+                ) GROUP BY host, component, ts
+            ) WINDOW w AS (PARTITION BY host, component ORDER BY ts)
+        )
+    ) WHERE segment_id IS NOT NULL AND epoch_us(ts) - span_us < epoch_us(before) - 1000
+    GROUP BY segment_id
+"""
+
 
 def suite(
     *, schema: str = "staging", future_tolerance_s: float = 300, max_power_w: float = 10_000
@@ -51,10 +72,8 @@ def suite(
             ),
             no_rows(
                 "no_overlap",
-                "Intervals of one component of one host do not overlap",
-                f"{_FIRST} FROM (SELECT *, "
-                "lag(ts) OVER (PARTITION BY host, component ORDER BY ts) AS before FROM {batch}) "
-                "WHERE epoch_us(ts) - span_us < epoch_us(before) - 1000 GROUP BY segment_id",
+                "Intervals of one component of one host do not overlap, also with those stored",
+                _OVERLAP,
                 remedy="Two collectors measured this host: load the segments of one of them",
             ),
         ),

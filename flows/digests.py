@@ -7,7 +7,7 @@ import json
 
 import duckdb
 
-METHOD_VERSION = "1"
+METHOD_VERSION = "2"
 """Version of docs/method.md; raised when a formula changes."""
 
 _INPUTS = (

@@ -18,9 +18,9 @@ from flows.errors import BadInput, SettingsError
 from flows.factors import Factor, by_fuel, effective, for_model, scalar
 from flows.settings import Settings
 from flows.warehouse import disk_errors, transaction, writing
-from transforms import attribution, energy, footprint, grid
+from transforms import attribution, energy, footprint, grid, host
 from transforms.energy import GapRule
-from transforms.schemas import POWER_SOURCES, PPM, SLOT_US, TABLES
+from transforms.schemas import NO_GPU, POWER_SOURCES, PPM, SLOT_US, TABLES
 
 _BATCH = 1 << 20
 """Readings held in memory at a time."""
@@ -44,7 +44,7 @@ class Computed:
 def compute(settings: Settings, progress: Callable[[int], None] = lambda rows: None) -> Computed:
     """Recompute the candidate figures from everything in the warehouse.
 
-    Replaces gpu_slot, energy_slot, slot_signal, footprint_slot, run_footprint and conservation
+    Replaces gpu_slot, host_slot, energy_slot, slot_signal, footprint_slot, run_footprint and conservation
     in one transaction.
 
     Raises:
@@ -85,11 +85,11 @@ def compute(settings: Settings, progress: Callable[[int], None] = lambda rows: N
 def configure(con: duckdb.DuckDBPyConnection, settings: Settings, factors: list[Factor]) -> None:
     """Write sites, hosts and factors as configured now, so that figures carry their inputs."""
     hosts = [row[0] for row in con.execute("SELECT DISTINCT host FROM gpu ORDER BY 1").fetchall()]
-    placed = [(host, settings.site_of(host)) for host in hosts]
-    for host, site in placed:
+    placed = [(name, settings.site_of(name)) for name in hosts]
+    for name, site in placed:
         if site is None:
             raise SettingsError(
-                f"host {host!r} belongs to no site",
+                f"host {name!r} belongs to no site",
                 where="wattledger.toml",
                 remedy='Add it to the hosts of a [[site]], for example hosts = ["*"]',
             )
@@ -102,9 +102,10 @@ def configure(con: duckdb.DuckDBPyConnection, settings: Settings, factors: list[
             *(round(watts * 1000) for watts in (overhead.value, overhead.low, overhead.high)),
             s.valid_from,
             s.valid_to,
+            *(round(watts * 1000) for watts in (rest.value, rest.low, rest.high)),
         )
         for s in settings.site
-        for overhead in [s.host_overhead_w_per_gpu]
+        for overhead, rest in [(s.host_overhead_w_per_gpu, s.host_rest_w_per_gpu)]
     ]
     with transaction(con):
         for table, values in (
@@ -204,16 +205,27 @@ def candidate(
     ).collect()
     conserved = attribution.conservation(by_slot, shared.lazy()).collect()
 
-    gpu_sites = _lazy(con, "SELECT gpu_key, site FROM gpu JOIN host USING (host)")
-    at_sites = footprint.by_site(bounded.lazy(), gpu_sites).collect()
+    hosts = host.host_slots(_lazy(con, "FROM host_reading")).collect()
+    modelled = next(f for f in factors if f.factor == "host_model_ratio")
+    with_hosts = host.share_out(
+        bounded.lazy(),
+        _devices(con),
+        hosts.lazy(),
+        measured_ppm=round(scalar(factors, "meter_tolerance", "rapl") * PPM),
+        modelled_low_ppm=round(modelled.low * PPM),
+        modelled_high_ppm=round(modelled.high * PPM),
+    )
+    at_sites = footprint.by_site(with_hosts).collect()
     sites = _sites(con, at_sites)
     signals = _signals(con, settings, factors, sites)
     by_run = footprint.footprint_slots(at_sites.lazy(), sites.lazy(), signals.lazy()).collect()
-    gpus = bounded.lazy().group_by("kind", "run_id").agg(gpus=pl.col("gpu_key").n_unique())
+    devices = bounded.lazy().join(_devices(con).filter("is_gpu"), on="gpu_key", how="semi")
+    gpus = devices.group_by("kind", "run_id").agg(gpus=pl.col("gpu_key").n_unique())
     totals = footprint.run_totals(by_run.lazy(), gpus).collect()
 
     return {
         "gpu_slot": slots,
+        "host_slot": _with_start(hosts),
         "energy_slot": _with_start(bounded),
         "slot_signal": _with_start(signals),
         "footprint_slot": _with_start(by_run),
@@ -236,8 +248,8 @@ def _with_start(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(slot_start=_start("slot"))
 
 
-def _lazy(con: duckdb.DuckDBPyConnection, query: str) -> pl.LazyFrame:
-    return con.execute(query).pl().lazy()
+def _lazy(con: duckdb.DuckDBPyConnection, query: str, values: Any = None) -> pl.LazyFrame:
+    return con.execute(query, values).pl().lazy()
 
 
 def _held(con: duckdb.DuckDBPyConnection) -> pl.LazyFrame:
@@ -276,6 +288,18 @@ def _gpu_batches(con: duckdb.DuckDBPyConnection, query: str) -> Iterator[pl.Data
     for batch in _batches(con, query):
         yield batch if last is None else pl.concat([last, batch])
         last = batch.tail(1)
+
+
+def _devices(con: duckdb.DuckDBPyConnection) -> pl.LazyFrame:
+    """Every device with its host and site; see `transforms.host.share_out`."""
+    return _lazy(
+        con,
+        "SELECT gpu_key, site, host, model IS DISTINCT FROM $none AS is_gpu, "
+        "CASE WHEN is_gpu OR gpus = 0 THEN greatest(gpus, 1) END AS carriers FROM gpu "
+        "JOIN host USING (host) JOIN (SELECT host, count(*) FILTER "
+        "(WHERE model IS DISTINCT FROM $none) AS gpus FROM gpu GROUP BY host) USING (host)",
+        {"none": NO_GPU},
+    )
 
 
 def _limits(con: duckdb.DuckDBPyConnection, factors: Sequence[Factor]) -> pl.LazyFrame:

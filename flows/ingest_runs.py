@@ -22,6 +22,7 @@ from flows.sources import runs as runs_source
 from flows.sources.files import expand, sha256
 from flows.sources.runs import Gpus, Run
 from flows.warehouse import disk_errors, transaction, writing
+from transforms.schemas import NO_GPU
 from wattledger.records import Record, from_json
 
 _T = pl.Datetime("us", "UTC")
@@ -69,7 +70,14 @@ def ingest_runs(
             if digest in catalogue.known(con):
                 outcomes.append(Outcome(str(path), digest, "known"))
                 continue
-            gpus = Gpus(tuple(con.execute("SELECT gpu_uuid, host, gpu_index FROM gpu").fetchall()))
+            gpus = Gpus(
+                tuple(
+                    con.execute(
+                        "SELECT gpu_uuid, host, gpu_index FROM gpu WHERE model IS DISTINCT FROM ?",
+                        [NO_GPU],
+                    ).fetchall()
+                )
+            )
             try:
                 runs = runs_source.read(path, gpus, tz, settings.work / "staging")
                 outcomes.append(_load(con, settings, path, digest, runs))
@@ -146,7 +154,7 @@ def _store_records(
         held.gpu_uuid: (held.gpu_uuid, record.host, held.gpu_index, held.model)
         for record in every
         if record.run_id in ids
-        for held in record.gpus
+        for held in run_records.devices(record)
     }
 
     def taken(path: Path, record: Record) -> bool:

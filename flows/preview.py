@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from flows.footprint import candidate, configure, partial_slots
 from flows.report.numbers import between, percent, significant
 from flows.settings import Quantity, Settings, Site, Zone, load
 from flows.sources import spool as spool_source
+from flows.sources.run_records import devices
 from flows.sources.segments import COLUMNS
 from flows.warehouse import connect, migrate, rows
 from transforms.energy import GapRule
@@ -39,32 +41,34 @@ _NOTHING = Quantity(value=0, low=0, high=0)
 def preview(record: Record, project: Path | None = None) -> dict[str, Any]:
     """Energy of a run's GPUs on this host and, with a project, CO2e and water.
 
-    Gives run_id, seconds, exit_code, gpus, host_kwh, host_modelled, and where GPUs were read the
+    Gives run_id, seconds, exit_code, gpus, whole_host_kwh, whole_host_modelled, and where GPUs were read the
     columns of `run_summary`; `factors` says why CO2e and water are missing, if they are.
     """
     first = datetime.fromisoformat(record.started_at)
     last = datetime.fromisoformat(record.ended_at or records.now())
     spool = Spool(Path(record.readings), record.host)
     shares: dict[str, int] = {}
-    for held in record.gpus:
+    for held in devices(record):
         shares[held.gpu_uuid] = min(PPM, shares.get(held.gpu_uuid, 0) + held.share_ppm)
     found = spool_source.readings(spool, shares, first - _MARGIN, last + _MARGIN)
+    hosts = spool_source.host_readings(spool, first, last)
     summary: dict[str, Any] = {
         "run_id": record.run_id,
         "seconds": (last - first).total_seconds(),
         "exit_code": record.exit_code,
-        "gpus": len(shares),
+        "gpus": len(record.gpus),
         "factors": "",
-        **_host(spool, first, last),
+        **_host(hosts, first, last),
     }
-    if found.is_empty():
+    if found.is_empty() and (record.gpus or hosts.is_empty()):
         return summary
+    seen = _Seen(record, found, hosts, spool.status().get("gpus", []), shares, first, last)
     try:
         settings = load(project) if project else None
-        row = _figures(record, found, shares, first, last, settings)
+        row = _figures(seen, settings)
     except WattledgerError as error:
         summary["factors"] = str(error)
-        row = _figures(record, found, shares, first, last, None)
+        row = _figures(seen, None)
         settings = None
     if settings is None:
         row = {k: v for k, v in row.items() if k.startswith(("energy_", "gpu_", "gap_", "filled_"))}
@@ -72,9 +76,22 @@ def preview(record: Record, project: Path | None = None) -> dict[str, Any]:
     return {**summary, **row}
 
 
-def _host(spool: Spool, first: datetime, last: datetime) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Seen:
+    """What is known of a run on this host."""
+
+    record: Record
+    readings: pl.DataFrame
+    host_readings: pl.DataFrame
+    gpus: list[dict[str, Any]]
+    """All GPUs of the host, as its collector lists them."""
+    shares: dict[str, int]
+    first: datetime
+    last: datetime
+
+
+def _host(found: pl.DataFrame, first: datetime, last: datetime) -> dict[str, Any]:
     """Energy of CPU and memory of the whole host during the run, spread evenly over intervals."""
-    found = spool_source.host_readings(spool, first, last)
     if found.is_empty():
         return {}
     begin, end = (round(moment.timestamp() * 1_000_000) for moment in (first, last))
@@ -90,21 +107,15 @@ def _host(spool: Spool, first: datetime, last: datetime) -> dict[str, Any]:
         seen_us=part,
     )
     return {
-        "host_kwh": float(energy["mj"].sum()) / 3.6e9,
-        "host_modelled": sorted(energy.filter("is_modelled")["component"].unique()),
-        "host_seen_s": float(energy.filter(pl.col("component") == "cpu")["seen_us"].sum()) / 1e6,
-        "host_methods": sorted(energy["method"].unique()),
+        "whole_host_kwh": float(energy["mj"].sum()) / 3.6e9,
+        "whole_host_modelled": sorted(energy.filter("is_modelled")["component"].unique()),
+        "whole_host_seen_s": float(energy.filter(pl.col("component") == "cpu")["seen_us"].sum())
+        / 1e6,
+        "whole_host_methods": sorted(energy["method"].unique()),
     }
 
 
-def _figures(
-    record: Record,
-    readings: pl.DataFrame,
-    shares: dict[str, int],
-    first: datetime,
-    last: datetime,
-    settings: Settings | None,
-) -> dict[str, Any]:
+def _figures(seen: _Seen, settings: Settings | None) -> dict[str, Any]:
     """The row of run_summary that a ledger with nothing but this run would have.
 
     Raises:
@@ -116,7 +127,7 @@ def _figures(
         migrate(con, where)
         chosen = settings or _no_factors()
         factors = effective(chosen)
-        _fill(con, record, readings, shares, first, last)
+        _fill(con, seen)
         if settings is not None:
             _copy_grid(con, settings)
         configure(con, chosen, factors)
@@ -140,34 +151,34 @@ def _no_factors() -> Settings:
     return Settings(site=[site], zones={"here": Zone(fallback_intensity_g_per_kwh=_NOTHING)})
 
 
-def _fill(
-    con: duckdb.DuckDBPyConnection,
-    record: Record,
-    readings: pl.DataFrame,
-    shares: dict[str, int],
-    first: datetime,
-    last: datetime,
-) -> None:
-    for key, (uuid, share) in enumerate(sorted(shares.items()), 1):
-        held = next(h for h in record.gpus if h.gpu_uuid == uuid)
-        con.execute(
-            "INSERT INTO gpu VALUES (?, ?, ?, ?, ?)",
-            [key, uuid, record.host, held.gpu_index, held.model],
-        )
-        con.execute(
-            "INSERT INTO run_allocation VALUES (?, ?, ?, ?, ?, now(), NULL)",
-            [record.run_id, uuid, first, last, share],
-        )
+def _fill(con: duckdb.DuckDBPyConnection, seen: _Seen) -> None:
+    record = seen.record
+    found = {held.gpu_uuid: (held.gpu_index, held.model) for held in devices(record)}
+    found |= {gpu["uuid"]: (gpu["index"], gpu["model"]) for gpu in seen.gpus}
+    con.executemany(
+        "INSERT INTO gpu VALUES (?, ?, ?, ?, ?)",
+        [[key, uuid, record.host, *of] for key, (uuid, of) in enumerate(sorted(found.items()), 1)],
+    )
+    con.executemany(
+        "INSERT INTO run_allocation VALUES (?, ?, ?, ?, ?, now(), NULL)",
+        [
+            [record.run_id, uuid, seen.first, seen.last, share]
+            for uuid, share in sorted(seen.shares.items())
+        ],
+    )
     con.execute(
         "INSERT INTO training_run VALUES (?, ?, ?, NULL, ?, ?, '{}', '', now(), NULL)",
-        [record.run_id, record.name, record.owner, first, last],
+        [record.run_id, record.name, record.owner, seen.first, seen.last],
     )
-    con.register("found", readings.select(list(COLUMNS)).to_arrow())
+    con.register("found", seen.readings.select(list(COLUMNS)).to_arrow())
     con.execute(
         "INSERT INTO gpu_reading BY NAME SELECT gpu_key, ts, power_mw, energy_mj, "
         "CASE power_source WHEN 'average_1s' THEN 2 ELSE 1 END AS power_source_code, "
         "0 AS segment_key FROM found JOIN gpu USING (gpu_uuid) ORDER BY gpu_key, ts"
     )
+    con.unregister("found")
+    con.register("found", seen.host_readings.to_arrow())
+    con.execute("INSERT INTO host_reading BY NAME SELECT *, 0 AS segment_key FROM found")
     con.unregister("found")
 
 
@@ -200,7 +211,7 @@ def said(summary: dict[str, Any], record: Record) -> list[str]:
         f"run {record.run_id}: {summary['gpus']} GPU{'s' * (summary['gpus'] != 1)} "
         f"of {record.host}, {lasted}, {end}"
     ]
-    if "energy_kwh" in summary:
+    if "energy_kwh" in summary and summary["gpus"]:
         watts = summary["energy_kwh"] * 3.6e6 / max(summary["seconds"], 1e-9)
         lines.append(
             f"  GPU energy  {_energy(summary['energy_kwh'])} "
@@ -209,12 +220,14 @@ def said(summary: dict[str, Any], record: Record) -> list[str]:
         )
     elif summary["gpus"]:
         lines.append("  no GPU reading falls into the run")
-    if "host_kwh" in summary:
-        modelled = summary["host_modelled"]
+    if "whole_host_kwh" in summary:
+        modelled = summary["whole_host_modelled"]
         how = "measured" if not modelled else f"{' and '.join(modelled)} estimated by codecarbon"
-        unseen = summary["seconds"] - summary["host_seen_s"]
+        unseen = summary["seconds"] - summary["whole_host_seen_s"]
         part = f", {unseen:.0f} s of it not seen" if unseen >= 1 else ""
-        lines.append(f"  CPU, memory {_energy(summary['host_kwh'])} of the whole host, {how}{part}")
+        lines.append(
+            f"  CPU, memory {_energy(summary['whole_host_kwh'])} of the whole host, {how}{part}"
+        )
     if summary.get("co2e_kg") is not None:
         low, high = summary["co2e_low_kg"] * 1000, summary["co2e_high_kg"] * 1000
         lines.append(
@@ -225,7 +238,7 @@ def said(summary: dict[str, Any], record: Record) -> list[str]:
             f"{significant(summary['water_offsite_l'])} L in generation"
         )
         lines.append("  a preview: the figures that count are those the pipeline publishes")
-    elif "energy_kwh" in summary:
+    elif summary["factors"]:
         lines.append(f"  CO2e and water: {summary['factors']}")
     return lines
 

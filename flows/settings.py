@@ -55,6 +55,9 @@ class Site(_Strict):
     pue: Quantity
     wue_l_per_kwh: Quantity
     host_overhead_w_per_gpu: Quantity = Quantity(value=0, low=0, high=0)
+    """Everything of the host but its GPUs, where the collector did not meter the host."""
+    host_rest_w_per_gpu: Quantity = Quantity(value=0, low=0, high=0)
+    """What is neither GPU, CPU nor memory (network, fans, conversion), where it did."""
     valid_from: datetime | None = None
     valid_to: datetime | None = None
 

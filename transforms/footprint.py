@@ -42,6 +42,8 @@ SUMMED = (
     "water_offsite_low_ul",
     "water_offsite_high_ul",
     "water_offsite_measured_ul",
+    "host_mj",
+    "host_measured_mj",
 )
 """The quantities of a footprint; each adds up over slots, sites and runs."""
 
@@ -50,10 +52,10 @@ def _times(quantity: pl.Expr, factor: pl.Expr) -> pl.Expr:
     return (quantity * factor).round().cast(pl.Int64)
 
 
-def by_site(energy: pl.LazyFrame, gpu_sites: pl.LazyFrame) -> pl.LazyFrame:
+def by_site(energy: pl.LazyFrame) -> pl.LazyFrame:
     """Sum energy over the GPUs of a run at one site in one slot.
 
-    Takes the result of `transforms.attribution.with_bounds` and gpu_sites (gpu_key, site).
+    Takes the result of `transforms.host.share_out`. Only GPUs count in gpus and held_us.
     """
     sums = [
         "energy_mj",
@@ -62,20 +64,32 @@ def by_site(energy: pl.LazyFrame, gpu_sites: pl.LazyFrame) -> pl.LazyFrame:
         "measured_mj",
         "gap_mj",
         "filled_mj",
-        "held_us",
+        "host_mj",
+        "host_measured_mj",
+        "host_low_mj",
+        "host_high_mj",
     ]
-    return (
-        energy.join(gpu_sites, on="gpu_key", how="left")
-        .group_by("kind", "run_id", "site", "slot")
-        .agg(pl.col("gpu_key").n_unique().cast(pl.Int64).alias("gpus"), pl.col(sums).sum())
+    return energy.group_by("kind", "run_id", "site", "slot").agg(
+        pl.col("gpu_key").filter("is_gpu").n_unique().cast(pl.Int64).alias("gpus"),
+        pl.col(sums).sum(),
+        pl.col("held_us", "metered_us").filter("is_gpu").sum(),
     )
 
 
 def it_energy() -> list[pl.Expr]:
-    """IT energy: GPU energy plus the host's share, power per GPU x GPU time held."""
+    """IT energy: GPU energy, CPU and memory of the host, and what the site's model adds.
+
+    Where the host is metered the model adds `rest` alone (network, fans, conversion), elsewhere the
+    whole `overhead`: power per GPU x GPU time held.
+    """
 
     def overhead(bound: str) -> pl.Expr:
-        return pl.col(f"overhead{bound}_mw_per_gpu") * pl.col("held_us") // 1_000_000
+        unmetered = pl.col("held_us") - pl.col("metered_us")
+        modelled = (
+            pl.col(f"overhead{bound}_mw_per_gpu") * unmetered
+            + pl.col(f"rest{bound}_mw_per_gpu") * pl.col("metered_us")
+        ) // 1_000_000
+        return pl.col(f"host{bound}_mj") + modelled
 
     return [
         overhead("").alias("overhead_mj"),
@@ -85,13 +99,17 @@ def it_energy() -> list[pl.Expr]:
     ]
 
 
+def _it_measured() -> pl.Expr:
+    return pl.col("measured_mj") + pl.col("host_measured_mj")
+
+
 def facility_energy() -> list[pl.Expr]:
     """Facility energy = IT energy x PUE (ISO/IEC 30134-2)."""
     return [
         _times(pl.col("it_mj"), pl.col("pue")).alias("facility_mj"),
         _times(pl.col("it_low_mj"), pl.col("pue_low")).alias("facility_low_mj"),
         _times(pl.col("it_high_mj"), pl.col("pue_high")).alias("facility_high_mj"),
-        _times(pl.col("measured_mj"), pl.col("pue")).alias("facility_measured_mj"),
+        _times(_it_measured(), pl.col("pue")).alias("facility_measured_mj"),
     ]
 
 
@@ -129,7 +147,9 @@ def water() -> list[pl.Expr]:
         litres("it_mj", "wue_l_per_kwh").alias("water_onsite_ul"),
         litres("it_low_mj", "wue_low_l_per_kwh").alias("water_onsite_low_ul"),
         litres("it_high_mj", "wue_high_l_per_kwh").alias("water_onsite_high_ul"),
-        litres("measured_mj", "wue_l_per_kwh").alias("water_onsite_measured_ul"),
+        _times(_it_measured(), pl.col("wue_l_per_kwh") / _PER_KWH).alias(
+            "water_onsite_measured_ul"
+        ),
         litres("facility_mj", "ewif_l_per_kwh").alias("water_offsite_ul"),
         litres("facility_low_mj", "ewif_low_l_per_kwh").alias("water_offsite_low_ul"),
         litres("facility_high_mj", "ewif_high_l_per_kwh").alias("water_offsite_high_ul"),
@@ -145,7 +165,7 @@ def footprint_slots(
     """Energy, carbon and water per run, site and slot.
 
     Takes the result of `by_site`; sites with one row per site and slot asked for (site, slot,
-    zone, PUE, WUE and overhead with bounds); and signals (zone, slot, intensity and EWIF with
+    zone, PUE, WUE, overhead and rest with bounds); and signals (zone, slot, intensity and EWIF with
     bounds, series_ppm, ewif_series_ppm). Gives kind, run_id, site, zone, slot, gpus and `SUMMED`.
     A slot without intensity has null CO2e and counts in facility_uncovered_mj.
     """
@@ -174,6 +194,8 @@ def run_totals(slots: pl.LazyFrame, gpus: pl.LazyFrame) -> pl.LazyFrame:
             pl.col(*SUMMED).sum(),
         )
         .join(gpus, on=["kind", "run_id"], how="left", nulls_equal=True)
+        # A run that held its host alone.
+        .with_columns(pl.col("gpus").fill_null(0))
         .select("kind", "run_id", "first_slot", "last_slot", "gpus", *SUMMED)
         .sort("kind", "run_id")
     )

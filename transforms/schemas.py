@@ -18,6 +18,9 @@ PPM = 1_000_000
 SIGNALS = ("average_lifecycle", "average_direct", "marginal", "residual_mix")
 """What a grid intensity can mean; signals are never mixed."""
 
+NO_GPU = "none"
+"""Model of the host device: what a run without any GPU holds, so that it has its host's energy."""
+
 POWER_SOURCES = ("unknown", "instant", "average_1s")
 """Which NVML quantity a power reading is, in the order of their codes (docs/method.md)."""
 
@@ -218,10 +221,21 @@ _FIELDS: dict[str, Field] = {
         Field("wue_low_l_per_kwh", "DOUBLE", "Its lower bound", "L/kWh"),
         Field("wue_high_l_per_kwh", "DOUBLE", "Its upper bound", "L/kWh"),
         Field(
-            "overhead_mw_per_gpu", "BIGINT", "Power of CPU, memory, network and fans per GPU", "mW"
+            "overhead_mw_per_gpu",
+            "BIGINT",
+            "Power of CPU, memory, network and fans per GPU, where the host is not metered",
+            "mW",
         ),
         Field("overhead_low_mw_per_gpu", "BIGINT", "Its lower bound", "mW"),
         Field("overhead_high_mw_per_gpu", "BIGINT", "Its upper bound", "mW"),
+        Field(
+            "rest_mw_per_gpu",
+            "BIGINT",
+            "Power of what is neither GPU, CPU nor memory per GPU, where CPU and memory are metered",
+            "mW",
+        ),
+        Field("rest_low_mw_per_gpu", "BIGINT", "Its lower bound", "mW"),
+        Field("rest_high_mw_per_gpu", "BIGINT", "Its upper bound", "mW"),
         Field("factor", "VARCHAR", "Name of the factor"),
         Field("scope", "VARCHAR", "What it applies to: a fuel, a GPU model, a zone or `default`"),
         Field("value", "DOUBLE", "Central value, in `unit`"),
@@ -279,7 +293,16 @@ _FIELDS: dict[str, Field] = {
             "difference_mj", "BIGINT", "metered - attributed - idle - unallocated: always 0", "mJ"
         ),
         # footprint
-        Field("overhead_mj", "BIGINT", "Host energy beside the GPUs, by model", "mJ"),
+        Field(
+            "overhead_mj",
+            "BIGINT",
+            "Host energy beside the GPUs: CPU and memory where metered, the site's model elsewhere",
+            "mJ",
+        ),
+        Field("host_mj", "BIGINT", "Energy of CPU and memory that the collector gave", "mJ"),
+        Field("host_measured_mj", "BIGINT", "Part of host_mj that was measured (RAPL)", "mJ"),
+        Field("host_modelled_mj", "BIGINT", "Part of host_mj that a model gave", "mJ"),
+        Field("metered_us", "BIGINT", "Time for which CPU or memory are known", "µs"),
         Field("it_mj", "BIGINT", "IT energy: GPU + host overhead", "mJ"),
         Field("it_low_mj", "BIGINT", "Lower bound of it_mj", "mJ"),
         Field("it_high_mj", "BIGINT", "Upper bound of it_mj", "mJ"),
@@ -362,6 +385,10 @@ _FIELDS: dict[str, Field] = {
         Field("energy_high_kwh", "DOUBLE", "Its upper bound", "kWh"),
         Field("energy_measured_share", "DOUBLE", "Part of energy_kwh that was measured, 0 to 1"),
         Field("it_kwh", "DOUBLE", "IT energy: GPU + host overhead", "kWh"),
+        Field(
+            "host_kwh", "DOUBLE", "Part of it_kwh: CPU and memory as the collector gave them", "kWh"
+        ),
+        Field("host_measured_share", "DOUBLE", "Part of host_kwh that was measured, 0 to 1"),
         Field("facility_kwh", "DOUBLE", "Facility energy: IT energy x PUE", "kWh"),
         Field("facility_low_kwh", "DOUBLE", "Its lower bound", "kWh"),
         Field("facility_high_kwh", "DOUBLE", "Its upper bound", "kWh"),
@@ -438,7 +465,8 @@ _FOOTPRINT_VALUES = (
     "facility_mj facility_low_mj facility_high_mj facility_measured_mj facility_uncovered_mj "
     "co2e_ug co2e_low_ug co2e_high_ug co2e_measured_ug "
     "water_onsite_ul water_onsite_low_ul water_onsite_high_ul water_onsite_measured_ul "
-    "water_offsite_ul water_offsite_low_ul water_offsite_high_ul water_offsite_measured_ul"
+    "water_offsite_ul water_offsite_low_ul water_offsite_high_ul water_offsite_measured_ul "
+    "host_mj host_measured_mj"
 )
 
 TABLES: dict[str, Table] = {
@@ -531,7 +559,8 @@ TABLES: dict[str, Table] = {
             "one site in one period",
             "Sites as configured when the figures were computed",
             "site zone pue pue_low pue_high wue_l_per_kwh wue_low_l_per_kwh wue_high_l_per_kwh overhead_mw_per_gpu "
-            "overhead_low_mw_per_gpu overhead_high_mw_per_gpu valid_from valid_to",
+            "overhead_low_mw_per_gpu overhead_high_mw_per_gpu valid_from valid_to "
+            "rest_mw_per_gpu rest_low_mw_per_gpu rest_high_mw_per_gpu",
         ),
         _table(
             "host",
@@ -568,6 +597,12 @@ TABLES: dict[str, Table] = {
             "one GPU in one slot",
             "Metered energy, before any attribution",
             "gpu_key slot_start counter_mj power_integral_mj gap_mj covered_us gap_us readings counter_resets",
+        ),
+        _table(
+            "host_slot",
+            "one host in one slot",
+            "Energy of CPU and memory, before it is shared out over the GPUs of the host",
+            "host slot_start host_mj host_modelled_mj metered_us",
         ),
         _table(
             "energy_slot",
@@ -621,7 +656,8 @@ TABLES: dict[str, Table] = {
             "facility_kwh facility_low_kwh facility_high_kwh facility_measured_share "
             "co2e_kg co2e_low_kg co2e_high_kg co2e_measured_share "
             "water_onsite_l water_onsite_low_l water_onsite_high_l water_onsite_measured_share "
-            "water_offsite_l water_offsite_low_l water_offsite_high_l water_offsite_measured_share",
+            "water_offsite_l water_offsite_low_l water_offsite_high_l water_offsite_measured_share "
+            "host_kwh host_measured_share",
             "view",
         ),
         _table(

@@ -18,9 +18,9 @@ from typing import Any
 
 from flows.errors import BadInput
 from flows.sources.runs import Allocation, Run
-from transforms.schemas import PPM
+from transforms.schemas import NO_GPU, PPM
 from wattledger import records
-from wattledger.records import Record
+from wattledger.records import Held, Record
 
 ASSUMED = "shares_assumed"
 _OPEN = datetime.max.replace(tzinfo=UTC)
@@ -88,8 +88,18 @@ def claims(found: Iterable[Record]) -> list[Claim]:
     return [
         Claim(r.run_id, held.gpu_uuid, held.instance, held.share_ppm, *span(r))
         for r in found
-        for held in r.gpus
+        for held in devices(r)
     ]
+
+
+def devices(record: Record) -> list[Held]:
+    """The GPUs of a record; without any, its host stands for them."""
+    return record.gpus or [host_device(record.host)]
+
+
+def host_device(host: str) -> Held:
+    """What a run without any GPU holds (docs/method.md, "Host")."""
+    return Held(f"{host}/host", None, NO_GPU)
 
 
 def related(every: Sequence[Record], changed: Iterable[str]) -> set[str]:

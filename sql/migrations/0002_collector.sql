@@ -44,3 +44,20 @@ CREATE TABLE run_record (
     source_name VARCHAR NOT NULL,
     loaded_at TIMESTAMPTZ NOT NULL
 );
+
+CREATE TABLE host_slot (
+    host VARCHAR NOT NULL,
+    slot_start TIMESTAMPTZ NOT NULL,
+    host_mj BIGINT NOT NULL,
+    host_modelled_mj BIGINT NOT NULL,
+    metered_us BIGINT NOT NULL
+);
+
+ALTER TABLE site ADD COLUMN rest_mw_per_gpu BIGINT;
+ALTER TABLE site ADD COLUMN rest_low_mw_per_gpu BIGINT;
+ALTER TABLE site ADD COLUMN rest_high_mw_per_gpu BIGINT;
+
+ALTER TABLE footprint_slot ADD COLUMN host_mj BIGINT;
+ALTER TABLE footprint_slot ADD COLUMN host_measured_mj BIGINT;
+ALTER TABLE run_footprint ADD COLUMN host_mj BIGINT;
+ALTER TABLE run_footprint ADD COLUMN host_measured_mj BIGINT;

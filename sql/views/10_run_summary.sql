@@ -33,7 +33,9 @@ SELECT
     f.water_offsite_ul / 1e6 AS water_offsite_l,
     f.water_offsite_low_ul / 1e6 AS water_offsite_low_l,
     f.water_offsite_high_ul / 1e6 AS water_offsite_high_l,
-    f.water_offsite_measured_ul / nullif(f.water_offsite_ul, 0) AS water_offsite_measured_share
+    f.water_offsite_measured_ul / nullif(f.water_offsite_ul, 0) AS water_offsite_measured_share,
+    f.host_mj / 3.6e9 AS host_kwh,
+    f.host_measured_mj / nullif(f.host_mj, 0) AS host_measured_share
 FROM run_footprint AS f
 LEFT JOIN training_run AS r ON r.run_id = f.run_id AND r.superseded_at IS NULL
 WHERE f.kind = 'run'

@@ -16,6 +16,10 @@ def one_slot(energy_mj: int, **given: float) -> dict[str, float]:
         "pue": 1.0,
         "wue_l_per_kwh": 0.0,
         "overhead_mw_per_gpu": 0,
+        "rest_mw_per_gpu": 0,
+        "metered_us": 0,
+        "host_mj": 0,
+        "host_measured_mj": 0,
         "intensity_g_per_kwh": 0.0,
         "ewif_l_per_kwh": 0.0,
         "held_us": 0,
@@ -35,17 +39,27 @@ def one_slot(energy_mj: int, **given: float) -> dict[str, float]:
             "gap_mj": [0],
             "filled_mj": [0],
             "held_us": [int(values["held_us"])],
+            "metered_us": [int(values["metered_us"])],
+            "host_mj": [int(values["host_mj"])],
+            "host_measured_mj": [int(values["host_measured_mj"])],
+            "host_low_mj": [int(values["host_mj"])],
+            "host_high_mj": [int(values["host_mj"])],
         }
     )
     site = {"site": ["s"], "slot": [0], "zone": ["z"]}
-    for name, unit in (("pue", ""), ("wue", "_l_per_kwh"), ("overhead", "_mw_per_gpu")):
+    for name, unit in (
+        ("pue", ""),
+        ("wue", "_l_per_kwh"),
+        ("overhead", "_mw_per_gpu"),
+        ("rest", "_mw_per_gpu"),
+    ):
         for bound in ("", "_low", "_high"):
             site[f"{name}{bound}{unit}"] = [values[f"{name}{unit}"]]  # type: ignore[list-item]
     signal = {"zone": ["z"], "slot": [0], "series_ppm": [1_000_000], "ewif_series_ppm": [1_000_000]}
     for name, unit in (("intensity", "_g_per_kwh"), ("ewif", "_l_per_kwh")):
         for bound in ("", "_low", "_high"):
             signal[f"{name}{bound}{unit}"] = [values[f"{name}{unit}"]]  # type: ignore[list-item]
-    sites = pl.LazyFrame(site).with_columns(pl.col("^overhead.*$").cast(pl.Int64))
+    sites = pl.LazyFrame(site).with_columns(pl.col("^(overhead|rest).*$").cast(pl.Int64))
     return (
         footprint.footprint_slots(energy, sites, pl.LazyFrame(signal)).collect().row(0, named=True)
     )
@@ -103,3 +117,20 @@ def test_a_slot_without_intensity_has_no_carbon_and_says_so() -> None:
     found = one_slot(1_000_000, intensity_g_per_kwh=None)  # type: ignore[arg-type]
     assert found["co2e_ug"] is None
     assert found["facility_uncovered_mj"] == 1_000_000
+
+
+def test_a_metered_host_counts_as_metered_and_the_rest_is_added() -> None:
+    found = one_slot(
+        1_000_000,
+        overhead_mw_per_gpu=250_000,
+        rest_mw_per_gpu=50_000,
+        held_us=4_000_000,
+        metered_us=3_000_000,
+        host_mj=600_000,
+        host_measured_mj=400_000,
+        pue=1.5,
+    )
+    # 600 J metered, 3 s x 50 W of the rest, 1 s x 250 W of the model where it was not.
+    assert found["overhead_mj"] == 600_000 + 150_000 + 250_000
+    assert found["it_mj"] == 2_000_000
+    assert found["facility_measured_mj"] == 2_100_000

@@ -35,7 +35,7 @@ class Held:
     """A GPU, or the share of it that a MIG instance is."""
 
     gpu_uuid: str
-    gpu_index: int
+    gpu_index: int | None
     model: str
     share_ppm: int = 1_000_000
     instance: str = ""

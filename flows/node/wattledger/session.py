@@ -176,9 +176,14 @@ class Session:
                 timeout=120,
                 check=False,
             )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            self._say(f"the run is recorded ({self._path}), but its summary failed: {error}")
+            return None
+        try:
             summary = json.loads(done.stdout)
-        except (OSError, ValueError, subprocess.TimeoutExpired):
-            self._say(f"the run is recorded ({self._path}), but its summary failed")
+        except ValueError:
+            why = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            self._say(f"the run is recorded ({self._path}), but its summary failed: {why}")
             return None
         if not isinstance(summary, dict):
             return None
