@@ -15,7 +15,11 @@ _BOUNDED = (
 
 
 def suite(
-    *, schema: str = "main", min_carbon_coverage: float = 1.0, max_filled_share: float = 1.0
+    *,
+    schema: str = "main",
+    min_carbon_coverage: float = 1.0,
+    max_filled_share: float = 1.0,
+    second_meter_tolerance: float = 0.1,
 ) -> Suite:
     """The suite `footprint` on run_footprint; thresholds come from [gate] in wattledger.toml."""
     bounds = []
@@ -96,6 +100,15 @@ def suite(
                 "SELECT kind, run_id, filled_mj / energy_mj AS filled_share FROM {batch} "
                 f"WHERE filled_mj > {max_filled_share} * energy_mj",
                 remedy="Load the missing readings, or correct the run's times and GPUs",
+            ),
+            no_rows(
+                "second_meter_agrees",
+                f"GPU energy is within {second_meter_tolerance:.0%} of a second meter's, where there is one",
+                "SELECT run_id, meter, meter_gpu_kwh, energy_kwh, gpu_difference "
+                "FROM meter_agreement WHERE run_id IS NOT NULL AND EXISTS (FROM {batch}) "
+                f"AND abs(gpu_difference) > {second_meter_tolerance}",
+                severity="warn",
+                remedy="Compare their times: the second meter should cover the whole run",
             ),
             no_rows(
                 "mostly_measured",

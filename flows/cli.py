@@ -349,11 +349,27 @@ def ingest_runs(
     tz: Annotated[str, typer.Option(help="Zone of local times.")] = "",
     json_: Json = False,
 ) -> None:
-    """Load training runs and their GPUs: CSV, JSON or TOML."""
+    """Load runs: run tables (CSV, JSON, TOML), run records, sacct, codecarbon's emissions.csv."""
     settings = _load(project)
     from flows.ingest_runs import ingest_runs as run
 
     with _progress("loading runs", hidden=json_) as advance:
+        outcomes = run(settings, paths, tz, lambda path: advance(None, path.name))
+    _outcomes(outcomes, json_)
+
+
+@ingest.command("meter")
+def ingest_meter(
+    paths: Paths,
+    project: Project = Path(),
+    tz: Annotated[str, typer.Option(help="Zone of local times.")] = "",
+    json_: Json = False,
+) -> None:
+    """Load codecarbon's emissions.csv as a second meter of runs that are in the ledger."""
+    settings = _load(project)
+    from flows.ingest_codecarbon import ingest_meter as run
+
+    with _progress("loading", hidden=json_) as advance:
         outcomes = run(settings, paths, tz, lambda path: advance(None, path.name))
     _outcomes(outcomes, json_)
 

@@ -12,14 +12,14 @@ import duckdb
 import polars as pl
 
 from expectations import runs as runs_suite
-from flows import catalogue
+from flows import catalogue, ingest_codecarbon
 from flows.catalogue import Outcome
 from flows.errors import BadInput
 from flows.ingest_gpu import Progress, no_progress
 from flows.settings import Settings
-from flows.sources import run_records
+from flows.sources import codecarbon, run_records, sacct
 from flows.sources import runs as runs_source
-from flows.sources.files import expand, sha256
+from flows.sources.files import expand, first_line, plain_text, sha256
 from flows.sources.runs import Gpus, Run
 from flows.warehouse import disk_errors, transaction, writing
 from transforms.schemas import NO_GPU
@@ -66,27 +66,112 @@ def ingest_runs(
             if run_records.is_record(path):
                 noted.append(path)
                 continue
-            digest = hashlib.sha256(f"{sha256(path)} runs {tz}".encode()).hexdigest()
+            gpus = _gpus(con)
+            content = sha256(path)
+            header = first_line(path)
+            accounting = sacct.is_sacct(header)
+            # What can be read from accounting depends on the GPUs that are known by then.
+            known = f" {gpus.known}" if accounting else ""
+            digest = hashlib.sha256(f"{content} runs {tz}{known}".encode()).hexdigest()
             if digest in catalogue.known(con):
                 outcomes.append(Outcome(str(path), digest, "known"))
                 continue
-            gpus = Gpus(
-                tuple(
-                    con.execute(
-                        "SELECT gpu_uuid, host, gpu_index FROM gpu WHERE model IS DISTINCT FROM ?",
-                        [NO_GPU],
-                    ).fetchall()
-                )
-            )
             try:
-                runs = runs_source.read(path, gpus, tz, settings.work / "staging")
-                outcomes.append(_load(con, settings, path, digest, runs))
+                if accounting:
+                    outcomes.append(_load_jobs(con, settings, path, digest, gpus, tz))
+                elif codecarbon.is_emissions(header):
+                    outcomes.append(_load_codecarbon(con, settings, path, digest, tz))
+                else:
+                    runs = runs_source.read(path, gpus, tz, settings.work / "staging")
+                    outcomes.append(_load(con, settings, path, digest, runs))
             except BadInput as error:
                 outcomes.append(
                     catalogue.quarantine(con, settings, path, digest, "runs", str(error))
                 )
         outcomes += _load_records(con, settings, noted)
     return outcomes
+
+
+def _gpus(con: duckdb.DuckDBPyConnection) -> Gpus:
+    """The GPUs that run tables can name."""
+    found = con.execute(
+        "SELECT gpu_uuid, host, gpu_index FROM gpu WHERE model IS DISTINCT FROM ? ORDER BY ALL",
+        [NO_GPU],
+    ).fetchall()
+    return Gpus(tuple(found))
+
+
+def _load_jobs(
+    con: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    path: Path,
+    digest: str,
+    gpus: Gpus,
+    tz: str,
+) -> Outcome:
+    """Load Slurm jobs; those without GPUs, or on hosts whose GPUs are not known, are left out.
+
+    Raises:
+        BadInput: a line can't be understood, or the gate refuses.
+    """
+    with plain_text(path, settings.work / "staging") as plain:
+        jobs = sacct.read(path, plain, gpus, tz)
+
+    def store(inserted: int) -> None:
+        catalogue.record_file(
+            con,
+            segment_id=digest,
+            source_name=str(path),
+            source_format="sacct",
+            verdict="loaded",
+            rows_read=jobs.rows,
+            rows_loaded=inserted,
+            rows_duplicate=len(jobs.runs) - inserted,
+            rows_skipped=jobs.rows - len(jobs.runs),
+            first_ts=min((run.started_at for run in jobs.runs), default=None),
+            last_ts=max((run.ended_at or run.started_at for run in jobs.runs), default=None),
+        )
+
+    if jobs.runs:
+        inserted = _gated(con, settings, jobs.runs, store, str(path))
+    else:
+        inserted = 0
+        with transaction(con):
+            store(0)
+    return Outcome(
+        str(path),
+        digest,
+        "loaded",
+        jobs.rows,
+        inserted,
+        len(jobs.runs) - inserted,
+        jobs.rows - len(jobs.runs),
+        warnings=jobs.warnings(),
+    )
+
+
+def _load_codecarbon(
+    con: duckdb.DuckDBPyConnection, settings: Settings, path: Path, digest: str, tz: str
+) -> Outcome:
+    def store_runs(runs: list[Run], gpus: list[tuple[str, str, int | None, str | None]]) -> int:
+        def store(inserted: int) -> None:
+            catalogue.add_gpus(con, gpus)
+            catalogue.record_file(
+                con,
+                segment_id=digest,
+                source_name=str(path),
+                source_format="codecarbon",
+                verdict="loaded",
+                rows_read=len(runs),
+                rows_loaded=inserted,
+                rows_duplicate=len(runs) - inserted,
+                first_ts=min(run.started_at for run in runs),
+                last_ts=max(run.ended_at or run.started_at for run in runs),
+            )
+
+        return _gated(con, settings, runs, store, str(path))
+
+    return ingest_codecarbon.as_runs(settings, path, digest, tz, store_runs)
 
 
 def _load_records(

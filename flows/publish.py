@@ -44,6 +44,7 @@ _COPIED = {
     "collector_event": "",
     "gpu_instance": "",
     "run_record": "",
+    "second_meter": "",
     "gpu_slot": "",
     "host_slot": "",
     "energy_slot": "",
@@ -85,6 +86,7 @@ def suites(settings: Settings) -> list[Suite]:
         footprint_suites.suite(
             min_carbon_coverage=settings.gate.min_carbon_coverage,
             max_filled_share=settings.gate.max_filled_share,
+            second_meter_tolerance=settings.gate.second_meter_tolerance,
         ),
     ]
 

@@ -155,6 +155,7 @@ class Gate(_Strict):
     max_filled_share: Annotated[float, Field(ge=0, le=1)] = 1.0
     max_intensity_g_per_kwh: Annotated[float, Field(gt=0)] = 3000
     max_run_days: Annotated[float, Field(gt=0)] = 400
+    second_meter_tolerance: Annotated[float, Field(gt=0)] = 0.1
 
 
 class GpuInput(_Strict):

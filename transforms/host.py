@@ -85,16 +85,27 @@ def share_out(
     joined = energy.join(devices, on="gpu_key", how="left").join(
         slots, on=["host", "slot"], how="left"
     )
-    # At most 10 kW in a slot times the slot itself: 9e17, within 64 bits.
-    divisor = pl.col("carriers") * SLOT_US
+    # Within a slot, energy is spread evenly over the GPU time that was held or seen, or that the
+    # meter saw, whichever is more; so no more is given away than the host drew.
+    seen = pl.col("carriers") * pl.col("metered_us")
+    held = (
+        pl.when(pl.col("carriers").is_not_null())
+        .then("held_us")
+        .otherwise(pl.lit(0, pl.Int64))
+        .sum()
+        .over("host", "slot")
+    )
+    # At most 10 kW in a slot times the slot: 9e17, within 64 bits.
+    whole = pl.max_horizontal(seen, held)
 
-    def part(name: str) -> pl.Expr:
-        return (pl.col(name) * pl.col("held_us") // divisor).fill_null(0).alias(name)
+    def part(of: pl.Expr) -> pl.Expr:
+        known = seen.is_not_null() & (whole > 0)
+        return pl.when(known).then(of * pl.col("held_us") // whole).otherwise(0).cast(pl.Int64)
 
     shared = joined.with_columns(
-        part("host_mj"),
-        part("host_modelled_mj"),
-        (pl.col("metered_us") * pl.col("held_us") // SLOT_US).fill_null(0).alias("metered_us"),
+        host_mj=part(pl.col("host_mj")),
+        host_modelled_mj=part(pl.col("host_modelled_mj")),
+        metered_us=part(seen),
     )
     modelled = pl.col("host_modelled_mj")
     measured = (pl.col("host_mj") - modelled).clip(0)

@@ -142,6 +142,19 @@ _FIELDS: dict[str, Field] = {
         Field("span_us", "BIGINT", "Length of the interval that ends at ts", "µs"),
         Field("is_modelled", "BOOLEAN", "True where a model, not a meter, gave the value"),
         Field("method", "VARCHAR", "Meter or model"),
+        Field("meter", "VARCHAR", "A second meter, for example codecarbon"),
+        Field("meter_run_id", "VARCHAR", "What the second meter calls the run"),
+        Field("label", "VARCHAR", "The run's id or name, as the second meter was told"),
+        Field("gpu_mj", "BIGINT", "Energy of the GPUs by the second meter", "mJ"),
+        Field("cpu_mj", "BIGINT", "Energy of the CPU by the second meter", "mJ"),
+        Field("dram_mj", "BIGINT", "Energy of the memory by the second meter", "mJ"),
+        Field("meter_gpu_kwh", "DOUBLE", "GPU energy by the second meter", "kWh"),
+        Field("meter_host_kwh", "DOUBLE", "CPU and memory by the second meter", "kWh"),
+        Field(
+            "gpu_difference",
+            "DOUBLE",
+            "(energy_kwh - meter_gpu_kwh) / meter_gpu_kwh: how far our GPU energy is from theirs",
+        ),
         Field("record_id", "VARCHAR", "One process of a run on one host"),
         Field("exit_code", "INTEGER", "Exit code of the process; null while it goes on or unseen"),
         Field("record", "VARCHAR", "The run record as written on the node, JSON"),
@@ -593,6 +606,12 @@ TABLES: dict[str, Table] = {
             "validation_id suite check_name severity statement success unexpected_rows examples",
         ),
         _table(
+            "second_meter",
+            "one run as a second meter saw it",
+            "What another meter says of runs that the ledger measures itself",
+            "meter meter_run_id label started_at ended_at gpu_mj cpu_mj dram_mj segment_key",
+        ),
+        _table(
             "gpu_slot",
             "one GPU in one slot",
             "Metered energy, before any attribution",
@@ -687,6 +706,14 @@ TABLES: dict[str, Table] = {
             "What each run's figures rest on",
             "run_id counter_share power_share gap_share filled_share intensity_reported_share "
             "intensity_estimated_share intensity_fallback_share",
+            "view",
+        ),
+        _table(
+            "meter_agreement",
+            "one run as a second meter saw it",
+            "Our energy of a run beside a second meter's; run_id is null where no run fits",
+            "meter meter_run_id label run_id started_at ended_at meter_gpu_kwh energy_kwh "
+            "gpu_difference meter_host_kwh host_kwh",
             "view",
         ),
         _table(

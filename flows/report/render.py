@@ -50,7 +50,7 @@ def _content(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
             con,
             "SELECT sum(metered_mj) / 3.6e9 AS metered_kwh, sum(attributed_mj) / 3.6e9 AS "
             "attributed_kwh, sum(idle_mj) / 3.6e9 AS idle_kwh, sum(unallocated_mj) / 3.6e9 AS "
-            "unallocated_kwh, sum(abs(difference_mj)) AS difference_mj FROM conservation",
+            "unallocated_kwh, coalesce(sum(abs(difference_mj)), 0) AS difference_mj FROM conservation",
         )[0],
         "quality": rows(con, "FROM data_quality"),
         "checks": rows(
@@ -68,11 +68,19 @@ def _content(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         ),
         "file_count": con.execute("SELECT count(*) FROM segment").fetchall()[0][0],
         "refused": rows(con, "FROM quarantine ORDER BY recorded_at"),
+        "meters": rows(con, "FROM meter_agreement"),
+        "events": rows(con, _EVENTS),
         "charts": _charts(con, runs),
     }
 
 
 _FACTORS_USED = "FROM factor ORDER BY origin, factor, scope"
+_EVENTS = """
+    SELECT event, count(*) AS n, count(DISTINCT gpu_uuid) AS gpus, min(ts) AS first, max(ts) AS last,
+        arg_max(host || ': ' || detail, ts) AS example
+    FROM collector_event WHERE event NOT IN ('started', 'stopped', 'recovered')
+    GROUP BY event ORDER BY n DESC, event
+"""
 _SIGNALS = """
     SELECT zone, avg(intensity_g_per_kwh) AS mean, min(intensity_g_per_kwh) AS least,
         max(intensity_g_per_kwh) AS most, avg(ewif_l_per_kwh) AS ewif,

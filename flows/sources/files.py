@@ -51,6 +51,17 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def first_line(path: Path) -> str:
+    """The first line of a text file, packed or not; empty where it can't be read as text."""
+    try:
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path, "rb") if packed else path.open("rb") as file:
+            return file.readline(_CHUNK).decode("utf-8-sig", "replace").rstrip("\r\n")
+    except (OSError, EOFError, zlib.error):
+        return ""
+
+
 @contextmanager
 def plain_text(path: Path, scratch: Path) -> Iterator[Path]:
     """The file as UTF-8 text: itself, or an unpacked or transcoded copy that is removed after.

@@ -73,6 +73,10 @@ class Gpus:
             found += [uuid for uuid in picked if uuid]
         return found
 
+    def full_names(self, short: str) -> list[str]:
+        """Hosts whose first label is `short`."""
+        return sorted({host for _, host, _ in self.known if host.split(".")[0] == short})
+
     def hosts(self) -> str:
         return ", ".join(sorted({host for _, host, _ in self.known})[:10]) or "none"
 
@@ -165,8 +169,8 @@ def _add(
     run_id = str(entry.get("run_id", "")).strip()
     if not run_id:
         raise BadInput("no run_id", where=at, remedy="Give every run an id of its own")
-    started = _time(entry.get("started_at"), "started_at", at, tz)
-    ended = _time(entry.get("ended_at"), "ended_at", at, tz)
+    started = time_of(entry.get("started_at"), "started_at", at, tz)
+    ended = time_of(entry.get("ended_at"), "ended_at", at, tz)
     if started is None:
         raise BadInput("no started_at", where=at, remedy="Every run needs a start")
     if ended is not None and ended < started:
@@ -194,8 +198,8 @@ def _add(
             remedy="Use the columns from and to for parts of a run",
         )
     share = _share(entry.get("share"), at)
-    from_ts = _time(entry.get("from"), "from", at, tz) or started
-    to_ts = _time(entry.get("to"), "to", at, tz) or ended
+    from_ts = time_of(entry.get("from"), "from", at, tz) or started
+    to_ts = time_of(entry.get("to"), "to", at, tz) or ended
     for host in re.split(r"[;, ]+", str(entry.get("host", "")).strip()):
         wanted = str(entry.get("gpu", ""))
         found = gpus.find(host, wanted)
@@ -241,7 +245,13 @@ def _share(given: Any, at: str) -> int:
         ) from None
 
 
-def _time(given: Any, column: str, at: str, tz: str) -> datetime | None:
+def time_of(given: Any, column: str, at: str, tz: str) -> datetime | None:
+    """A moment in UTC from a text or TOML time; None where there is none.
+
+    Raises:
+        BadInput: not a time.
+        UsageError: it has no zone, and `tz` gives none.
+    """
     if given in (None, ""):
         return None
     if isinstance(given, datetime):

@@ -61,3 +61,15 @@ ALTER TABLE footprint_slot ADD COLUMN host_mj BIGINT;
 ALTER TABLE footprint_slot ADD COLUMN host_measured_mj BIGINT;
 ALTER TABLE run_footprint ADD COLUMN host_mj BIGINT;
 ALTER TABLE run_footprint ADD COLUMN host_measured_mj BIGINT;
+
+CREATE TABLE second_meter (
+    meter VARCHAR NOT NULL,
+    meter_run_id VARCHAR NOT NULL,
+    label VARCHAR NOT NULL,
+    started_at TIMESTAMPTZ NOT NULL,
+    ended_at TIMESTAMPTZ NOT NULL,
+    gpu_mj BIGINT,
+    cpu_mj BIGINT,
+    dram_mj BIGINT,
+    segment_key INTEGER NOT NULL
+);

@@ -1,0 +1,201 @@
+"""codecarbon's history as runs of the ledger, or as a second meter for runs that are in it.
+
+As runs: each becomes readings of counters (kept as segments under `imported/`), CPU and memory beside
+them, and an allocation, so that its carbon and water are computed like all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+
+import duckdb
+import polars as pl
+
+from flows import catalogue
+from flows.catalogue import Outcome
+from flows.errors import BadInput
+from flows.ingest_gpu import Progress, ingest_gpu, no_progress
+from flows.settings import Settings
+from flows.sources import codecarbon, segments
+from flows.sources.codecarbon import Measured
+from flows.sources.files import expand, plain_text, sha256
+from flows.sources.run_records import host_device
+from flows.sources.runs import Allocation, Run
+from flows.sources.segments import COLUMNS, HOST_COLUMNS
+from flows.warehouse import disk_errors, transaction, writing
+from transforms.schemas import PPM
+
+METER = "codecarbon"
+
+
+def host_of(run: Measured) -> str:
+    """The host of a run that names none: codecarbon/COUNTRY/RUN, for the patterns of [[site]]."""
+    return f"codecarbon/{run.labels.get('country_iso_code', 'unknown')}/{run.run_id}"
+
+
+def as_runs(
+    settings: Settings,
+    path: Path,
+    digest: str,
+    tz: str,
+    store_runs: Callable[[list[Run], list[tuple[str, str, int | None, str | None]]], int],
+) -> Outcome:
+    """Load an emissions.csv: readings first, then its runs by `store_runs(runs, gpus)`.
+
+    Each step changes nothing when it is done again, so a kill between them loses nothing.
+
+    Raises:
+        BadInput: a value can't be understood, or the gate refuses readings or runs.
+    """
+    with plain_text(path, settings.work / "staging") as plain:
+        measured = codecarbon.read(path, plain.read_text("utf-8-sig"), tz)
+    folder = settings.root / "imported"
+    folder.mkdir(exist_ok=True)
+    gpu_rows, host_rows = [], []
+    runs: list[Run] = []
+    devices: list[tuple[str, str, int | None, str | None]] = []
+    for run in measured:
+        host = host_of(run)
+        mine: list[tuple[str, str, int | None, str | None]] = [
+            (f"{host}/gpu{i}", host, i, run.gpu_model) for i in range(run.gpus)
+        ]
+        gpu_rows += _gpu_rows(run, mine)
+        host_rows += _host_rows(run, host)
+        none = host_device(host)
+        held = mine or [(none.gpu_uuid, host, None, none.model)]
+        devices += held
+        runs.append(
+            Run(
+                run.run_id,
+                run.project or None,
+                None,
+                None,
+                run.started_at,
+                run.ended_at,
+                run.labels,
+                [Allocation(d[0], run.started_at, run.ended_at, PPM, path.name) for d in held],
+            )
+        )
+    files = []
+    if gpu_rows:
+        files.append(folder / f"codecarbon-{digest[:12]}.parquet")
+        frame = pl.DataFrame(gpu_rows, schema=_GPU_ROW, orient="row")
+        segments.write(frame.sort("gpu_uuid", "ts"), files[-1])
+    if host_rows:
+        files.append(folder / f"codecarbon-{digest[:12]}.host.parquet")
+        table = pl.DataFrame(host_rows, schema=HOST_COLUMNS, orient="row")
+        table.sort("host", "component", "ts").write_parquet(files[-1])
+    for outcome in ingest_gpu(settings, files) if files else []:
+        if outcome.verdict == "quarantined":
+            raise BadInput(outcome.reason, where=str(path))
+    inserted = store_runs(runs, devices)
+    return Outcome(str(path), digest, "loaded", len(runs), inserted, len(runs) - inserted)
+
+
+_GPU_ROW = {
+    name: COLUMNS[name]
+    for name in ("gpu_uuid", "host", "gpu_index", "model", "ts", "energy_mj", "power_source")
+}
+
+
+def _gpu_rows(
+    run: Measured, devices: Iterable[tuple[str, str, int | None, str | None]]
+) -> list[tuple[object, ...]]:
+    """Counters of a run's GPUs, which codecarbon added up: equal parts, to the millijoule."""
+    known = [(p.at, p.gpu_mj) for p in run.points if p.gpu_mj is not None]
+    points: list[tuple[datetime, int]] = [(run.started_at, 0), *known]
+    return [
+        (*device, at, total // run.gpus + (place < total % run.gpus), "unknown")
+        for place, device in enumerate(devices)
+        for at, total in points
+    ]
+
+
+def _host_rows(run: Measured, host: str) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = []
+    for component, name in (("cpu", "cpu_mj"), ("dram", "dram_mj")):
+        known = [(p.at, getattr(p, name)) for p in run.points if getattr(p, name) is not None]
+        for (begin, before), (end, after) in pairwise([(run.started_at, 0), *known]):
+            span = round((end - begin).total_seconds() * 1_000_000)
+            if span > 0:
+                rows.append((host, end, span, component, after - before, True, run.method))
+    return rows
+
+
+def ingest_meter(
+    settings: Settings, paths: Iterable[str | Path], tz: str = "", progress: Progress = no_progress
+) -> list[Outcome]:
+    """Load emissions.csv files as a second meter of runs that the ledger measures itself.
+
+    A row belongs to the run whose id or name is its project_name and whose time it overlaps (view
+    `meter_agreement`).
+
+    Raises:
+        UsageError: times are local and no zone was given.
+        WarehouseError: the disk or the warehouse failed.
+    """
+    outcomes = []
+    with writing(settings.warehouse) as con, disk_errors(settings.warehouse):
+        for path in expand(paths):
+            progress(path)
+            digest = f"{sha256(path)} meter {tz}".strip()
+            if digest in catalogue.known(con):
+                outcomes.append(Outcome(str(path), digest, "known"))
+                continue
+            try:
+                outcomes.append(_load_meter(con, settings, path, digest, tz))
+            except BadInput as error:
+                outcomes.append(
+                    catalogue.quarantine(con, settings, path, digest, "meter", str(error))
+                )
+    return outcomes
+
+
+def _load_meter(
+    con: duckdb.DuckDBPyConnection, settings: Settings, path: Path, digest: str, tz: str
+) -> Outcome:
+    with plain_text(path, settings.work / "staging") as plain:
+        text = plain.read_text("utf-8-sig")
+    if not codecarbon.is_emissions(text.splitlines()[0]):
+        raise BadInput(
+            "not an emissions.csv of codecarbon",
+            where=str(path),
+            remedy=f"It needs the columns {', '.join(codecarbon.NEEDED)}",
+        )
+    measured = codecarbon.read(path, text, tz)
+    added = 0
+    with transaction(con):
+        key = catalogue.record_file(
+            con,
+            segment_id=digest,
+            source_name=str(path),
+            source_format="codecarbon-meter",
+            verdict="loaded",
+            rows_read=len(measured),
+            first_ts=measured[0].started_at,
+            last_ts=max(run.ended_at for run in measured),
+        )
+        for run in measured:
+            # A file that grew holds its first runs again.
+            con.execute(
+                "DELETE FROM second_meter WHERE meter = ? AND meter_run_id = ?", [METER, run.run_id]
+            )
+            con.execute(
+                "INSERT INTO second_meter VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    METER,
+                    run.run_id,
+                    run.project,
+                    run.started_at,
+                    run.ended_at,
+                    run.last("gpu_mj"),
+                    run.last("cpu_mj"),
+                    run.last("dram_mj"),
+                    key,
+                ],
+            )
+            added += 1
+    return Outcome(str(path), digest, "loaded", len(measured), added)
