@@ -23,7 +23,7 @@ class Outcome:
 
     path: str
     segment_id: str
-    verdict: Literal["loaded", "known", "quarantined"]
+    verdict: Literal["loaded", "known", "quarantined", "unreachable"]
     rows_read: int = 0
     rows_loaded: int = 0
     rows_duplicate: int = 0

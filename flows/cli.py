@@ -174,6 +174,12 @@ def collect(
     host_meter: Annotated[
         bool, typer.Option(help="Measure (RAPL) or model CPU and memory too.")
     ] = True,
+    dcgm: Annotated[
+        str, typer.Option(help="URL of a DCGM exporter's /metrics, to read instead of the driver.")
+    ] = "",
+    run_label: Annotated[
+        str, typer.Option(help="The exporter's label that names the run of a GPU.")
+    ] = "pod",
     status: Annotated[
         bool, typer.Option("--status", help="Say how this host's collector is doing.")
     ] = False,
@@ -205,6 +211,8 @@ def collect(
         segment_s=segment,
         max_spool_mib=max_spool,
         host_meter=host_meter,
+        dcgm_url=dcgm,
+        run_label=run_label,
     )
     words = module_command("wattledger.collector", config.as_json())
     # In place of this process: what samples has loaded nothing that it does not need.
@@ -355,6 +363,38 @@ def ingest_runs(
 
     with _progress("loading runs", hidden=json_) as advance:
         outcomes = run(settings, paths, tz, lambda path: advance(None, path.name))
+    _outcomes(outcomes, json_)
+
+
+@ingest.command("prometheus")
+def ingest_prometheus(
+    name: Annotated[
+        str, typer.Argument(help="Which [[input.prometheus]]; all of them if left out.")
+    ] = "",
+    first: Annotated[
+        str, typer.Option("--from", help="UTC; from the last fetch if left out.")
+    ] = "",
+    last: Annotated[str, typer.Option("--to", help="UTC; until now if left out.")] = "",
+    project: Project = Path(),
+    json_: Json = False,
+) -> None:
+    """Fetch GPU readings and pods from a Prometheus that scrapes DCGM exporters, and load them."""
+    settings = _load(project)
+    from flows.errors import UsageError
+    from flows.fetch import fetch_prometheus
+    from flows.sources.runs import time_of
+
+    chosen = [one for one in settings.input.prometheus if name in ("", one.name)]
+    if not chosen:
+        raise UsageError(
+            f"no [[input.prometheus]]{f' named {name!r}' if name else ''} in wattledger.toml",
+            remedy="See docs/formats.md",
+        )
+    span = [time_of(first, "from", "--from", "UTC"), time_of(last, "to", "--to", "UTC")]
+    outcomes = []
+    for source in chosen:
+        with _progress(f"fetching from {source.name}", hidden=json_):
+            outcomes += fetch_prometheus(settings, source, *span)
     _outcomes(outcomes, json_)
 
 

@@ -36,6 +36,12 @@ class BadInput(WattledgerError):
     exit_code = 2
 
 
+class SourceError(WattledgerError):
+    """An outside system does not answer, refuses, or answers nonsense."""
+
+    exit_code = 2
+
+
 class GateFailed(WattledgerError):
     """A check refused to let figures be published; what was published stands."""
 

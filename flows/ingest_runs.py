@@ -229,8 +229,7 @@ def _store_records(
             if record.record_id in newer
             else stored.get(record.record_id)
         )
-        # A copy from before the end may come late: what has ended stays so.
-        if last is None or record.ended_at or not last.ended_at:
+        if last is None or run_records.supersedes(record, last):
             newer[record.record_id] = (path, record)
     every = list({**stored, **{key: record for key, (_, record) in newer.items()}}.values())
     ids = run_records.related(every, {record.run_id for _, record in newer.values()})

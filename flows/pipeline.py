@@ -13,12 +13,14 @@ from prefect import flow, task
 
 from flows import settings as settings_module
 from flows.catalogue import Outcome
+from flows.errors import SourceError
+from flows.fetch import fetch_prometheus
 from flows.footprint import Computed, compute
 from flows.ingest_gpu import ingest_gpu
 from flows.ingest_grid import ingest_grid
 from flows.ingest_runs import ingest_runs
 from flows.publish import Published, publish
-from flows.settings import GpuInput, GridInput, RunsInput, Settings
+from flows.settings import GpuInput, GridInput, PrometheusInput, RunsInput, Settings
 from flows.sources import grid, nvidia_smi
 from flows.warehouse import writing
 
@@ -39,7 +41,7 @@ class Report:
 
     @property
     def refused(self) -> list[Outcome]:
-        return [o for o in self.outcomes if o.verdict == "quarantined"]
+        return [o for o in self.outcomes if o.verdict in ("quarantined", "unreachable")]
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -65,6 +67,19 @@ def load_gpu(project: str, given: GpuInput) -> list[Outcome]:
     files = _inputs(settings, given.paths)
     options = nvidia_smi.Options(given.host, given.tz, given.model, given.gpus_per_sweep)
     return ingest_gpu(settings, files, options, given.source) if files else []
+
+
+@task(name="fetch from Prometheus", retries=2, retry_delay_seconds=[1, 5])
+def fetch_readings(project: str, given: PrometheusInput) -> list[Outcome]:
+    return fetch_prometheus(settings_module.load(Path(project)), given)
+
+
+def _fetch(project: str, given: PrometheusInput) -> list[Outcome]:
+    """What a Prometheus has; one that can't be reached is reported, and the rest goes on."""
+    try:
+        return fetch_readings(project, given)
+    except SourceError as error:
+        return [Outcome(given.name, "", "unreachable", reason=str(error))]
 
 
 @task(name="load grid data")
@@ -95,7 +110,8 @@ def gate_and_publish(project: str) -> Published:
 @flow(name="ingest-gpu")
 def ingest_gpu_flow(project: str) -> list[Outcome]:
     settings = settings_module.load(Path(project))
-    return [o for given in settings.input.gpu for o in load_gpu(project, given)]
+    fetched = [o for given in settings.input.prometheus for o in _fetch(project, given)]
+    return fetched + [o for given in settings.input.gpu for o in load_gpu(project, given)]
 
 
 @flow(name="ingest-grid")

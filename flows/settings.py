@@ -189,9 +189,34 @@ class RunsInput(_Strict):
     tz: str = ""
 
 
+class PrometheusInput(_Strict):
+    """A Prometheus that scrapes DCGM exporters; the pipeline fetches what is new."""
+
+    name: str = "prometheus"
+    """Names its folder under `fetched/`."""
+    url: str
+    selector: str = ""
+    """Label matchers, for example {cluster="a"}."""
+    step_s: Annotated[float, Field(ge=1)] = 15
+    """No longer than its scrape interval, or samples are left out."""
+    lookback_h: Annotated[float, Field(gt=0)] = 24
+    """How far back the first fetch goes."""
+    run_label: str = "pod"
+    """Label of the series that names the run."""
+    token_env: str = ""
+    """Environment variable that holds a bearer token."""
+
+    @model_validator(mode="after")
+    def _plain_name(self) -> PrometheusInput:
+        if not self.name.replace("-", "").replace("_", "").isalnum():
+            raise ValueError(f"name needs letters, digits, - and _, got {self.name!r}")
+        return self
+
+
 class Inputs(_Strict):
     """Where the pipeline looks for data, relative to the project folder."""
 
+    prometheus: list[PrometheusInput] = []
     gpu: list[GpuInput] = []
     grid: list[GridInput] = []
     runs: list[RunsInput] = []

@@ -25,7 +25,12 @@ from flows.settings import Settings
 from flows.warehouse import connect, rows
 from wattledger.spool import Spool
 
-_VERDICTS = {"loaded": "green", "known": "dim", "quarantined": "bold red"}
+_VERDICTS = {
+    "loaded": "green",
+    "known": "dim",
+    "quarantined": "bold red",
+    "unreachable": "bold red",
+}
 
 
 def _console() -> Console:

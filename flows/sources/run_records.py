@@ -83,6 +83,13 @@ def span(record: Record) -> tuple[datetime, datetime]:
     return begin, end
 
 
+def supersedes(new: Record, old: Record) -> bool:
+    """Whether one state of a record comes after another: what has ended stays so, the later end counts."""
+    if old.ended_at is None:
+        return True
+    return new.ended_at is not None and span(new)[1] >= span(old)[1]
+
+
 def claims(found: Iterable[Record]) -> list[Claim]:
     """What the processes could use, and when."""
     return [

@@ -58,6 +58,10 @@ class Config:
     """Measure or model CPU and memory too."""
     gpus_required: bool = True
     """End where there is no driver; else go on with the host alone."""
+    dcgm_url: str = ""
+    """Read a DCGM exporter's /metrics instead of the driver."""
+    run_label: str = "pod"
+    """Label of the exporter's series that names the run."""
     linger_s: float | None = None
     """Stop when no run has been active for so long; None: go on until told to stop."""
 
@@ -185,6 +189,10 @@ class Collector:
     def keep(self, gpu: Gpu, monotonic_ns: int, values: Values) -> None:
         self._readings.append((gpu, self._clock.at_us(monotonic_ns), values))
 
+    def add_gpu(self, gpu: Gpu) -> None:
+        """List a GPU that was not known at the start."""
+        self._gpus = [*self._gpus, gpu]
+
     def note(self, event: str, gpu: Gpu | None, detail: str) -> None:
         """Record an event as data, and say it."""
         at = self._clock.at_us(time.monotonic_ns())
@@ -228,6 +236,8 @@ class Collector:
         self._active = records.Active(self.spool.runs, self.host, before.get("runs_alive"))
         # Readings that exist are in the past, even if somebody set the clock back since.
         self._clock = Clock(not_before_us=last + 1)
+        if self.config.dcgm_url:
+            return self._collect("")
         missing = "the driver answers, but lists no GPU that this process may use"
         try:
             self._gpus = self.driver.open()
@@ -255,11 +265,18 @@ class Collector:
             self.note("no_gpu", None, missing)
         for index, reason in self.driver.refused.items():
             self.note("gpu_refused", None, f"GPU {index} can't be used: {reason}")
-        self.note("started", None, f"{len(self._gpus)} GPUs, every {self.config.period_s:g} s")
+        meter = self.config.dcgm_url or f"{len(self._gpus)} GPUs"
+        self.note("started", None, f"{meter}, every {self.config.period_s:g} s")
         if left := self.spool.left_over():
             self.note("recovered", None, f"{len(left)} journals of a collector that was killed")
             self._seal(left)
-        if self._gpus:
+        exporter = None
+        if self.config.dcgm_url:
+            from wattledger.dcgm import Exporter
+
+            exporter = Exporter(self, self.config.dcgm_url, self.config.run_label)
+            exporter.start()
+        elif self._gpus:
             self._start_lanes(self._gpus)
         if self.config.host_meter:
             self._start_host_meter()
@@ -282,6 +299,9 @@ class Collector:
             linger = self.config.linger_s
             if linger is not None and time.monotonic() - idle_since > linger:
                 self.stopping = True
+        if exporter is not None:
+            self.stop_event.set()
+            exporter.join(timeout=self.patience_s)
         return self._finish()
 
     def _stop(self, number: int, frame: object) -> None:
@@ -385,6 +405,7 @@ class Collector:
     def _begin(self) -> None:
         meta = {
             "host": self.host,
+            "meter": self.config.dcgm_url or "NVML",
             "collector_version": _version(),
             "driver_version": self.driver.version,
             "period_ms": round(self.config.period_s * 1000),

@@ -192,12 +192,13 @@ def identity(environment: Mapping[str, str], title: str, host: str) -> tuple[str
                 "ranks on other hosts become runs of their own: give all the same --run-id, "
                 f"{RUN_ID} or torchrun --rdzv-id"
             )
-        return f"{_slug(title)}-{token}", notes
+        return f"{slug(title)}-{token}", notes
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    return f"{_slug(title)}-{moment}-{secrets.token_hex(2)}", []
+    return f"{slug(title)}-{moment}-{secrets.token_hex(2)}", []
 
 
-def _slug(title: str) -> str:
+def slug(title: str) -> str:
+    """A name as part of an id or a file's name."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", title).strip("-") or "run"
 
 
