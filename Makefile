@@ -1,7 +1,7 @@
 # make demo    sets up and runs the whole pipeline on bundled data
 # make test    sets up and runs the tests
 # make check   lint, types and tests, as CI does
-# make bench   measures ingest, transform and pipeline against a plain scan
+# make bench   measures ingest, transform and pipeline against a plain scan, and the collector
 # make lock    resolves requirements.lock anew (needs uv)
 
 PYTHON ?= python3
@@ -28,6 +28,7 @@ check: lint types test
 
 bench: $(READY)
 	@$(BIN)/python -m bench
+	@$(BIN)/python -m bench.collector
 
 docs: $(READY)
 	@$(BIN)/python docs/generate.py

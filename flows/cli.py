@@ -39,11 +39,20 @@ ingest = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(ingest, name="ingest")
+job = typer.Typer(
+    help="Record a scheduler's jobs from its prolog and epilog (docs/deploy).",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(job, name="job")
 
 Project = Annotated[
     Path, typer.Option("--project", "-p", help="The project folder.", envvar="WATTLEDGER_PROJECT")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Spool = Annotated[
+    str, typer.Option(help="Folder for readings.", envvar="WATTLEDGER_SPOOL", show_default="auto")
+]
 Paths = Annotated[list[str], typer.Argument(help="Files, folders or patterns.")]
 
 
@@ -159,10 +168,7 @@ def demo(
 
 @app.command()
 def collect(
-    spool: Annotated[
-        str,
-        typer.Option(help="Folder for readings.", envvar="WATTLEDGER_SPOOL", show_default="auto"),
-    ] = "",
+    spool: Spool = "",
     rate: Annotated[float, typer.Option(help="Readings per GPU and second (0.01 to 20).")] = 1.0,
     flush: Annotated[
         float, typer.Option(help="Seconds between writes: what a power cut can lose.")
@@ -181,18 +187,20 @@ def collect(
         str, typer.Option(help="The exporter's label that names the run of a GPU.")
     ] = "pod",
     status: Annotated[
-        bool, typer.Option("--status", help="Say how this host's collector is doing.")
+        bool,
+        typer.Option("--status", help="Say how this host's collector is doing; 1 if none runs."),
     ] = False,
     json_: Json = False,
 ) -> None:
     """Read this host's GPUs until told to stop; readings go to the spool as Parquet segments."""
-    from wattledger.spool import Spool, default_root, hostname
+    from wattledger import spool as node
 
     if status:
         from flows import show
 
-        found = Spool(Path(spool) if spool else default_root(), hostname())
-        show.collector(found, as_json=json_)
+        found = node.Spool(Path(spool) if spool else node.default_root(), node.hostname())
+        if not show.collector(found, as_json=json_):
+            raise typer.Exit(1)
         return
     for value, low, high, option in (
         (rate, 0.01, 20.0, "--rate"),
@@ -230,10 +238,7 @@ def run(
         str,
         typer.Option(help="The same on all ranks and nodes.", show_default="from the launcher"),
     ] = "",
-    spool: Annotated[
-        str,
-        typer.Option(help="Folder for readings.", envvar="WATTLEDGER_SPOOL", show_default="auto"),
-    ] = "",
+    spool: Spool = "",
     project: Annotated[
         str,
         typer.Option(
@@ -264,6 +269,33 @@ def run(
         labels[key] = value
     options = Options(name, run_id, labels, spool, project, quiet, 1 / rate, host_meter)
     raise typer.Exit(launch(command, options))
+
+
+@job.command("begin")
+def job_begin(spool: Spool = "") -> None:
+    """In a prolog: a job begins on this node."""
+    _job("begin", spool)
+
+
+@job.command("end")
+def job_end(spool: Spool = "") -> None:
+    """In an epilog: the job has ended."""
+    _job("end", spool)
+
+
+def _job(what: str, spool: str) -> None:
+    from flows.errors import BadInput, WarehouseError
+    from wattledger import job as node_job
+    from wattledger import spool as node
+
+    folder = node.Spool(Path(spool) if spool else node.default_root(), node.hostname())
+    try:
+        record = getattr(node_job, what)(os.environ, folder)
+    except node_job.NoJob as error:
+        raise BadInput(str(error), remedy="See docs/deploy/slurm.md") from None
+    except (OSError, ValueError) as error:
+        raise WarehouseError(str(error), where=str(folder.runs)) from None
+    print(f"{record.run_id}: {len(record.gpus)} GPUs of {record.host}")
 
 
 @app.command()

@@ -19,7 +19,7 @@ from flows.factors import effective, for_model
 from flows.settings import Settings
 from flows.sources import gpu as gpu_source
 from flows.sources import segments
-from flows.sources.files import expand, sha256
+from flows.sources.files import expand, in_spool, sha256
 from flows.sources.nvidia_smi import Options
 from flows.sources.staged import EXTRA, STAGED, VALUES, Staged
 from flows.warehouse import disk_errors, rows, transaction, writing
@@ -46,14 +46,14 @@ def ingest_gpu(
 ) -> list[Outcome]:
     """Load files of GPU readings (docs/formats.md).
 
-    Good files are loaded, bad ones go to quarantine with their reason, files already loaded
+    Of a collector's spool, only finished segments are taken. Good files are loaded, bad ones go to quarantine with their reason, files already loaded
     (by content, whatever their name) are left alone. Returns what became of each.
 
     Raises:
         UsageError: an option or setting is missing or wrong; nothing was loaded from that file on.
         WarehouseError: the disk or the warehouse failed; what was reported loaded is stored.
     """
-    files = expand(paths)
+    files = [path for path in expand(paths) if path.suffix == ".parquet" or not in_spool(path)]
     outcomes: list[Outcome] = []
     with writing(settings.warehouse) as con, disk_errors(settings.warehouse):
         catalogue.declare_gpus(con, settings)

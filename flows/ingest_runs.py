@@ -19,7 +19,7 @@ from flows.ingest_gpu import Progress, no_progress
 from flows.settings import Settings
 from flows.sources import codecarbon, run_records, sacct
 from flows.sources import runs as runs_source
-from flows.sources.files import expand, first_line, plain_text, sha256
+from flows.sources.files import expand, first_line, in_spool, plain_text, sha256
 from flows.sources.runs import Gpus, Run
 from flows.warehouse import disk_errors, transaction, writing
 from transforms.schemas import NO_GPU
@@ -51,7 +51,10 @@ def ingest_runs(
     tz: str = "",
     progress: Progress = no_progress,
 ) -> list[Outcome]:
-    """Load run tables (docs/formats.md). A run that changed supersedes its stored revision.
+    """Load run tables, run records, accounting and histories (docs/formats.md).
+
+    A run that changed supersedes its stored revision. Of a collector's spool, only run records are
+    taken.
 
     Raises:
         UsageError: a time without zone, and none given.
@@ -62,6 +65,8 @@ def ingest_runs(
     with writing(settings.warehouse) as con, disk_errors(settings.warehouse):
         catalogue.declare_gpus(con, settings)
         for path in expand(paths):
+            if in_spool(path) and path.parent.name != "runs":
+                continue
             progress(path)
             if run_records.is_record(path):
                 noted.append(path)

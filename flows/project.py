@@ -17,7 +17,7 @@ title = "{title}"
 # Where the pipeline looks for data, relative to this file. Each file is loaded exactly once,
 # by content; a new file is picked up on the next run.
 [[input.gpu]]
-paths = ["readings/**/*.parquet"]          # segments of the collector
+paths = ["readings/**/*.parquet"]          # the spool of the collector (docs/collector.md)
 # [[input.gpu]]
 # paths = ["logs/*.csv"]                   # nvidia-smi --query-gpu=... --format=csv
 # host = "node01"                          # needed where the log names no GPU UUID
@@ -30,7 +30,7 @@ paths = ["grid/*.csv"]
 # tz = "UTC"
 
 [[input.runs]]
-paths = ["runs/*.csv", "runs/*.json", "runs/*.toml"]
+paths = ["runs/*.csv", "runs/*.json", "runs/*.toml", "readings/*/runs/*.json"]
 
 # The data centre. PUE and WUE change with seasons and sites: repeat [[site]] with valid_from and
 # valid_to, or with other hosts. A bare number means low = value = high; better say the range.
@@ -41,7 +41,9 @@ zone = "DE"
 pue = {{ value = 1.3, low = 1.1, high = 1.6 }}
 wue_l_per_kwh = {{ value = 0.5, low = 0.0, high = 1.8 }}
 # CPU, memory, network and fans per GPU; left out, they are not counted, and the report says so.
+# Where the collector meters CPU and memory, only the rest (network, fans, conversion) is added.
 # host_overhead_w_per_gpu = {{ value = 250, low = 150, high = 575 }}
+# host_rest_w_per_gpu = {{ value = 60, low = 30, high = 150 }}
 
 # What stands in where no grid data covers a slot; without it the gate refuses to publish.
 # [zones.DE]

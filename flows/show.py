@@ -342,16 +342,16 @@ def status(found: dict[str, Any]) -> None:
         console.print(f"[red]refused[/]    {escape(refused['reason'])}", soft_wrap=True)
 
 
-def collector(spool: Spool, *, as_json: bool) -> None:
-    """Print how this host's collector is doing."""
+def collector(spool: Spool, *, as_json: bool) -> bool:
+    """Print how this host's collector is doing; gives whether one runs."""
     running = spool.running()
     status = running or spool.status()
     if as_json:
         print(json.dumps({"running": running is not None, "spool": str(spool.folder), **status}))
-        return
+        return running is not None
     if running is None:
         print(f"No collector runs on {spool.host} ({spool.folder}).")
-        return
+        return False
     last = datetime.fromtimestamp(status.get("stored_until_us", 0) / 1e6, UTC)
     gpus = status.get("gpus", [])
     print(f"Collecting on {spool.host}, pid {status.get('pid')}: {len(gpus)} GPUs,")
@@ -365,3 +365,4 @@ def collector(spool: Spool, *, as_json: bool) -> None:
             print(f"  {name.replace('_', ' ')}: {status[name]}")
     for run in status.get("runs_active", []):
         print(f"  active run: {run}")
+    return True

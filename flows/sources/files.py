@@ -42,6 +42,11 @@ def expand(paths: Iterable[str | Path]) -> list[Path]:
     return list(found)
 
 
+def in_spool(path: Path) -> bool:
+    """Whether a file lies in a collector's folder, with its journal, lock and state."""
+    return any((parent / "collector.lock").exists() for parent in list(path.parents)[:2])
+
+
 def sha256(path: Path) -> str:
     """Digest of a file's bytes, read in pieces."""
     digest = hashlib.sha256()

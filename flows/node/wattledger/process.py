@@ -23,8 +23,14 @@ def child_environment() -> dict[str, str]:
     return environment
 
 
+THE_MACHINE = 0
+"""In place of a process: what lasts as long as the machine is up."""
+
+
 def started_at(pid: int) -> str | None:
     """A token that tells this process from a later one with the same number; None if it is gone."""
+    if pid == THE_MACHINE:
+        return _boot()
     try:
         stat = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
     except OSError:
@@ -40,3 +46,10 @@ def started_at(pid: int) -> str | None:
     fields = stat.rpartition(")")[2].split()
     # A zombie has ended; only its parent has not noticed yet.
     return None if fields[0] in "ZX" else fields[19]
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return "unknown"

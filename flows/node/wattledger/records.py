@@ -169,10 +169,8 @@ def identity(environment: Mapping[str, str], title: str, host: str) -> tuple[str
         cluster = get("SLURM_CLUSTER_NAME", "slurm")
         if get("SLURM_ARRAY_JOB_ID"):
             job = f"{get('SLURM_ARRAY_JOB_ID')}_{get('SLURM_ARRAY_TASK_ID', '')}"
-        step = get("SLURM_STEP_ID", "")
-        # The batch script and interactive allocations have steps without a number of their own.
-        step = f".{step}" if step.isdigit() and int(step) < 4_294_967_280 else ""
-        return f"{cluster}-{job}{step}", []
+        # The job, not the step: what a prolog, sacct and every rank agree on.
+        return f"{cluster}-{job}", []
     if index := get("JOB_COMPLETION_INDEX"):
         pod = get("POD_NAME") or get("HOSTNAME", host)
         job = re.sub(rf"-{re.escape(index)}(-[a-z0-9]{{5}})?$", "", pod)

@@ -190,7 +190,7 @@ def main(journals: list[str]) -> int:
         except sqlite3.DatabaseError as error:
             kept = journal.parent.parent / "damaged"
             kept.mkdir(exist_ok=True)
-            for suffix in ("", "-wal", "-shm"):
+            for suffix in ("", "-wal", "-shm", "-journal"):
                 beside = Path(f"{journal}{suffix}")
                 if beside.exists():
                     beside.replace(kept / beside.name)

@@ -22,7 +22,7 @@ from wattledger.spool import SYSTEM_SPOOL, Spool, default_root, hostname
 
 _START_S = 5.0
 """How long a collector that we start may take before the run begins without waiting for it."""
-_LINGER_S = 3.0
+_LINGER_S = 1.0
 """How long a collector that we started outlives the last run of its host."""
 
 

@@ -6,8 +6,8 @@
     SPOOL/HOST/*.parquet           finished segments
     SPOOL/HOST/runs/*.json         run records
 
-A journal is an SQLite database (WAL, every flush synced): what was flushed survives a kill and a
-power cut, and others can read it meanwhile. `wattledger.seal` turns it into a Parquet segment.
+A journal is an SQLite database, every flush synced: what was flushed survives a kill and a power
+cut, and others can read it meanwhile. `wattledger.seal` turns it into a Parquet segment.
 """
 
 from __future__ import annotations
@@ -72,6 +72,21 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+_NETWORK = ("nfs", "cifs", "smb", "lustre", "ceph", "gpfs", "beegfs", "glusterfs", "9p", "fuse")
+
+
+def on_network(folder: Path) -> bool:
+    """Whether a folder lies on a file system of another machine, as far as this one can tell."""
+    try:
+        mounts = [line.split() for line in Path("/proc/mounts").read_text("utf-8").splitlines()]
+    except OSError:
+        return False
+    real = folder.resolve()
+    fitting = [m for m in mounts if len(m) > 2 and real.is_relative_to(m[1].replace("\\040", " "))]
+    kind = max(fitting, key=lambda mount: len(mount[1]), default=["", "", ""])[2]
+    return kind.startswith(_NETWORK)
+
+
 def write_file(path: Path, text: str, *, sync: bool = True) -> None:
     """Replace a file in one step: a reader sees the old or the new one, whole."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -97,7 +112,9 @@ class Journal:
         self._numbers: dict[str, int] = {}
         self._con = sqlite3.connect(path, isolation_level=None, timeout=5)
         try:
-            self._con.execute("PRAGMA journal_mode = WAL")
+            # SQLite's write-ahead log needs shared memory, which network file systems lack.
+            mode = "TRUNCATE" if on_network(path.parent) else "WAL"
+            self._con.execute(f"PRAGMA journal_mode = {mode}")
             self._con.execute("PRAGMA synchronous = FULL")
             self._con.execute("PRAGMA cache_size = -512")
             self._con.executescript(f"BEGIN; {_SCHEMA}")
@@ -246,5 +263,5 @@ class Spool:
 
 def discard(journal: Path) -> None:
     """Delete a journal and the files SQLite keeps beside it."""
-    for suffix in ("-wal", "-shm", ""):
+    for suffix in ("-wal", "-shm", "-journal", ""):
         Path(f"{journal}{suffix}").unlink(missing_ok=True)
