@@ -15,7 +15,7 @@ demo: $(READY)
 	@$(BIN)/wattledger demo
 
 test: $(READY)
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 3
 
 lint: $(READY)
 	@$(BIN)/ruff check .

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gzip
 import itertools
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from flows import settings as settings_module
+from flows.demo import prepare
 from flows.factors import by_fuel, effective
 from flows.footprint import compute
 from flows.ingest_gpu import ingest_gpu
@@ -21,7 +22,7 @@ from flows.settings import Settings
 from flows.sources import grid
 from flows.sources.nvidia_smi import Options
 from flows.warehouse import connect
-from tests.conftest import make_project, runs_csv, wattledger
+from tests.conftest import make_project, runs_csv
 from transforms.grid import mix_factors
 
 pytestmark = pytest.mark.real
@@ -130,26 +131,22 @@ def test_titan_x_logs(name: str, rows: int, data: Path, project: Settings) -> No
 
 
 @pytest.mark.service
-def test_the_demo_on_a_real_log(data: Path, tmp_path: Path, on_server: dict[str, str]) -> None:
+def test_the_demo_on_a_real_log(data: Path, tmp_path: Path) -> None:
     log = data / "gpu_titanx_nvidia_smi/power-trace_2gpu_2025-12-05-19-21-36.csv"
-    done = wattledger(
-        "demo",
-        "--gpu-log",
-        log,
-        "--model",
-        "NVIDIA TITAN X",
-        "--project",
-        tmp_path / "p",
-        env=on_server,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "slot_signal.no_fallback" in done.stdout
-    [run] = json.loads(
-        wattledger("query", "FROM run_summary", "--json", "--project", tmp_path / "p").stdout
-    )
-    assert (run["energy_kwh"] - run["filled_kwh"]) * 3.6e9 == pytest.approx(
-        sum(trapezoid_mj(log, 2)), rel=1e-5
-    )
+    folder = tmp_path / "p"
+    said = prepare(folder, gpu_log=log, options=Options(model="NVIDIA TITAN X"))
+    assert "2 GPUs, host my-node, times read as UTC" in said
+    project = settings_module.load(folder)
+    given = project.input.gpu[0]
+    options = Options(given.host, given.tz, given.model)
+    assert ingest_gpu(project, [folder / "readings"], options)[0].verdict == "loaded"
+    assert ingest_grid(project, [folder / "grid"], grid.Options(zone="DE"))[0].verdict == "loaded"
+    assert ingest_runs(project, [folder / "runs.csv"])[0].verdict == "loaded"
+    compute(project)
+    [(energy, filled)] = ask(project, "SELECT energy_kwh, filled_kwh FROM run_summary")
+    assert (energy - filled) * 3.6e9 == pytest.approx(sum(trapezoid_mj(log, 2)), rel=1e-5)
+    # The bundled series is of another year: its typical value stands in, and the gate says so.
+    assert ask(project, "SELECT min(fallback_ppm) FROM slot_signal") == [(1_000_000,)]
 
 
 def test_other_tools_agree_with_their_own_summaries(data: Path, tmp_path: Path) -> None:

@@ -2,37 +2,52 @@
 
 from __future__ import annotations
 
-import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 
-from tests.conftest import wattledger
+from tests.conftest import ROOT
+
+_SCRIPT = """
+import sys
+from pathlib import Path
+from flows import demo
+from wattledger.nvml import any_gpu
+demo.LIVE_SECONDS = 3.0
+seen = []
+print(any_gpu(), demo.prepare(Path(sys.argv[1]), live=any_gpu(), progress=seen.append))
+assert max(seen) > 2
+"""
 
 
-@pytest.mark.service
-def test_the_demo_measures_where_there_is_a_gpu(
-    driver: Path, tmp_path: Path, on_server: dict[str, str]
-) -> None:
-    done = wattledger(
-        "demo",
-        "--project",
-        tmp_path / "live",
-        "--json",
-        env={"LD_LIBRARY_PATH": str(driver), **on_server},
+def prepare(driver: Path, folder: Path, fault: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", _SCRIPT, str(folder)],
+        env={**os.environ, "LD_LIBRARY_PATH": str(driver), "WATTLEDGER_NVML_FAULT": fault},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
+
+
+def test_the_demo_measures_where_there_is_a_gpu(driver: Path, tmp_path: Path) -> None:
+    done = prepare(driver, tmp_path / "live")
     assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
-    assert report["gpu"][0]["verdict"] == "loaded"
-    asked = wattledger(
-        "query",
-        "SELECT energy_measured_share, gpus, energy_kwh FROM run_summary",
-        "--json",
-        "--project",
-        tmp_path / "live",
-    )
-    [run] = json.loads(asked.stdout)
-    assert run["gpus"] == 2
-    assert run["energy_measured_share"] > 0.98
-    # 300 W and 400 W for 15 s.
-    assert run["energy_kwh"] == pytest.approx(700 * 15 / 3.6e6, rel=0.05)
+    assert "True GPU readings: measured now through NVML, 2 GPUs, 3 s" in done.stdout
+    [segment] = (tmp_path / "live" / "readings").iterdir()
+    found = pl.read_parquet(segment)
+    assert found["gpu_uuid"].n_unique() == 2
+    rise = found.group_by("gpu_uuid").agg(mj=pl.col("energy_mj").max() - pl.col("energy_mj").min())
+    seconds = (found["ts"].max() - found["ts"].min()).total_seconds()  # type: ignore[operator, union-attr]
+    assert rise["mj"].sum() / seconds == pytest.approx(700_000, rel=0.1)
+    assert (tmp_path / "live" / "runs.csv").read_text().count("live-") == 1
+
+
+def test_without_a_driver_it_does_not_measure(driver: Path, tmp_path: Path) -> None:
+    done = prepare(driver, tmp_path / "sample", "no_driver")
+    assert done.stdout.startswith("False GPU readings: SAMPLE")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -145,3 +147,21 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def test_times_are_written_to_the_microsecond() -> None:
     assert records.at(1_700_000_000_000_001) == "2023-11-14T22:13:20.000001Z"
+
+
+def test_a_run_of_another_container_is_known_by_its_heartbeat(tmp_path: Path) -> None:
+    record = records.begin({}, GPUS, "n1")
+    record.pid, record.pid_started, record.pid_namespace = 1, "elsewhere", "pid:[1]"
+    path = record.save(tmp_path)
+    active = records.Active(tmp_path, "n1")
+    assert active.changed()
+    active.look()
+    assert active.any()
+    old = path.stat().st_mtime - 3600
+    os.utime(path, (old, old))
+    active.look()
+    assert active.any()  # its launcher may be writing the end just now
+    time.sleep(records.GRACE_S + 0.1)
+    active.look()
+    assert not active.any()
+    assert records.load(path).ended_by == "lost"

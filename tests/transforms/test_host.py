@@ -89,14 +89,18 @@ def shared(held: list[tuple[int, str | None, int]], carriers: int | None = 2) ->
             "metered_us": [SLOT_US],
         }
     )
-    return host.share_out(
-        energy,
-        devices,
-        slots,
-        measured_ppm=PPM // 10,
-        modelled_low_ppm=PPM // 2,
-        modelled_high_ppm=2 * PPM,
-    ).collect()
+    return (
+        host.share_out(
+            energy,
+            devices,
+            slots,
+            measured_ppm=PPM // 10,
+            modelled_low_ppm=PPM // 2,
+            modelled_high_ppm=2 * PPM,
+        )
+        .sort("gpu_key", "run_id", nulls_last=True)
+        .collect()
+    )
 
 
 def test_each_gpu_carries_its_part() -> None:

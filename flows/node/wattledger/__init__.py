@@ -95,9 +95,10 @@ class Tracked(ContextDecorator):
         with suppress(OSError, ValueError):
             self.summary = self._tell({"exit_code": exit_code})
         self._helper = None
-        with suppress(OSError):
-            assert helper.stdin is not None
-            helper.stdin.close()
+        for pipe in (helper.stdin, helper.stdout):
+            with suppress(OSError):
+                assert pipe is not None
+                pipe.close()
         with suppress(subprocess.TimeoutExpired):
             helper.wait(timeout=_PATIENCE_S)
 

@@ -10,9 +10,11 @@ import json
 import os
 import select
 import sys
+import time
 from dataclasses import fields
 
 from wattledger.process import started_at
+from wattledger.records import BEAT_S
 from wattledger.session import Options, Session, to_stderr, with_project
 
 
@@ -25,7 +27,11 @@ def main() -> int:
     run_id = session.begin(begin["program"], os.environ, pid)
     print(json.dumps({"run_id": run_id}), flush=True)
     line = ""
+    beat = time.monotonic()
     while started_at(pid) == born:
+        if time.monotonic() - beat > BEAT_S:
+            beat = time.monotonic()
+            session.beat()
         # Children of the program may hold its end of the pipe, so look after the program itself.
         if select.select([sys.stdin], [], [], 1.0)[0]:
             line = sys.stdin.readline()

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Sequence
 from contextlib import suppress
 
-from wattledger.records import RUN_ID
+from wattledger.records import BEAT_S, RUN_ID
 from wattledger.session import Options, Session, to_stderr, with_project
 
 NOT_FOUND, NOT_RUNNABLE = 127, 126
@@ -46,7 +46,7 @@ def launch(command: Sequence[str], options: Options) -> int:
         return code
     with suppress(OSError):
         session.belongs_to(pid)
-    status = _wait(pid)
+    status = _wait(pid, session)
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         session.end(128 + number, by="signal")
@@ -56,14 +56,17 @@ def launch(command: Sequence[str], options: Options) -> int:
     return code
 
 
-def _wait(pid: int) -> int:
+def _wait(pid: int, session: Session) -> int:
     """Pass signals on until the command ends; returns its wait status."""
     while True:
         found, status = os.waitpid(pid, os.WNOHANG)
         if found == pid:
             return status
-        if hasattr(signal, "sigwaitinfo"):
-            info = signal.sigwaitinfo({*_PASSED, signal.SIGCHLD})
+        if hasattr(signal, "sigtimedwait"):
+            info = signal.sigtimedwait({*_PASSED, signal.SIGCHLD}, BEAT_S)
+            if info is None:
+                session.beat()
+                continue
             number, code = info.si_signo, info.si_code
         else:
             number = signal.sigwait({*_PASSED, signal.SIGCHLD})

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from wattledger.nvml import Gpu
-from wattledger.process import started_at
+from wattledger.process import pid_namespace, started_at
 from wattledger.spool import write_file
 
 FORMAT_KEY, FORMAT = "wattledger_run_record", 1
@@ -62,6 +62,8 @@ class Record:
     kubernetes: dict[str, str] = field(default_factory=dict)
     pid: int = 0
     pid_started: str = ""
+    pid_namespace: str = ""
+    """In which numbering of processes (container) `pid` means anything."""
     readings: str = ""
     """Spool in which the readings of this host are."""
     notes: list[str] = field(default_factory=list)
@@ -315,6 +317,9 @@ def _named(entry: str, gpus: Sequence[Gpu]) -> Held | None:
     return None
 
 
+BEAT_S = 10.0
+"""How often a launcher touches its record, for collectors that can't see its process."""
+_SILENT_S = 60.0
 GRACE_S = 2.0
 """How long after the end of its process a run may take to write its end itself."""
 
@@ -353,8 +358,8 @@ class Active:
     def look(self) -> None:
         """See which runs are alive; one that is gone ended when it was last seen."""
         for path, record in list(self._open.items()):
-            if record.pid_started and started_at(record.pid) == record.pid_started:
-                self.alive[record.record_id] = now()
+            if (last := _last_seen(record, path)) is not None:
+                self.alive[record.record_id] = last
                 continue
             gone = self._gone.setdefault(path, time.monotonic())
             if time.monotonic() - gone < GRACE_S:
@@ -375,6 +380,19 @@ class Active:
 
     def ids(self) -> set[str]:
         return {record.run_id for record in self._open.values()}
+
+
+def _last_seen(record: Record, path: Path) -> str | None:
+    """When a run was last known to be alive, if it still counts as alive: mostly now."""
+    if record.pid_namespace in ("", pid_namespace()):
+        alive = record.pid_started and started_at(record.pid) == record.pid_started
+        return now() if alive else None
+    # Of another container: its launcher touches the record while it lives.
+    try:
+        beat = path.stat().st_mtime
+    except OSError:
+        return None
+    return at(int(beat * 1e6)) if time.time() - beat < _SILENT_S else None
 
 
 def is_first_here(record: Record) -> bool:

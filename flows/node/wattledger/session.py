@@ -16,7 +16,7 @@ from typing import Any
 from wattledger import records
 from wattledger.collector import Config
 from wattledger.nvml import Driver, DriverMissing
-from wattledger.process import child_environment, module_command, started_at
+from wattledger.process import child_environment, module_command, pid_namespace, started_at
 from wattledger.records import Record
 from wattledger.spool import SYSTEM_SPOOL, Spool, default_root, hostname
 
@@ -95,7 +95,14 @@ class Session:
         if self.record is None or self._spool is None:
             return
         self.record.pid, self.record.pid_started = pid, started_at(pid) or ""
+        self.record.pid_namespace = pid_namespace()
         self._path = self.record.save(self._spool.runs)
+
+    def beat(self) -> None:
+        """Show that the run is alive to a collector that can't see its process."""
+        if self._path is not None:
+            with suppress(OSError):
+                os.utime(self._path)
 
     def _collector(self, host: str) -> Spool:
         """The spool of a collector that runs on this host; one is started if none does.
