@@ -106,6 +106,35 @@ def _gpus(con: duckdb.DuckDBPyConnection) -> Gpus:
     return Gpus(tuple(found))
 
 
+def _recorder(
+    con: duckdb.DuckDBPyConnection,
+    path: Path,
+    digest: str,
+    source_format: str,
+    runs: list[Run],
+    rows: int | None = None,
+) -> Callable[[int], None]:
+    """What writes the catalogue row of a file of runs, once it is known how many are new."""
+    read = len(runs) if rows is None else rows
+
+    def record(inserted: int) -> None:
+        catalogue.record_file(
+            con,
+            segment_id=digest,
+            source_name=str(path),
+            source_format=source_format,
+            verdict="loaded",
+            rows_read=read,
+            rows_loaded=inserted,
+            rows_duplicate=len(runs) - inserted,
+            rows_skipped=read - len(runs),
+            first_ts=min((run.started_at for run in runs), default=None),
+            last_ts=max((run.ended_at or run.started_at for run in runs), default=None),
+        )
+
+    return record
+
+
 def _load_jobs(
     con: duckdb.DuckDBPyConnection,
     settings: Settings,
@@ -122,21 +151,7 @@ def _load_jobs(
     with plain_text(path, settings.work / "staging") as plain:
         jobs = sacct.read(path, plain, gpus, tz)
 
-    def store(inserted: int) -> None:
-        catalogue.record_file(
-            con,
-            segment_id=digest,
-            source_name=str(path),
-            source_format="sacct",
-            verdict="loaded",
-            rows_read=jobs.rows,
-            rows_loaded=inserted,
-            rows_duplicate=len(jobs.runs) - inserted,
-            rows_skipped=jobs.rows - len(jobs.runs),
-            first_ts=min((run.started_at for run in jobs.runs), default=None),
-            last_ts=max((run.ended_at or run.started_at for run in jobs.runs), default=None),
-        )
-
+    store = _recorder(con, path, digest, "sacct", jobs.runs, jobs.rows)
     if jobs.runs:
         inserted = _gated(con, settings, jobs.runs, store, str(path))
     else:
@@ -159,20 +174,11 @@ def _load_codecarbon(
     con: duckdb.DuckDBPyConnection, settings: Settings, path: Path, digest: str, tz: str
 ) -> Outcome:
     def store_runs(runs: list[Run], gpus: list[tuple[str, str, int | None, str | None]]) -> int:
+        record = _recorder(con, path, digest, "codecarbon", runs)
+
         def store(inserted: int) -> None:
             catalogue.add_gpus(con, gpus)
-            catalogue.record_file(
-                con,
-                segment_id=digest,
-                source_name=str(path),
-                source_format="codecarbon",
-                verdict="loaded",
-                rows_read=len(runs),
-                rows_loaded=inserted,
-                rows_duplicate=len(runs) - inserted,
-                first_ts=min(run.started_at for run in runs),
-                last_ts=max(run.ended_at or run.started_at for run in runs),
-            )
+            record(inserted)
 
         return _gated(con, settings, runs, store, str(path))
 
@@ -297,20 +303,7 @@ def _store_records(
 def _load(
     con: duckdb.DuckDBPyConnection, settings: Settings, path: Path, digest: str, runs: list[Run]
 ) -> Outcome:
-    def store(inserted: int) -> None:
-        catalogue.record_file(
-            con,
-            segment_id=digest,
-            source_name=str(path),
-            source_format="runs",
-            verdict="loaded",
-            rows_read=len(runs),
-            rows_loaded=inserted,
-            rows_duplicate=len(runs) - inserted,
-            first_ts=min(run.started_at for run in runs),
-            last_ts=max(run.ended_at or run.started_at for run in runs),
-        )
-
+    store = _recorder(con, path, digest, "runs", runs)
     inserted = _gated(con, settings, runs, store, str(path))
     return Outcome(str(path), digest, "loaded", len(runs), inserted, len(runs) - inserted)
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -24,6 +25,7 @@ from flows import settings as settings_module
 from flows.settings import Settings
 from flows.sources import segments, simulator
 from flows.sources.simulator import Work
+from flows.warehouse import connect, rows
 
 ROOT = Path(__file__).parent.parent
 T0 = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -199,6 +201,15 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
             subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", part, source], check=True)
             part.rename(library)
     return folder
+
+
+def ask(project: Settings, query: str) -> list[dict[str, Any]]:
+    """Rows of a query on the warehouse."""
+    con = connect(project.warehouse, read_only=True)
+    try:
+        return rows(con, query)
+    finally:
+        con.close()
 
 
 def real_data() -> Path | None:

@@ -12,8 +12,7 @@ from flows.ingest_codecarbon import ingest_meter
 from flows.ingest_runs import ingest_runs
 from flows.publish import check_only, publish
 from flows.settings import Settings
-from flows.warehouse import connect, rows
-from tests.conftest import make_project, runs_csv
+from tests.conftest import ask, make_project, runs_csv
 
 COLUMNS = (
     "timestamp,project_name,run_id,duration,emissions,cpu_energy,gpu_energy,ram_energy,"
@@ -39,14 +38,6 @@ def line(
     pue: str = "1.0",
 ) -> str:
     return f"{at},{project},{run},{seconds},0.05,{cpu},{gpu},0.002,DEU,3.2,{count},{count} x NVIDIA H100 80GB HBM3,machine,{pue}"
-
-
-def ask(project: Settings, query: str) -> list[dict[str, object]]:
-    con = connect(project.warehouse, read_only=True)
-    try:
-        return rows(con, query)
-    finally:
-        con.close()
 
 
 @pytest.fixture

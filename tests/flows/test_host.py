@@ -17,8 +17,7 @@ from flows.ingest_runs import ingest_runs
 from flows.publish import publish
 from flows.settings import Settings
 from flows.sources.segments import HOST_COLUMNS
-from flows.warehouse import connect, rows
-from tests.conftest import T0, grid_csv, make_project
+from tests.conftest import T0, ask, grid_csv, make_project
 from wattledger.records import Record
 
 
@@ -42,14 +41,6 @@ def host_segment(
     path = folder / f"{name or node}.host.parquet"
     frame.with_columns(**{k: pl.lit(v) for k, v in columns.items()}).write_parquet(path)
     return path
-
-
-def ask(project: Settings, query: str) -> list[dict[str, object]]:
-    con = connect(project.warehouse, read_only=True)
-    try:
-        return rows(con, query)
-    finally:
-        con.close()
 
 
 def test_a_metered_host_is_in_the_figures_of_its_runs(loaded: Settings) -> None:

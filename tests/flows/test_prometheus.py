@@ -26,8 +26,7 @@ from flows.fetch import fetch_prometheus
 from flows.footprint import compute
 from flows.settings import PrometheusInput, Settings
 from flows.sources import prometheus
-from flows.warehouse import connect, rows
-from tests.conftest import TOML, make_project, wattledger
+from tests.conftest import TOML, ask, make_project, wattledger
 from tests.node.conftest import Node, node  # noqa: F401
 from wattledger import dcgm
 
@@ -225,14 +224,6 @@ def steady(
 
 def source(url: str, **given: Any) -> PrometheusInput:
     return PrometheusInput(url=url, **given)
-
-
-def ask(project: Settings, query: str) -> list[dict[str, Any]]:
-    con = connect(project.warehouse, read_only=True)
-    try:
-        return rows(con, query)
-    finally:
-        con.close()
 
 
 def test_readings_count_once_at_the_time_they_were_taken(tmp_path: Path) -> None:

@@ -13,8 +13,7 @@ from flows.settings import Settings
 from flows.sources import sacct
 from flows.sources.files import plain_text
 from flows.sources.runs import Gpus
-from flows.warehouse import connect, rows
-from tests.conftest import segment
+from tests.conftest import ask, segment
 from transforms.schemas import PPM
 
 HEADER = "JobID|Cluster|User|Account|Partition|Start|End|State|AllocTRES|NodeList|JobName"
@@ -36,14 +35,6 @@ def job(
     nodes: str = "node01",
 ) -> str:
     return f"{jobid}|hpc|ada|nlp|gpu|{start}|{end}|{state}|{tres}|{nodes}|train"
-
-
-def ask(project: Settings, query: str) -> list[dict[str, object]]:
-    con = connect(project.warehouse, read_only=True)
-    try:
-        return rows(con, query)
-    finally:
-        con.close()
 
 
 @pytest.mark.parametrize(
