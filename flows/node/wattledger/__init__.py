@@ -82,6 +82,8 @@ class Tracked(ContextDecorator):
             )
             begin = {**self._options, "pid": self._pid, "program": sys.argv[:1]}
             self.run_id = self._tell(begin).get("run_id", "")
+            if not self.run_id:
+                raise ValueError("its helper ended at once")
         except (OSError, ValueError) as error:
             print(f"wattledger: the run is not recorded: {error}", file=sys.stderr)
         return self
