@@ -67,6 +67,14 @@ def suite(
                 remedy="This is a defect of Wattledger: please report it with this message",
             ),
             no_rows(
+                "host_energy_conserved",
+                "Metered energy of CPU and memory is held by a run, idle or unallocated, to the millijoule",
+                "SELECT shared_mj, metered_mj FROM (SELECT coalesce(sum(host_mj), 0) AS shared_mj "
+                "FROM {batch}), (SELECT coalesce(sum(host_mj), 0) AS metered_mj FROM host_slot "
+                "WHERE host IN (SELECT host FROM gpu)) WHERE shared_mj <> metered_mj",
+                remedy="This is a defect of Wattledger: please report it with this message",
+            ),
+            no_rows(
                 "slots_add_up",
                 "The slots of a run add up to its total",
                 "SELECT t.kind, t.run_id, t.energy_mj AS total_mj, s.energy_mj AS slots_mj "

@@ -205,16 +205,16 @@ def candidate(
     ).collect()
     conserved = attribution.conservation(by_slot, shared.lazy()).collect()
 
-    hosts = host.host_slots(_lazy(con, "FROM host_reading")).collect()
+    host_readings = _lazy(con, "FROM host_reading")
+    by_host = host.attribute(host.cells(host_readings, _carriers(con), cut.lazy()), cells)
     modelled = next(f for f in factors if f.factor == "host_model_ratio")
-    with_hosts = host.share_out(
+    with_hosts = host.with_hosts(
         bounded.lazy(),
-        _devices(con),
-        hosts.lazy(),
+        by_host,
         measured_ppm=round(scalar(factors, "meter_tolerance", "rapl") * PPM),
         modelled_low_ppm=round(modelled.low * PPM),
         modelled_high_ppm=round(modelled.high * PPM),
-    )
+    ).join(_devices(con), on="gpu_key", how="left")
     at_sites = footprint.by_site(with_hosts).collect()
     sites = _sites(con, at_sites)
     signals = _signals(con, settings, factors, sites)
@@ -225,7 +225,7 @@ def candidate(
 
     return {
         "gpu_slot": slots,
-        "host_slot": _with_start(hosts),
+        "host_slot": _with_start(host.host_slots(host_readings).collect()),
         "energy_slot": _with_start(bounded),
         "slot_signal": _with_start(signals),
         "footprint_slot": _with_start(by_run),
@@ -291,13 +291,27 @@ def _gpu_batches(con: duckdb.DuckDBPyConnection, query: str) -> Iterator[pl.Data
 
 
 def _devices(con: duckdb.DuckDBPyConnection) -> pl.LazyFrame:
-    """Every device with its host and site; see `transforms.host.share_out`."""
+    """Every device with its site, and whether it is a GPU."""
     return _lazy(
         con,
-        "SELECT gpu_key, site, host, model IS DISTINCT FROM $none AS is_gpu, "
-        "CASE WHEN is_gpu OR gpus = 0 THEN greatest(gpus, 1) END AS carriers FROM gpu "
-        "JOIN host USING (host) JOIN (SELECT host, count(*) FILTER "
-        "(WHERE model IS DISTINCT FROM $none) AS gpus FROM gpu GROUP BY host) USING (host)",
+        "SELECT gpu_key, site, model IS DISTINCT FROM $none AS is_gpu FROM gpu JOIN host USING (host)",
+        {"none": NO_GPU},
+    )
+
+
+def _carriers(con: duckdb.DuckDBPyConnection) -> pl.LazyFrame:
+    """The devices among which each host's energy is divided: its GPUs, or else its host device."""
+    return _lazy(
+        con,
+        """
+        SELECT gpu_key, host, row_number() OVER w - 1 AS place, count(*) OVER (PARTITION BY host)
+            AS count
+        FROM (
+            SELECT gpu_key, host, model IS DISTINCT FROM $none AS is_gpu,
+                bool_or(model IS DISTINCT FROM $none) OVER (PARTITION BY host) AS has_gpus
+            FROM gpu
+        ) WHERE is_gpu OR NOT has_gpus WINDOW w AS (PARTITION BY host ORDER BY gpu_key)
+        """,
         {"none": NO_GPU},
     )
 

@@ -79,7 +79,7 @@ def held_cells(held: pl.LazyFrame, cut: pl.LazyFrame) -> pl.LazyFrame:
     return cells.filter(inside).group_by("run_id", *_CELL).agg(pl.col("share_ppm").sum())
 
 
-def _share(energy: str) -> pl.Expr:
+def share(energy: str) -> pl.Expr:
     """A run's part of a cell's energy: cumulative floor over the runs of the cell.
 
     What the shares leave is the cell's energy less the last cumulative floor, so parts and rest
@@ -131,7 +131,7 @@ def attribute(
         "run_id",
         "gpu_key",
         "slot",
-        *(_share(name) for name in METERED),
+        *(share(name) for name in METERED),
         **_bounds(pl.col("share_ppm")),
         held_us=pl.col("length_us") * pl.col("share_ppm") // PPM,
     )
@@ -146,7 +146,7 @@ def attribute(
             pl.lit(None, pl.String).alias("run_id"),
             "gpu_key",
             "slot",
-            *(_share(name) for name in METERED),
+            *(share(name) for name in METERED),
             **_bounds(pl.col("share_ppm")),
             held_us=(pl.col("covered_us") + pl.col("gap_us")) * pl.col("share_ppm") // PPM,
         )

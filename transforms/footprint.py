@@ -55,7 +55,8 @@ def _times(quantity: pl.Expr, factor: pl.Expr) -> pl.Expr:
 def by_site(energy: pl.LazyFrame) -> pl.LazyFrame:
     """Sum energy over the GPUs of a run at one site in one slot.
 
-    Takes the result of `transforms.host.share_out`. Only GPUs count in gpus and held_us.
+    Takes the result of `transforms.host.with_hosts`, joined with site and is_gpu of each gpu_key.
+    Only GPUs count in gpus and held_us.
     """
     sums = [
         "energy_mj",

@@ -1,117 +1,203 @@
 """What a host draws beside its GPUs: CPU and memory, measured or modelled (docs/method.md, "Host").
 
-A host's energy is shared out over its GPUs in equal parts, and with them over whoever holds them. A
-host without GPUs has one *host device* in their place, which draws nothing itself.
+A host's energy is divided among its GPUs in equal parts, and on each it follows the GPU: to the runs
+that hold it, to idle or to the unallocated rest. A host without GPUs has one *host device* in their
+place, which draws nothing itself.
 """
 
 from __future__ import annotations
 
 import polars as pl
 
+from transforms.attribution import share
 from transforms.energy import over_slots
 from transforms.schemas import PPM, SLOT_US
 
-METERED = ("host_mj", "host_modelled_mj", "metered_us")
-"""What `host_slots` gives for each host and slot."""
+ENERGY = ("host_measured_mj", "host_modelled_mj")
+"""The parts of a host's energy; each is conserved by itself."""
+
+_CELL = ["gpu_key", "slot", "cell_start", "cell_end"]
+_ROW = ["kind", "run_id", "gpu_key", "slot"]
+
+
+def _up_to(energy: str, part: pl.Expr, whole: pl.Expr) -> pl.Expr:
+    """floor(energy * part / whole): differences of it add up to the energy exactly."""
+    wide = pl.col(energy).cast(pl.Int128) * part.cast(pl.Int128)
+    return (wide // whole.cast(pl.Int128)).cast(pl.Int64)
+
+
+def _between(energy: str, a: str, b: str) -> pl.Expr:
+    """The energy of t0..t1 that falls into a..b, in proportion to time."""
+    length = pl.col("t1") - pl.col("t0")
+    before, after = (_up_to(energy, pl.col(at) - pl.col("t0"), length) for at in (a, b))
+    return (after - before).alias(energy)
+
+
+def _pieces(readings: pl.LazyFrame) -> pl.LazyFrame:
+    """Intervals cut at slot borders: host, component, slot, t0, t1 (us) and `ENERGY`."""
+    end = pl.col("ts").to_physical()
+    nothing = pl.lit(0, pl.Int64)
+    spans = readings.filter(pl.col("span_us") > 0).select(
+        "host",
+        "component",
+        t0=end - pl.col("span_us"),
+        t1=end,
+        host_measured_mj=pl.when("is_modelled").then(nothing).otherwise("energy_mj"),
+        host_modelled_mj=pl.when("is_modelled").then("energy_mj").otherwise(nothing),
+    )
+    cut = over_slots(spans, "t0", "t1").with_columns(
+        a=pl.max_horizontal("t0", pl.col("slot") * SLOT_US),
+        b=pl.min_horizontal("t1", (pl.col("slot") + 1) * SLOT_US),
+    )
+    return cut.select(
+        "host",
+        "component",
+        "slot",
+        *(_between(name, "a", "b") for name in ENERGY),
+        t0="a",
+        t1="b",
+    )
+
+
+def _summed(pieces: pl.LazyFrame, keys: list[str]) -> pl.LazyFrame:
+    """Energy of all parts, and metered_us: time for which any part is known."""
+    return (
+        pieces.group_by(*keys, "component")
+        .agg(pl.col(ENERGY).sum(), metered_us=(pl.col("t1") - pl.col("t0")).sum())
+        .group_by(keys)
+        .agg(pl.col(ENERGY).sum(), pl.col("metered_us").max())
+    )
 
 
 def host_slots(readings: pl.LazyFrame) -> pl.LazyFrame:
     """Energy of hosts by slot, from intervals of their parts.
 
     Takes host, component, ts (end), span_us, energy_mj, is_modelled; intervals of one component do
-    not overlap. An interval that crosses a slot border is shared out in proportion to time by
-    cumulative floor, so its pieces add up to it. Gives host, slot, host_mj (all parts),
-    host_modelled_mj (of it by a model), metered_us (time for which any part is known).
+    not overlap. Gives host, slot, host_mj (all parts), host_modelled_mj, metered_us.
     """
-    end = pl.col("ts").to_physical()
-    spans = readings.filter(pl.col("span_us") > 0).select(
-        "host",
-        "component",
-        "span_us",
-        "energy_mj",
-        "is_modelled",
-        t0=end - pl.col("span_us"),
-        t1=end,
-    )
-    cut = over_slots(spans, "t0", "t1").with_columns(
-        a=pl.max_horizontal("t0", pl.col("slot") * SLOT_US),
-        b=pl.min_horizontal("t1", (pl.col("slot") + 1) * SLOT_US),
-    )
-
-    def up_to(at: str) -> pl.Expr:
-        wide = pl.col("energy_mj").cast(pl.Int128) * (pl.col(at) - pl.col("t0")).cast(pl.Int128)
-        return (wide // pl.col("span_us").cast(pl.Int128)).cast(pl.Int64)
-
-    piece = up_to("b") - up_to("a")
-    parts = cut.select(
-        "host",
-        "component",
-        "slot",
-        host_mj=piece,
-        host_modelled_mj=pl.when("is_modelled").then(piece).otherwise(pl.lit(0, pl.Int64)),
-        metered_us=pl.col("b") - pl.col("a"),
-    )
     return (
-        parts.group_by("host", "slot", "component")
-        .agg(pl.col(METERED).sum())
-        .group_by("host", "slot")
-        .agg(
-            pl.col("host_mj", "host_modelled_mj").sum(),
-            pl.col("metered_us").max().clip(upper_bound=SLOT_US),
+        _summed(_pieces(readings), ["host", "slot"])
+        .select(
+            "host",
+            "slot",
+            "host_modelled_mj",
+            "metered_us",
+            host_mj=pl.sum_horizontal(ENERGY),
         )
         .sort("host", "slot")
     )
 
 
-def share_out(
+def cells(readings: pl.LazyFrame, carriers: pl.LazyFrame, cut: pl.LazyFrame) -> pl.LazyFrame:
+    """The part of its host's energy that each GPU carries, by cell.
+
+    Takes readings as `host_slots`; carriers (gpu_key, host, place: 0, 1, ... among the `count` GPUs
+    of the host); cut from `transforms.attribution.cut_cells`. Gives the columns of a cell, `ENERGY`
+    and metered_us; over the GPUs of a host they add up to the host's energy.
+    """
+    pieces = _pieces(readings)
+    # Where no border cuts a slot on any GPU of the host, its total is all that is needed.
+    fine = cut.join(carriers, on="gpu_key").select("host", "slot").unique()
+    slot = pl.col("slot")
+    whole = (
+        _summed(pieces.join(fine, on=["host", "slot"], how="anti"), ["host", "slot"])
+        .join(carriers, on="host")
+        .with_columns(*_of_gpu(), cell_start=slot * SLOT_US, cell_end=(slot + 1) * SLOT_US)
+    )
+    by_gpu = (
+        pieces.join(fine, on=["host", "slot"], how="semi")
+        .join(carriers, on="host")
+        .with_columns(_of_gpu())
+        .join(cut, on=["gpu_key", "slot"], how="left")
+        .with_columns(
+            pl.col("cell_start").fill_null(slot * SLOT_US),
+            pl.col("cell_end").fill_null((slot + 1) * SLOT_US),
+        )
+        .with_columns(
+            a=pl.max_horizontal("t0", "cell_start"), b=pl.min_horizontal("t1", "cell_end")
+        )
+        .filter(pl.col("b") > pl.col("a"))
+        .select("component", *_CELL, *(_between(name, "a", "b") for name in ENERGY), t0="a", t1="b")
+    )
+    columns = [*_CELL, *ENERGY, "metered_us"]
+    return pl.concat([whole.select(columns), _summed(by_gpu, _CELL).select(columns)])
+
+
+def _of_gpu() -> list[pl.Expr]:
+    """One GPU's part of the host's energy: cumulative floor over the GPUs in order of place."""
+    return [
+        (
+            _up_to(name, pl.col("place") + 1, pl.col("count"))
+            - _up_to(name, pl.col("place"), pl.col("count"))
+        ).alias(name)
+        for name in ENERGY
+    ]
+
+
+def attribute(energy: pl.LazyFrame, held: pl.LazyFrame) -> pl.LazyFrame:
+    """Who holds the hosts' energy: runs by their share of the GPU that carries it, idle, the rest.
+
+    Takes the result of `cells` and `transforms.attribution.held_cells`. Gives kind, run_id, gpu_key,
+    slot, `ENERGY` and metered_us (weighted by share); over all of them they add up to `cells`.
+    """
+    shared = (
+        held.join(energy, on=_CELL, how="inner")
+        .with_columns(
+            upto_ppm=pl.col("share_ppm").cum_sum().over(_CELL, order_by="run_id"),
+            total_ppm=pl.col("share_ppm").sum().over(_CELL),
+        )
+        .with_columns(kind=pl.lit("run"))
+    )
+    # The last run of each cell: upto = total marks it, once, as shares are above zero.
+    rest = shared.filter(
+        (pl.col("upto_ppm") == pl.col("total_ppm")) & (pl.col("total_ppm") < PPM)
+    ).with_columns(
+        kind=pl.lit("unallocated"),
+        run_id=pl.lit(None, pl.String),
+        upto_ppm=pl.lit(PPM, pl.Int64),
+        share_ppm=PPM - pl.col("total_ppm"),
+    )
+    parts = pl.concat([shared, rest]).select(
+        *_ROW,
+        *(share(name) for name in ENERGY),
+        metered_us=pl.col("metered_us") * pl.col("share_ppm") // PPM,
+    )
+    idle = energy.join(held.select(_CELL).unique(), on=_CELL, how="anti").select(
+        pl.lit("idle").alias("kind"),
+        pl.lit(None, pl.String).alias("run_id"),
+        "gpu_key",
+        "slot",
+        *ENERGY,
+        "metered_us",
+    )
+    return pl.concat([parts, idle]).group_by(_ROW).agg(pl.col(*ENERGY, "metered_us").sum())
+
+
+def with_hosts(
     energy: pl.LazyFrame,
-    devices: pl.LazyFrame,
-    slots: pl.LazyFrame,
+    hosts: pl.LazyFrame,
     *,
     measured_ppm: int,
     modelled_low_ppm: int,
     modelled_high_ppm: int,
 ) -> pl.LazyFrame:
-    """Give each holder of a GPU its part of the host's energy.
+    """GPU energy and the hosts' energy side by side, with bounds.
 
-    Takes the result of `transforms.attribution.with_bounds`; devices (gpu_key, site, host, is_gpu,
-    carriers: GPUs among which the host's energy is divided, null where this device gets none);
-    slots from `host_slots`. `measured_ppm` is the tolerance of measured energy, the other two the
-    range of modelled energy around its value.
-
-    Adds site, is_gpu, host_mj, host_measured_mj, host_low_mj, host_high_mj, and metered_us: the
-    part of held_us for which the host was metered.
+    Takes the result of `transforms.attribution.with_bounds` and of `attribute`. `measured_ppm` is
+    the tolerance of measured energy, the other two the range of modelled energy around its value.
+    Adds host_mj, host_measured_mj, host_low_mj, host_high_mj, and metered_us: the part of held_us
+    for which the host was metered.
     """
-    joined = energy.join(devices, on="gpu_key", how="left").join(
-        slots, on=["host", "slot"], how="left"
+    numbers = [name for name, dtype in energy.collect_schema().items() if dtype.is_integer()]
+    joined = energy.join(hosts, on=_ROW, how="full", coalesce=True, nulls_equal=True).with_columns(
+        pl.col(*(n for n in numbers if n not in _ROW), *ENERGY, "metered_us").fill_null(0)
     )
-    # Within a slot, energy is spread evenly over the GPU time that was held or seen, or that the
-    # meter saw, whichever is more; so no more is given away than the host drew.
-    seen = pl.col("carriers") * pl.col("metered_us")
-    held = (
-        pl.when(pl.col("carriers").is_not_null())
-        .then("held_us")
-        .otherwise(pl.lit(0, pl.Int64))
-        .sum()
-        .over("host", "slot")
-    )
-    # At most 10 kW in a slot times the slot: 9e17, within 64 bits.
-    whole = pl.max_horizontal(seen, held)
-
-    def part(of: pl.Expr) -> pl.Expr:
-        known = seen.is_not_null() & (whole > 0)
-        return pl.when(known).then(of * pl.col("held_us") // whole).otherwise(0).cast(pl.Int64)
-
-    shared = joined.with_columns(
-        host_mj=part(pl.col("host_mj")),
-        host_modelled_mj=part(pl.col("host_modelled_mj")),
-        metered_us=part(seen),
-    )
-    modelled = pl.col("host_modelled_mj")
-    measured = (pl.col("host_mj") - modelled).clip(0)
+    measured, modelled = (pl.col(name) for name in ENERGY)
     slack = (measured * measured_ppm + PPM - 1) // PPM
-    return shared.with_columns(
-        host_measured_mj=measured,
+    return joined.with_columns(
+        # The host may be known while its GPU is not: that time is nobody's GPU time.
+        pl.min_horizontal("metered_us", "held_us").alias("metered_us"),
+        host_mj=measured + modelled,
         host_low_mj=measured - slack + modelled * modelled_low_ppm // PPM,
         host_high_mj=measured + slack + (modelled * modelled_high_ppm + PPM - 1) // PPM,
-    ).drop("host", "carriers", "host_modelled_mj")
+    ).drop("host_modelled_mj")

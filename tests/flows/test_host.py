@@ -54,12 +54,10 @@ def test_a_metered_host_is_in_the_figures_of_its_runs(loaded: Settings) -> None:
     assert run["it_kwh"] == pytest.approx(run["energy_kwh"] + run["host_kwh"])  # type: ignore[operator]
     [total] = ask(
         loaded,
-        "SELECT sum(host_mj) AS shared, (SELECT sum(host_mj) FROM host_slot) AS metered "
+        "SELECT sum(host_mj)::BIGINT AS shared, (SELECT sum(host_mj)::BIGINT FROM host_slot) AS metered "
         "FROM run_footprint",
     )
-    # Runs and idle GPUs carry it all, but for the second after the last reading and roundings.
-    assert total["metered"] == 220 * 1800 * 1000
-    assert 0 <= total["metered"] - total["shared"] - 220_000 < 100  # type: ignore[operator]
+    assert total["metered"] == total["shared"] == 220 * 1800 * 1000
     assert publish(loaded).changed
 
 

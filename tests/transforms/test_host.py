@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import T0
-from transforms import host
+from transforms import attribution, host
 from transforms.schemas import PPM, SLOT_US
 
 _SLOT0 = int(T0.timestamp() * 1e6) // SLOT_US
@@ -44,7 +44,7 @@ def test_intervals_are_cut_at_slots_and_parts_added() -> None:
             ]
         )
     ).collect()
-    assert found.rows() == [
+    assert found.select("host", "slot", "host_mj", "host_modelled_mj", "metered_us").rows() == [
         ("n", _SLOT0, 3_050, 50, 300_000_000),
         ("n", _SLOT0 + 1, 351, 50, 30_000_000),
     ]
@@ -64,61 +64,141 @@ def test_no_energy_is_lost_at_borders(parts: list[tuple[int, int]]) -> None:
     assert found["metered_us"].sum() == end * 1_000_000
 
 
-def shared(held: list[tuple[int, str | None, int]], carriers: int | None = 2) -> pl.DataFrame:
-    """Rows of (gpu_key, run, held_us) on a host that drew 4 J measured and 2 J modelled."""
-    energy = pl.LazyFrame(
-        [(key, "run" if run else "idle", run, _SLOT0, us) for key, run, us in held],
-        schema=["gpu_key", "kind", "run_id", "slot", "held_us"],
+def carriers(gpus: int) -> pl.LazyFrame:
+    return pl.LazyFrame(
+        {
+            "gpu_key": pl.Series(range(gpus), dtype=pl.Int32),
+            "host": ["n"] * gpus,
+            "place": list(range(gpus)),
+            "count": [gpus] * gpus,
+        }
+    )
+
+
+def allocations(rows: list[tuple[str, int, int, int, int]]) -> pl.LazyFrame:
+    """From (run, gpu_key, from and to in seconds after T0, share_ppm), as `attribution.spans`."""
+    return pl.LazyFrame(
+        [(run, key, _T0 + a * 10**6, _T0 + b * 10**6, ppm) for run, key, a, b, ppm in rows],
+        schema={
+            "run_id": pl.String,
+            "gpu_key": pl.Int32,
+            "from_us": pl.Int64,
+            "to_us": pl.Int64,
+            "share_ppm": pl.Int64,
+        },
         orient="row",
     )
-    devices = pl.LazyFrame(
-        {
-            "gpu_key": [0, 1],
-            "site": ["s", "s"],
-            "host": ["n", "n"],
-            "is_gpu": [True, True],
-            "carriers": pl.Series([carriers, carriers], dtype=pl.Int64),
-        }
+
+
+_T0 = _SLOT0 * SLOT_US
+
+
+def attributed(
+    given_readings: pl.LazyFrame, held: pl.LazyFrame, gpus: int = 2
+) -> dict[tuple[str, str | None], tuple[int, int, int]]:
+    """(kind, run) -> measured and modelled energy, and seconds metered."""
+    cut = attribution.cut_cells(held)
+    energy = host.cells(given_readings, carriers(gpus), cut)
+    found = host.attribute(energy, attribution.held_cells(held, cut)).collect()
+    totals = found.group_by("kind", "run_id").agg(pl.col(*host.ENERGY, "metered_us").sum())
+    return {(k, r): (a, b, us // 10**6) for k, r, a, b, us in totals.iter_rows()}
+
+
+def test_a_run_gets_the_energy_of_its_own_time() -> None:
+    # 10 W measured in the first half of the slot, 30 W in the second; memory modelled at 2 W.
+    metered = readings(
+        [
+            ("cpu", 150, 150, 1_500_000, False),
+            ("cpu", 300, 150, 4_500_000, False),
+            ("dram", 300, 300, 600_000, True),
+        ]
     )
-    slots = pl.LazyFrame(
-        {
-            "host": ["n"],
-            "slot": [_SLOT0],
-            "host_mj": [6_000],
-            "host_modelled_mj": [2_000],
-            "metered_us": [SLOT_US],
-        }
+    held = allocations([("a", 0, 0, 150, PPM), ("b", 0, 150, 300, PPM), ("b", 1, 150, 300, PPM)])
+    assert attributed(metered, held) == {
+        ("run", "a"): (750_000, 150_000, 150),
+        ("run", "b"): (4_500_000, 300_000, 300),
+        ("idle", None): (750_000, 150_000, 150),
+    }
+
+
+def test_shares_of_a_gpu_are_shares_of_what_it_carries() -> None:
+    metered = readings([("cpu", 300, 300, 1_000_001, False)])
+    held = allocations([("a", 0, 0, 300, PPM // 4), ("b", 0, 0, 300, PPM // 2)])
+    found = attributed(metered, held, gpus=1)
+    assert found == {
+        ("run", "a"): (250_000, 0, 75),
+        ("run", "b"): (500_000, 0, 150),
+        ("unallocated", None): (250_001, 0, 75),
+    }
+
+
+def test_a_meter_that_was_away_gives_nothing_for_that_time() -> None:
+    metered = readings([("cpu", 20, 20, 400_000, False)])
+    held = allocations([("a", 0, 0, 200, PPM)])
+    assert attributed(metered, held, gpus=1) == {("run", "a"): (400_000, 0, 20)}
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 900), st.integers(0, 10**7), st.booleans()),
+        min_size=1,
+        max_size=5,
+    ),
+    st.lists(
+        st.tuples(
+            st.integers(0, 2), st.integers(0, 900), st.integers(1, 600), st.integers(1, PPM // 3)
+        ),
+        max_size=4,
+    ),
+    st.integers(1, 3),
+)
+def test_no_energy_of_a_host_is_lost_or_doubled(
+    parts: list[tuple[int, int, bool]], runs: list[tuple[int, int, int, int]], gpus: int
+) -> None:
+    end = 0.0
+    rows: list[tuple[str, float, float, int, bool]] = []
+    for seconds, energy_mj, modelled in parts:
+        end += seconds
+        rows.append(("cpu", end, seconds, energy_mj, modelled))
+    held = allocations(
+        [(f"r{i}", key % gpus, a, a + n, ppm) for i, (key, a, n, ppm) in enumerate(runs[:3])]
     )
-    return (
-        host.share_out(
+    found = attributed(readings(rows), held, gpus)
+    assert sum(v[0] for v in found.values()) == sum(mj for _, mj, m in parts if not m)
+    assert sum(v[1] for v in found.values()) == sum(mj for _, mj, m in parts if m)
+
+
+def test_gpu_and_host_stand_side_by_side_with_bounds() -> None:
+    key = {"kind": ["run"], "run_id": ["a"], "gpu_key": [0], "slot": [_SLOT0]}
+    energy = pl.LazyFrame({**key, "energy_mj": [5], "held_us": [100]})
+    idle = {"kind": ["idle"], "run_id": pl.Series([None], dtype=pl.String), "gpu_key": [1]}
+    hosts = pl.concat(
+        [
+            pl.LazyFrame(
+                {
+                    **given_row,
+                    "host_measured_mj": [1000],
+                    "host_modelled_mj": [200],
+                    "metered_us": [80],
+                }
+            )
+            for given_row in (key, {**idle, "slot": [_SLOT0]})
+        ]
+    )
+    found = (
+        host.with_hosts(
             energy,
-            devices,
-            slots,
+            hosts,
             measured_ppm=PPM // 10,
             modelled_low_ppm=PPM // 2,
             modelled_high_ppm=2 * PPM,
         )
-        .sort("gpu_key", "run_id", nulls_last=True)
+        .sort("kind")
         .collect()
     )
-
-
-def test_each_gpu_carries_its_part() -> None:
-    found = shared([(0, "a", SLOT_US), (1, "b", SLOT_US // 4), (1, None, SLOT_US * 3 // 4)])
-    assert found["host_mj"].to_list() == [3_000, 750, 2_250]
-    assert found["host_measured_mj"].to_list() == [2_000, 500, 1_500]
-    assert found["host_low_mj"].to_list() == [2_300, 575, 1_725]
-    assert found["host_high_mj"].to_list() == [4_200, 1_050, 3_150]
-    assert found["metered_us"].to_list() == [SLOT_US, SLOT_US // 4, SLOT_US * 3 // 4]
-
-
-def test_a_host_device_beside_gpus_carries_nothing() -> None:
-    assert shared([(0, "a", SLOT_US)], carriers=None)["host_mj"].to_list() == [0]
-
-
-@given(st.lists(st.integers(0, SLOT_US), min_size=2, max_size=2))
-def test_never_more_than_the_host_drew(held: list[int]) -> None:
-    found = shared([(0, "a", held[0]), (0, None, SLOT_US - held[0]), (1, "b", held[1])])
-    assert found["host_mj"].sum() <= 6_000
-    assert (found["host_low_mj"] <= found["host_mj"]).all()
-    assert (found["host_mj"] <= found["host_high_mj"]).all()
+    assert found["kind"].to_list() == ["idle", "run"]
+    assert found["energy_mj"].to_list() == [0, 5]
+    assert found["host_mj"].to_list() == [1200, 1200]
+    assert found["host_low_mj"].to_list() == [1000, 1000]
+    assert found["host_high_mj"].to_list() == [1500, 1500]
+    assert found["metered_us"].to_list() == [0, 80]
