@@ -92,10 +92,13 @@ def command_line() -> str:
         "| 1 | usage or settings: nothing was done |",
         "| 2 | bad input: it is in quarantine with its reason, the good part was done |",
         "| 3 | the gate refused: what was published stands |",
-        "| 4 | another process is writing the warehouse |",
+        "| 4 | another process is writing the warehouse, or another collector runs on this host |",
         "| 5 | the warehouse or the disk failed: what was acknowledged is stored |",
         "| 6 | a flow failed |",
+        "| 7 | no NVIDIA driver or GPU to collect from |",
         "| 130 | interrupted |",
+        "",
+        "`wattledger run` ends as its command does; 127 and 126 as in a shell: not found, not runnable.",
     ]
     for words in commands:
         shown = subprocess.run(

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -18,7 +19,8 @@ from flows.settings import Settings
 from flows.sources.segments import COLUMNS
 from flows.warehouse import connect, rows
 from tests.node.conftest import HOST, Node
-from wattledger.collector import BUSY, DISK, NO_DRIVER
+from wattledger.collector import BUSY, DISK, NO_DRIVER, Collector, Config, Lane
+from wattledger.nvml import Gpu, Values
 from wattledger.process import module_command
 
 GPU0, GPU1 = "GPU-01010101-stand-in", "GPU-02020202-stand-in"
@@ -205,6 +207,47 @@ def test_a_hanging_call_costs_only_its_own_gpu(node: Node) -> None:
     assert gaps_s(found, GPU0) > 1
     # At most until it is noticed.
     assert gaps_s(found, GPU1) < 1
+
+
+def test_the_only_gpu_that_hangs_is_noted_once(node: Node) -> None:
+    node.env["WATTLEDGER_NVML_GPUS"] = "1"
+    process = node.collect()
+    node.fault("hang:0")
+    time.sleep(1.5)
+    node.fault("")
+    node.more(process)
+    node.stop(process)
+    assert node.events().count("hung_call") == 1
+
+
+def test_a_gpu_that_hangs_from_the_start_does_not_keep_the_others_from_being_read(
+    node: Node,
+) -> None:
+    node.fault("hang:0")
+    process = node.collect()
+    node.more(process)
+    node.stop(process)
+    assert node.readings()["gpu_uuid"].unique().to_list() == [GPU1]
+    assert "hung_call" in node.events()
+    [said] = node.meta("collector")
+    assert [gpu["uuid"] for gpu in said["gpus"]] == [GPU1]
+
+
+def test_an_error_nobody_thought_of_is_an_event_and_the_lane_goes_on(tmp_path: Path) -> None:
+    said: list[str] = []
+    collector = Collector(Config(spool=str(tmp_path), host=HOST), said.append)
+
+    class Odd(Gpu):
+        probed = True  # type: ignore[assignment]
+
+        def read(self) -> Values:
+            raise UnicodeDecodeError("ascii", b"x", 0, 1, "odd")
+
+    lane = Lane(collector, [], 0)
+    lane._visit(Odd("GPU-odd", 0, "odd"))
+    assert "read failed GPU 0 (GPU-odd): UnicodeDecodeError" in said[0]
+    lane._visit(Odd("GPU-odd", 0, "odd"))
+    assert len(said) == 1  # left alone for a while
 
 
 def test_a_call_that_never_returns_does_not_keep_the_collector_from_ending(node: Node) -> None:

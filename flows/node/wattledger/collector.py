@@ -81,6 +81,8 @@ class Lane(threading.Thread):
         self.gpus = gpus
         self.asking: tuple[Gpu, float] | None = None
         """The GPU being asked and since when, on the monotonic clock."""
+        self.noted: tuple[Gpu, float] | None = None
+        """The question whose silence has been noted."""
         self._collector = collector
         self._due = due
         self._silent: dict[str, int] = {}
@@ -120,14 +122,22 @@ class Lane(threading.Thread):
                 del self._again[gpu.uuid]
                 collector.note("gpu_back", gpu, "it answers again")
                 began = time.monotonic_ns()
+            if not gpu.probed:
+                gpu.probe()
+                began = time.monotonic_ns()
             values = gpu.read()
         except GpuLost as error:
             if again is None:
                 collector.note("gpu_lost", gpu, str(error))
-            self._again[gpu.uuid] = time.monotonic() + self._collector.config.retry_s
+            self._again[gpu.uuid] = time.monotonic() + collector.config.retry_s
             return
         except DriverGone as error:
             collector.driver_gone(str(error))
+            return
+        except Exception as error:
+            # Whatever it is, it must not end this lane: the GPU rests, the others go on.
+            collector.note("read_failed", gpu, repr(error))
+            self._again[gpu.uuid] = time.monotonic() + collector.config.retry_s
             return
         finally:
             self.asking = None
@@ -138,7 +148,7 @@ class Lane(threading.Thread):
             self._silent[gpu.uuid] = silent = self._silent.get(gpu.uuid, 0) + 1
             if silent == _DEAD_SWEEPS:
                 collector.note("gpu_lost", gpu, "it answers nothing")
-                self._again[gpu.uuid] = time.monotonic() + self._collector.config.retry_s
+                self._again[gpu.uuid] = time.monotonic() + collector.config.retry_s
             return
         self._silent.pop(gpu.uuid, None)
         if gpu.failing != self._failing.get(gpu.uuid, {}):
@@ -259,8 +269,6 @@ class Collector:
             signal.signal(number, self._stop)
         # A lane waiting for the interpreter waits no longer than this.
         sys.setswitchinterval(0.001)
-        for gpu in self._gpus:
-            self._probe(gpu)
         if missing:
             self.note("no_gpu", None, missing)
         for index, reason in self.driver.refused.items():
@@ -305,14 +313,8 @@ class Collector:
         return self._finish()
 
     def _stop(self, number: int, frame: object) -> None:
+        # No more than this: a handler may interrupt anything, also what it would call.
         self.stopping = True
-        self.stop_event.set()
-
-    def _probe(self, gpu: Gpu) -> None:
-        try:
-            gpu.probe()
-        except (GpuLost, DriverGone) as error:
-            self.note("gpu_lost", gpu, str(error))
 
     def _start_lanes(self, gpus: list[Gpu]) -> None:
         lane = Lane(self, gpus, time.monotonic())
@@ -323,15 +325,15 @@ class Collector:
         """Free the GPUs that wait behind a call that hangs; bring a lost driver back."""
         for lane in list(self.lanes):
             asking, gpus = lane.asking, lane.gpus
-            if asking is None or len(gpus) < 2:
+            if asking is None or asking == lane.noted:
                 continue
             gpu, since = asking
-            if time.monotonic() - since > self.patience_s:
-                rest = [other for other in gpus if other is not gpu]
+            if time.monotonic() - since <= self.patience_s:
+                continue
+            lane.noted = asking
+            self.note("hung_call", gpu, f"no answer for {self.patience_s:g} s; the others go on")
+            if rest := [other for other in gpus if other is not gpu]:
                 lane.gpus = [gpu]
-                self.note(
-                    "hung_call", gpu, f"no answer for {self.patience_s:g} s; the others go on"
-                )
                 freed = Lane(self, rest, time.monotonic())
                 self.lanes.append(freed)
                 freed.start()
@@ -344,8 +346,6 @@ class Collector:
         try:
             self.driver.close()
             gpus = self.driver.open()
-            for gpu in gpus:
-                self._probe(gpu)
         except DriverMissing:
             gpus = []
         self._reopen_at = time.monotonic() + self.config.retry_s
@@ -392,7 +392,8 @@ class Collector:
 
     def _gpus_of(self, readings: list[tuple[Gpu, int, Values]]) -> list[Gpu]:
         """GPUs of these readings and of now: after a driver reload they differ."""
-        return list({id(gpu): gpu for gpu in [*self._gpus, *(r[0] for r in readings)]}.values())
+        now = [gpu for gpu in self._gpus if gpu.probed]
+        return list({id(gpu): gpu for gpu in [*now, *(r[0] for r in readings)]}.values())
 
     def _check_room(self) -> None:
         self._spool_bytes = self.spool.bytes()

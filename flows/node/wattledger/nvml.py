@@ -111,6 +111,11 @@ class Gpu:
             "instances": [instance.as_json() for instance in self.instances],
         }
 
+    @property
+    def probed(self) -> bool:
+        """Whether it has been asked what it can answer."""
+        return bool(self._questions)
+
     def probe(self) -> None:
         """Ask every quantity once and remember by which way it is answered."""
         self.unsupported.clear()
