@@ -18,7 +18,7 @@ from pathlib import Path
 
 import polars as pl
 
-from wattledger.collector import Config
+from wattledger.config import Config
 from wattledger.process import module_command
 
 _STAND_IN = Path(__file__).parent.parent / "tests" / "node" / "nvml_stand_in.c"

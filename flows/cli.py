@@ -193,10 +193,9 @@ def collect(
     json_: Json = False,
 ) -> None:
     """Read this host's GPUs until told to stop; readings go to the spool as Parquet segments."""
-    from wattledger import spool as node
-
     if status:
         from flows import show
+        from wattledger import spool as node
 
         found = node.Spool(Path(spool) if spool else node.default_root(), node.hostname())
         if not show.collector(found, as_json=json_):
@@ -209,7 +208,7 @@ def collect(
     ):
         if not low <= value <= high:
             raise typer.BadParameter(f"{value:g} is not in {low:g} to {high:g}", param_hint=option)
-    from wattledger.collector import Config
+    from wattledger.config import Config
     from wattledger.process import child_environment, module_command
 
     config = Config(

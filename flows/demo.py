@@ -152,7 +152,7 @@ def _with_faults(made: pl.DataFrame, counter: bool) -> pl.DataFrame:
 
 def _measured(folder: Path, progress: Callable[[float], None]) -> str:
     """Let the collector run for a quarter of a minute, and make a run of it."""
-    from wattledger.collector import Config
+    from wattledger.config import Config
     from wattledger.process import child_environment, module_command
 
     with tempfile.TemporaryDirectory(dir=folder) as spool:

@@ -19,7 +19,8 @@ from flows.settings import Settings
 from flows.sources.segments import COLUMNS
 from flows.warehouse import connect, rows
 from tests.node.conftest import HOST, Node
-from wattledger.collector import BUSY, DISK, NO_DRIVER, Collector, Config, Lane
+from wattledger.collector import BUSY, DISK, NO_DRIVER, Collector, Lane
+from wattledger.config import Config
 from wattledger.nvml import Gpu, Values
 from wattledger.process import module_command
 

@@ -18,12 +18,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from wattledger import records
 from wattledger.clock import Clock
+from wattledger.config import Config
 from wattledger.nvml import Driver, DriverGone, DriverMissing, Gpu, GpuLost, Values
 from wattledger.process import child_environment, module_command
 from wattledger.spool import Event, HostEnergy, Journal, Spool, default_root, hostname
@@ -38,39 +38,6 @@ _HOST_PERIOD_S = 1.0
 """CPU and memory are read so often, and stored once per flush."""
 _DEAD_SWEEPS = 5
 """A GPU that answers nothing so often in a row is treated as lost."""
-
-
-@dataclass(frozen=True)
-class Config:
-    """How to collect."""
-
-    spool: str = ""
-    host: str = ""
-    period_s: float = 1.0
-    flush_s: float = 10.0
-    segment_s: float = 600.0
-    max_spool_mib: int = 8192
-    retry_s: float = 5.0
-    """How long a lost GPU or driver is left alone before the next try."""
-    max_buffer: int = 20_000
-    """Readings kept in memory while they can't be stored; beyond it they are thinned."""
-    host_meter: bool = True
-    """Measure or model CPU and memory too."""
-    gpus_required: bool = True
-    """End where there is no driver; else go on with the host alone."""
-    dcgm_url: str = ""
-    """Read a DCGM exporter's /metrics instead of the driver."""
-    run_label: str = "pod"
-    """Label of the exporter's series that names the run."""
-    linger_s: float | None = None
-    """Stop when no run has been active for so long; None: go on until told to stop."""
-
-    @classmethod
-    def from_json(cls, text: str) -> Config:
-        return cls(**json.loads(text))
-
-    def as_json(self) -> str:
-        return json.dumps(asdict(self))
 
 
 class Lane(threading.Thread):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wattledger import records
-from wattledger.collector import Config
+from wattledger.config import Config
 from wattledger.nvml import Driver, DriverMissing
 from wattledger.process import child_environment, module_command, pid_namespace, started_at
 from wattledger.records import Record
