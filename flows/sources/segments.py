@@ -12,15 +12,12 @@ import pyarrow.parquet as pq
 from flows.errors import BadInput
 from flows.sources.staged import STAGED, Staged, with_all_columns
 from transforms.schemas import PPM
+from wattledger.spool import COLLECTOR_KEY, EVENTS_KEY, SAMPLE_KEY
 
 FORMAT = "segment"
 COLUMNS = {name: dtype for name, dtype in STAGED.items() if name != "row_no"}
 """Columns of a segment, ordered by (gpu_uuid, ts), each GPU in one piece."""
 REQUIRED = ("gpu_uuid", "host", "ts", "power_mw", "power_source")
-SAMPLE_KEY = "wattledger.sample"
-"""Parquet metadata: `true` marks readings of the generator."""
-COLLECTOR_KEY, EVENTS_KEY = "wattledger.collector", "wattledger.events"
-"""Parquet metadata of the collector: itself and its GPUs, and what happened (docs/collector.md)."""
 HOST_COLUMNS = {
     "host": pl.String(),
     "ts": pl.Datetime("us", "UTC"),

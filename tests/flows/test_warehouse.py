@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from flows.errors import WarehouseError
-from flows.warehouse import connect, migrate, open_warehouse
+from flows.warehouse import connect, migrate, open_warehouse, rows
+from tests.conftest import ROOT
 
 
 def test_migrations_are_recorded_and_run_once(tmp_path: Path) -> None:
@@ -55,4 +58,25 @@ def test_nothing_is_fetched_behind_the_users_back(tmp_path: Path) -> None:
     for setting in ("autoinstall_known_extensions", "autoload_known_extensions"):
         assert con.execute(f"SELECT current_setting('{setting}')").fetchall() == [(False,)]
     assert con.execute("SELECT current_setting('TimeZone')").fetchall() == [("UTC",)]
+    con.close()
+
+
+def test_a_warehouse_of_the_first_migration_keeps_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "old.duckdb"
+    first = ROOT / "sql" / "migrations" / "0001_ledger.sql"
+    con = duckdb.connect(str(path))
+    con.execute(first.read_text())
+    con.execute(
+        "CREATE TABLE schema_migration (version INTEGER NOT NULL, migration VARCHAR NOT NULL, "
+        "sha256 VARCHAR NOT NULL, applied_at TIMESTAMPTZ NOT NULL)"
+    )
+    digest = hashlib.sha256(first.read_bytes()).hexdigest()
+    con.execute("INSERT INTO schema_migration VALUES (1, '0001_ledger', ?, now())", [digest])
+    con.execute("INSERT INTO gpu_reading VALUES (1, now(), 300000, 5, 99, 70, 55, 1755, 1, 1)")
+    con.close()
+    con = open_warehouse(path)
+    [row] = rows(con, "FROM gpu_reading")
+    assert (row["power_mw"], row["power_limit_mw"]) == (300_000, None)
+    assert [r["version"] for r in rows(con, "FROM schema_migration ORDER BY 1")] == [1, 2]
+    assert rows(con, "FROM gpu_readings") == []  # its segment and GPU are not there
     con.close()

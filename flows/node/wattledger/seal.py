@@ -18,14 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wattledger.nvml import QUANTITIES
-from wattledger.spool import discard, sync_folder
-
-COLLECTOR_KEY, EVENTS_KEY, SAMPLE_KEY = (
-    b"wattledger.collector",
-    b"wattledger.events",
-    b"wattledger.sample",
-)
-"""Parquet metadata: who recorded and with what abilities; what happened; whether it is a sample."""
+from wattledger.spool import COLLECTOR_KEY, EVENTS_KEY, SAMPLE_KEY, discard, sync_folder
 
 _TIME = pa.timestamp("us", "UTC")
 _TYPES = {
@@ -105,7 +98,7 @@ def _count(con: sqlite3.Connection, table: str) -> int:
     return int(con.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
 
-def _metadata(con: sqlite3.Connection, meta: dict[str, Any]) -> dict[bytes, bytes]:
+def _metadata(con: sqlite3.Connection, meta: dict[str, Any]) -> dict[str, str]:
     first, last, largest = con.execute(
         "SELECT (SELECT offset_us FROM clock ORDER BY ts_us LIMIT 1), "
         "(SELECT offset_us FROM clock ORDER BY ts_us DESC LIMIT 1), max(abs(offset_us)) FROM clock"
@@ -123,9 +116,9 @@ def _metadata(con: sqlite3.Connection, meta: dict[str, Any]) -> dict[bytes, byte
         "gpus": gpus,
     }
     return {
-        SAMPLE_KEY: b"false",
-        COLLECTOR_KEY: json.dumps(collector).encode(),
-        EVENTS_KEY: json.dumps(events).encode(),
+        SAMPLE_KEY: "false",
+        COLLECTOR_KEY: json.dumps(collector),
+        EVENTS_KEY: json.dumps(events),
     }
 
 

@@ -28,6 +28,14 @@ from wattledger.nvml import QUANTITIES, Gpu
 SYSTEM_SPOOL = Path("/var/lib/wattledger/spool")
 JOURNALS, RUNS = "open", "runs"
 
+SAMPLE_KEY, COLLECTOR_KEY, EVENTS_KEY = (
+    "wattledger.sample",
+    "wattledger.collector",
+    "wattledger.events",
+)
+"""Parquet metadata of segments: `true` for readings of the generator; who recorded and with what
+abilities; what happened (docs/collector.md)."""
+
 _SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE gpu (no INTEGER PRIMARY KEY, uuid TEXT NOT NULL, info TEXT NOT NULL);
@@ -37,9 +45,6 @@ CREATE TABLE clock (ts_us INTEGER NOT NULL, offset_us INTEGER NOT NULL);
 CREATE TABLE host (ts_us INTEGER NOT NULL, span_us INTEGER NOT NULL, component TEXT NOT NULL,
     energy_mj INTEGER NOT NULL, is_modelled INTEGER NOT NULL, method TEXT NOT NULL);
 """
-
-Reading = tuple[int, int, tuple[int | None, ...]]
-"""GPU's number in the journal, UTC in microseconds, values."""
 
 Event = tuple[int, str | None, str, str]
 """UTC in microseconds, GPU (None: the host), what, detail."""
