@@ -6,11 +6,8 @@ What was fetched stays under `fetched/`, so figures can be recomputed without th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-
-import duckdb
 
 from flows.catalogue import Outcome
 from flows.ingest_gpu import ingest_gpu
@@ -20,7 +17,7 @@ from flows.sources import prometheus, segments
 from flows.sources.prometheus import Hold
 from flows.warehouse import writing
 from wattledger import dcgm
-from wattledger.records import Record, at
+from wattledger.records import Record
 
 _SETTLE = timedelta(seconds=30)
 """Scrapes of the last seconds may still be on their way."""
@@ -57,15 +54,12 @@ def fetch_prometheus(
 def _resume(settings: Settings, folder: Path) -> datetime | None:
     """The last reading that was fetched before; the next fetch begins there."""
     with writing(settings.warehouse) as con:
-        found: Sequence[tuple[datetime | None]] = _last(con, folder)
-    return found[0][0]
-
-
-def _last(con: duckdb.DuckDBPyConnection, folder: Path) -> list[tuple[datetime | None]]:
-    return con.execute(
-        "SELECT max(last_ts) FROM segment WHERE verdict = 'loaded' AND starts_with(source_name, ?)",
-        [f"{folder}/"],
-    ).fetchall()
+        [(last,)] = con.execute(
+            "SELECT max(last_ts) FROM segment WHERE verdict = 'loaded' "
+            "AND starts_with(source_name, ?)",
+            [f"{folder}/"],
+        ).fetchall()
+    return last  # type: ignore[no-any-return]
 
 
 def _record(hold: Hold, source: PrometheusInput) -> Record:
@@ -78,13 +72,9 @@ def _record(hold: Hold, source: PrometheusInput) -> Record:
         name=hold.name,
         owner=hold.namespace,
         host=hold.host,
-        started_at=at(_us(hold.first)),
-        ended_at=at(_us(ended)),
+        started_at=hold.first.isoformat(),
+        ended_at=ended.isoformat(),
         ended_by="pod",
         gpus=[hold.held],
         kubernetes={"namespace": hold.namespace, "pod": hold.name},
     )
-
-
-def _us(moment: datetime) -> int:
-    return (moment - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)

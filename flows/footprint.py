@@ -52,10 +52,7 @@ def compute(settings: Settings, progress: Callable[[int], None] = lambda rows: N
         BadInput: a site's zone has no grid data and no fallback.
         WarehouseError: the disk or the warehouse failed.
     """
-    rule = GapRule(
-        int(settings.readings.max_gap_s * 1_000_000),
-        int(settings.readings.max_bridge_s * 1_000_000),
-    )
+    rule = gap_rule(settings)
     with writing(settings.warehouse) as con, disk_errors(settings.warehouse):
         catalogue.declare_gpus(con, settings)
         factors = effective(settings)
@@ -79,6 +76,14 @@ def compute(settings: Settings, progress: Callable[[int], None] = lambda rows: N
         tables["run_footprint"].filter(pl.col("kind") == "run").height,
         tables["gpu_slot"].height,
         as_of,
+    )
+
+
+def gap_rule(settings: Settings) -> GapRule:
+    """How long a step between readings may be, as [readings] says."""
+    return GapRule(
+        int(settings.readings.max_gap_s * 1_000_000),
+        int(settings.readings.max_bridge_s * 1_000_000),
     )
 
 

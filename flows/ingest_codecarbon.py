@@ -166,7 +166,6 @@ def _load_meter(
             remedy=f"It needs the columns {', '.join(codecarbon.NEEDED)}",
         )
     measured = codecarbon.read(path, text, tz)
-    added = 0
     with transaction(con):
         key = catalogue.record_file(
             con,
@@ -175,6 +174,7 @@ def _load_meter(
             source_format="codecarbon-meter",
             verdict="loaded",
             rows_read=len(measured),
+            rows_loaded=len(measured),
             first_ts=measured[0].started_at,
             last_ts=max(run.ended_at for run in measured),
         )
@@ -197,5 +197,4 @@ def _load_meter(
                     key,
                 ],
             )
-            added += 1
-    return Outcome(str(path), digest, "loaded", len(measured), added)
+    return Outcome(str(path), digest, "loaded", len(measured), len(measured))

@@ -335,11 +335,12 @@ def _example(
     return found[0] if found else None
 
 
-_POWER_SOURCE_CODE = (
+POWER_SOURCE_CODE = (
     "CASE s.power_source "
     + " ".join(f"WHEN '{name}' THEN {code}" for code, name in enumerate(POWER_SOURCES))
     + " ELSE 0 END"
 )
+"""SQL: the code of the power source of staged readings `s`."""
 
 
 def _given(staged: Staged) -> list[str]:
@@ -436,7 +437,7 @@ def promote(con: duckdb.DuckDBPyConnection, staged: Staged) -> Outcome:
             f"""
             INSERT INTO gpu_reading BY NAME
             SELECT g.gpu_key, s.ts, {", ".join(f"s.{name}" for name in [*VALUES, *extra])},
-                {_POWER_SOURCE_CODE} AS power_source_code, {key} AS segment_key
+                {POWER_SOURCE_CODE} AS power_source_code, {key} AS segment_key
             FROM {_relation(staged)} AS s JOIN gpu AS g ON g.gpu_uuid = s.gpu_uuid {new_only}
             """
         ).fetchall()

@@ -19,14 +19,14 @@ import polars as pl
 
 from flows.errors import WattledgerError
 from flows.factors import effective
-from flows.footprint import candidate, configure, partial_slots
+from flows.footprint import candidate, configure, gap_rule, partial_slots
+from flows.ingest_gpu import POWER_SOURCE_CODE
 from flows.report.numbers import between, percent, significant
 from flows.settings import Quantity, Settings, Site, Zone, load
 from flows.sources import spool as spool_source
 from flows.sources.run_records import devices
 from flows.sources.segments import COLUMNS
 from flows.warehouse import connect, migrate, rows
-from transforms.energy import GapRule
 from transforms.schemas import PPM
 from wattledger import records
 from wattledger.records import Record
@@ -131,10 +131,7 @@ def _figures(seen: _Seen, settings: Settings | None) -> dict[str, Any]:
         if settings is not None:
             _copy_grid(con, settings)
         configure(con, chosen, factors)
-        rule = GapRule(
-            int(chosen.readings.max_gap_s * 1_000_000),
-            int(chosen.readings.max_bridge_s * 1_000_000),
-        )
+        rule = gap_rule(chosen)
         tables = candidate(con, chosen, factors, partial_slots(con, rule, lambda n: None), rule)
         con.register("computed", tables["run_footprint"].to_arrow())
         con.execute("INSERT INTO run_footprint BY NAME FROM computed")
@@ -173,8 +170,8 @@ def _fill(con: duckdb.DuckDBPyConnection, seen: _Seen) -> None:
     con.register("found", seen.readings.select(list(COLUMNS)).to_arrow())
     con.execute(
         "INSERT INTO gpu_reading BY NAME SELECT gpu_key, ts, power_mw, energy_mj, "
-        "CASE power_source WHEN 'average_1s' THEN 2 ELSE 1 END AS power_source_code, "
-        "0 AS segment_key FROM found JOIN gpu USING (gpu_uuid) ORDER BY gpu_key, ts"
+        f"{POWER_SOURCE_CODE} AS power_source_code, "
+        "0 AS segment_key FROM found AS s JOIN gpu USING (gpu_uuid) ORDER BY gpu_key, ts"
     )
     con.unregister("found")
     con.register("found", seen.host_readings.to_arrow())

@@ -232,6 +232,12 @@ def over_slots(frame: pl.LazyFrame, start: str, end: str) -> pl.LazyFrame:
     ).explode("slot")
 
 
+def up_to(energy: str, part: pl.Expr, whole: pl.Expr) -> pl.Expr:
+    """floor(energy * part / whole), in 128 bits: differences of it add up to the energy exactly."""
+    wide = pl.col(energy).cast(pl.Int128) * part.cast(pl.Int128)
+    return (wide // whole.cast(pl.Int128)).cast(pl.Int64)
+
+
 def _pieces(cut: pl.LazyFrame) -> pl.LazyFrame:
     """Share out each interval over its piece a..b, in proportion to time.
 
@@ -240,13 +246,12 @@ def _pieces(cut: pl.LazyFrame) -> pl.LazyFrame:
     """
     dt = pl.col("t1") - pl.col("t0")
 
-    def up_to(at: str) -> pl.Expr:
-        wide = pl.col("counter_mj").cast(pl.Int128) * (pl.col(at) - pl.col("t0")).cast(pl.Int128)
-        return (wide // dt.cast(pl.Int128)).cast(pl.Int64)
+    def counted(at: str) -> pl.Expr:
+        return up_to("counter_mj", pl.col(at) - pl.col("t0"), dt)
 
     part = pl.col("b") - pl.col("a")
     return cut.filter(part > 0).with_columns(
-        counter_mj=up_to("b") - up_to("a"),
+        counter_mj=counted("b") - counted("a"),
         # Whole multiples of dt, so the division is exact.
         **{
             name: pl.col(name) // dt * part

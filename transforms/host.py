@@ -10,7 +10,7 @@ from __future__ import annotations
 import polars as pl
 
 from transforms.attribution import share
-from transforms.energy import over_slots
+from transforms.energy import over_slots, up_to
 from transforms.schemas import PPM, SLOT_US
 
 ENERGY = ("host_measured_mj", "host_modelled_mj")
@@ -20,16 +20,10 @@ _CELL = ["gpu_key", "slot", "cell_start", "cell_end"]
 _ROW = ["kind", "run_id", "gpu_key", "slot"]
 
 
-def _up_to(energy: str, part: pl.Expr, whole: pl.Expr) -> pl.Expr:
-    """floor(energy * part / whole): differences of it add up to the energy exactly."""
-    wide = pl.col(energy).cast(pl.Int128) * part.cast(pl.Int128)
-    return (wide // whole.cast(pl.Int128)).cast(pl.Int64)
-
-
 def _between(energy: str, a: str, b: str) -> pl.Expr:
     """The energy of t0..t1 that falls into a..b, in proportion to time."""
     length = pl.col("t1") - pl.col("t0")
-    before, after = (_up_to(energy, pl.col(at) - pl.col("t0"), length) for at in (a, b))
+    before, after = (up_to(energy, pl.col(at) - pl.col("t0"), length) for at in (a, b))
     return (after - before).alias(energy)
 
 
@@ -127,8 +121,8 @@ def _of_gpu() -> list[pl.Expr]:
     """One GPU's part of the host's energy: cumulative floor over the GPUs in order of place."""
     return [
         (
-            _up_to(name, pl.col("place") + 1, pl.col("count"))
-            - _up_to(name, pl.col("place"), pl.col("count"))
+            up_to(name, pl.col("place") + 1, pl.col("count"))
+            - up_to(name, pl.col("place"), pl.col("count"))
         ).alias(name)
         for name in ENERGY
     ]
