@@ -7,6 +7,7 @@ the settings model.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -163,7 +164,8 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _kind(annotation: Any) -> str:
-    text = str(annotation).replace("<class '", "").replace("'>", "")
+    text = re.sub(r"Annotated\[([^,\]]+), AfterValidator\([^]]*\]", r"\1", str(annotation))
+    text = text.replace("<class '", "").replace("'>", "")
     for noise in ("flows.settings.", "typing.", "datetime."):
         text = text.replace(noise, "")
     return (

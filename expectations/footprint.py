@@ -9,6 +9,10 @@ _BOUNDED = (
     ("IT energy", "mj", "it_{b}mj"),
     ("facility energy", "mj", "facility_{b}mj"),
     ("CO2e", "ug", "co2e_{b}ug"),
+    ("scope 1 CO2e", "ug", "co2e_scope1_{b}ug"),
+    ("market-based CO2e", "ug", "co2e_market_{b}ug"),
+    ("CO2e of losses", "ug", "co2e_losses_{b}ug"),
+    ("marginal CO2e", "ug", "co2e_marginal_{b}ug"),
     ("on-site water", "ul", "water_onsite_{b}ul"),
     ("off-site water", "ul", "water_offsite_{b}ul"),
 )
@@ -19,6 +23,7 @@ def suite(
     schema: str = "main",
     min_carbon_coverage: float = 1.0,
     max_filled_share: float = 1.0,
+    max_fallback_share: float = 1.0,
     second_meter_tolerance: float = 0.1,
 ) -> Suite:
     """The suite `footprint` on run_footprint; thresholds come from [gate] in wattledger.toml."""
@@ -58,6 +63,20 @@ def suite(
                 "facility_mj",
                 "it_mj",
                 "The facility uses no less than its IT (PUE is at least 1)",
+            ),
+            no_rows(
+                "grid_and_onsite_add_up",
+                "Facility energy = energy from the grid + energy generated on site, to the millijoule",
+                "SELECT kind, run_id, facility_mj, grid_mj, onsite_mj FROM {batch} "
+                "WHERE facility_mj <> grid_mj + onsite_mj",
+                remedy="Run `wattledger footprint` again",
+            ),
+            no_rows(
+                "contracts_within_grid",
+                "Contracts and residual mix cover no more than the energy from the grid",
+                "SELECT kind, run_id, grid_mj, contracted_mj, residual_mj FROM {batch} "
+                "WHERE contracted_mj + residual_mj > grid_mj",
+                remedy="This is a defect of Wattledger: please report it with this message",
             ),
             no_rows(
                 "energy_conserved",
@@ -101,6 +120,13 @@ def suite(
                 f"FROM {{batch}} WHERE facility_uncovered_mj > {1 - min_carbon_coverage} * facility_mj",
                 remedy="Load grid data for the whole time of the runs (wattledger ingest grid), or "
                 "set zones.ZONE.fallback_intensity_g_per_kwh",
+            ),
+            no_rows(
+                "not_too_much_fallback",
+                f"At most {max_fallback_share:.0%} of a run's energy has an intensity from a lower rung",
+                "SELECT run_id, intensity_fallback_share FROM data_quality "
+                f"WHERE intensity_fallback_share > {max_fallback_share} AND EXISTS (FROM {{batch}})",
+                remedy="Load grid data for that time, or see `wattledger status` for why none came",
             ),
             no_rows(
                 "not_too_much_filled",
@@ -160,7 +186,7 @@ def signal_suite(*, schema: str = "main", max_g_per_kwh: float = 3000) -> Suite:
             not_null("ewif_known", "ewif_l_per_kwh", "Every slot has a water intensity"),
             no_rows(
                 "no_fallback",
-                "No slot uses a fallback intensity",
+                "No slot uses an intensity from a lower rung than its zone's series",
                 "SELECT zone, slot_start, fallback_ppm FROM {batch} WHERE fallback_ppm > 0",
                 severity="warn",
                 remedy="Load grid data for that time",

@@ -66,7 +66,7 @@ def intensity_suite(*, schema: str = "staging", max_g_per_kwh: float = 3000) -> 
         table="grid_intensity",
         keys=("zone", "valid_from", "row_no"),
         checks=(
-            *_intervals("grid_intensity", "zone, signal"),
+            *_intervals("grid_intensity", "zone, signal, feed"),
             not_null("has_value", "intensity_g_per_kwh", "Every interval has an intensity"),
             between(
                 "intensity_believable",
@@ -88,7 +88,7 @@ def mix_suite(*, schema: str = "staging") -> Suite:
         table="grid_mix",
         keys=("zone", "valid_from", "fuel", "row_no"),
         checks=(
-            *_intervals("grid_mix", "zone, fuel"),
+            *_intervals("grid_mix", "zone, fuel, feed"),
             not_null("has_generation", "generation_kw", "Every fuel has a generation"),
             between(
                 "generation_believable",

@@ -14,12 +14,10 @@ from pathlib import Path
 import polars as pl
 
 from flows.errors import UsageError
-from flows.factors import by_fuel, effective
 from flows.settings import FILE_NAME, Settings
-from flows.sources import grid, segments, simulator
+from flows.sources import segments, simulator
 from flows.sources.nvidia_smi import Options
 from flows.sources.simulator import Work
-from transforms.grid import mix_factors
 
 _GRID = "DE_2020-10-24_27_entsoe_generation.csv"
 _START = datetime(2020, 10, 24, 20, tzinfo=UTC)
@@ -50,8 +48,7 @@ zone = "DE"
 pue = {{ value = 1.20, low = 1.10, high = 1.40 }}
 wue_l_per_kwh = {{ value = 0.50, low = 0.10, high = 1.80 }}
 host_overhead_w_per_gpu = {{ value = 250, low = 150, high = 575 }}
-
-{zone}"""
+"""
 
 _RUNS = """\
 run_id,name,owner,model,started_at,ended_at,host,gpu,share
@@ -99,9 +96,8 @@ def prepare(
         said, given = _measured(folder, progress), ""
     else:
         said, given = _sample(folder), ""
-    zone = "" if given == "" and not live else _fallback(folder)
     title = "Demo: sample readings on a real grid" if not (gpu_log or live) else "Demo"
-    _write(settings, _SETTINGS.format(title=title, options=given, zone=zone).encode())
+    _write(settings, _SETTINGS.format(title=title, options=given).encode())
     return said
 
 
@@ -180,7 +176,7 @@ def _measured(folder: Path, progress: Callable[[float], None]) -> str:
     _add_run(folder, name, first, last, [made["host"][0]])
     return (
         f"GPU readings: measured now through NVML, {made['gpu_uuid'].n_unique()} GPUs, "
-        f"{LIVE_SECONDS:g} s; grid: typical value of the bundled German series (fallback)"
+        f"{LIVE_SECONDS:g} s; grid: Germany's yearly mix"
     )
 
 
@@ -209,7 +205,7 @@ def _from_log(folder: Path, log: Path, options: Options) -> tuple[str, str]:
     given = f'host = "{host}"\ntz = "{tz}"\nmodel = "{options.model}"\ngpus_per_sweep = {options.gpus}\n'
     return (
         f"GPU readings: {log} ({row['gpus']} GPUs, host {host}, times read as {tz}; change with "
-        "--host and --tz); grid: the bundled German series where it covers, else its typical value",
+        "--host and --tz); grid: the bundled German series where it covers, else Germany's yearly mix",
         given,
     )
 
@@ -221,19 +217,3 @@ def _add_run(folder: Path, run_id: str, first: datetime, last: datetime, hosts: 
     line = f"{run_id},{first.isoformat()},{last.isoformat()},{';'.join(hosts)},all\n"
     others = [text for text in kept.splitlines(keepends=True) if not text.startswith(f"{run_id},")]
     _write(path, "".join([*others, line]).encode())
-
-
-def _fallback(folder: Path) -> str:
-    """Mean, lowest and highest intensity of the bundled series, as the zone's fallback."""
-    data = grid.read(
-        folder / "grid" / _GRID, grid.Options(zone="DE"), "auto", folder / ".wattledger"
-    )
-    assert data.mix is not None
-    fuels = by_fuel(effective(Settings()), "lifecycle_g_per_kwh")
-    values = mix_factors(data.mix.lazy(), fuels, "value", "low", "high").collect()["value"]
-    mean, low, high = (round(float(v), 1) for v in (values.mean(), values.min(), values.max()))  # type: ignore[arg-type]
-    return (
-        "[zones.DE]\n"
-        f"fallback_intensity_g_per_kwh = {{ value = {mean}, low = {low}, high = {high}, "
-        'source = "mean, lowest and highest of the bundled German series of October 2020" }\n'
-    )

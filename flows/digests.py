@@ -7,7 +7,7 @@ import json
 
 import duckdb
 
-METHOD_VERSION = "2"
+METHOD_VERSION = "3"
 """Version of docs/method.md; raised when a formula changes."""
 
 _INPUTS = (
@@ -18,6 +18,9 @@ _INPUTS = (
     "WHERE superseded_at IS NULL ORDER BY ALL",
     "SELECT gpu_uuid, host, gpu_index, model FROM gpu ORDER BY ALL",
     "FROM site ORDER BY ALL",
+    "FROM zone ORDER BY ALL",
+    "FROM contract ORDER BY ALL",
+    "FROM contract_delivery ORDER BY ALL",
     "FROM host ORDER BY ALL",
 )
 _OUTPUTS = (

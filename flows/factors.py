@@ -1,17 +1,39 @@
-"""The factors: shipped as one reviewed file, overridden from wattledger.toml, each with its source."""
+"""The factors: shipped as reviewed files, overridden from wattledger.toml, each with its source."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from functools import cache
 from importlib import resources
 
 import polars as pl
 
 from flows.errors import SettingsError
-from flows.settings import Settings
+from flows.settings import Quantity, Settings, Site
+from transforms.grid import VALUES, mix_factors
+
+WORLD = "world"
+"""Scope of the factors of the whole world."""
+
+COUNTRY_MIX = {
+    "country_lifecycle_g_per_kwh": "lifecycle_g_per_kwh",
+    "country_direct_g_per_kwh": "direct_g_per_kwh",
+    "country_ewif_l_per_kwh": "ewif_l_per_kwh",
+}
+"""Yearly factor of a country -> the factor per fuel that its generation mix is weighed with."""
+
+_MIX_FUELS = {"hydro": "hydro_reservoir", "wind": "wind_onshore"}
+"""Fuels of the yearly mixes that are not told apart there -> the fuel whose factors they take."""
+
+_MIX_SOURCE = (
+    "generation by fuel of {year} from Ember and the Energy Institute through Our World in Data "
+    "(as packaged by codecarbon 3.3.2) x {factor}"
+)
+_MIX_LICENCE = "CC BY 4.0"
 
 
 @dataclass(frozen=True)
@@ -27,12 +49,24 @@ class Factor:
     source: str
     licence: str
     origin: str = "shipped"
+    year: int | None = None
+    valid_from: datetime | None = None
+    valid_to: datetime | None = None
 
 
-def shipped() -> list[Factor]:
+def _read(name: str) -> Iterator[dict[str, str]]:
+    text = resources.files("flows").joinpath(f"data/factors/{name}").read_text("utf-8")
+    yield from csv.DictReader(text.splitlines())
+
+
+def _moment(text: str) -> datetime | None:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC) if text else None
+
+
+@cache
+def shipped() -> tuple[Factor, ...]:
     """The factors that come with Wattledger (flows/data/factors/factors.csv)."""
-    text = resources.files("flows").joinpath("data/factors/factors.csv").read_text("utf-8")
-    return [
+    return tuple(
         Factor(
             row["factor"],
             row["scope"],
@@ -42,19 +76,93 @@ def shipped() -> list[Factor]:
             row["unit"],
             row["source"],
             row["licence"],
+            year=int(row["year"]) if row["year"] else None,
+            valid_from=_moment(row["valid_from"]),
+            valid_to=_moment(row["valid_to"]),
         )
-        for row in csv.DictReader(text.splitlines())
+        for row in _read("factors.csv")
+    )
+
+
+@cache
+def country_mix() -> pl.DataFrame:
+    """Yearly generation by country and for the world: country, year, fuel, generation_gwh."""
+    rows = [
+        (row["country"], int(row["year"]), fuel.removesuffix("_twh"), float(twh))
+        for row in _read("country_mix.csv")
+        for fuel, twh in row.items()
+        if fuel.endswith("_twh")
     ]
+    table = pl.DataFrame(
+        [
+            (place, year, _MIX_FUELS.get(fuel, fuel), round(twh * 1000))
+            for place, year, fuel, twh in rows
+        ],
+        schema={
+            "country": pl.String,
+            "year": pl.Int64,
+            "fuel": pl.String,
+            "generation_gwh": pl.Int64,
+        },
+        orient="row",
+    )
+    # Countries report for different years; the world takes each one's last.
+    world = table.with_columns(country=pl.lit(WORLD), year=pl.col("year").max())
+    return (
+        pl.concat([table, world])
+        .group_by("country", "year", "fuel")
+        .agg(pl.col("generation_gwh").sum())
+    )
+
+
+def _of_countries(factors: Sequence[Factor]) -> Iterator[Factor]:
+    """Yearly means of every country, from its mix and the factors per fuel in force."""
+    units = {f.factor: f.unit for f in factors}
+    mix = (
+        country_mix()
+        .lazy()
+        .select(
+            "country",
+            "year",
+            "fuel",
+            generation_kw=pl.col("generation_gwh"),
+            is_estimated=pl.lit(False),
+            source=pl.lit(""),
+        )
+    )
+    for name, per_fuel in COUNTRY_MIX.items():
+        weighed = mix_factors(mix, by_fuel(factors, per_fuel), ("country", "year")).collect()
+        for row in weighed.iter_rows(named=True):
+            yield Factor(
+                name,
+                row["country"],
+                row["value"],
+                row["low"],
+                row["high"],
+                unit=units[per_fuel],
+                source=_MIX_SOURCE.format(year=row["year"], factor=per_fuel),
+                licence=_MIX_LICENCE,
+                year=row["year"],
+            )
 
 
 def effective(settings: Settings) -> list[Factor]:
-    """Shipped factors with the project's overrides in their place.
+    """Shipped factors with the project's overrides in their place, and the yearly ones of countries.
 
     Raises:
         SettingsError: an override of a factor that does not exist.
     """
-    table = {(f.factor, f.scope): f for f in shipped()}
-    units = {f.factor: f.unit for f in table.values()}
+    known = shipped()
+    units = {f.factor: f.unit for f in known}
+    units |= {name: units[per_fuel] for name, per_fuel in COUNTRY_MIX.items()}
+    units["residual_mix_g_per_kwh"] = units["lifecycle_g_per_kwh"]
+    given = list(_overrides(settings, units))
+    base = _overridden(known, given)
+    table = _overridden((*base, *_of_countries(base)), given)
+    return sorted(table, key=lambda f: (f.factor, f.scope, str(f.valid_from)))
+
+
+def _overrides(settings: Settings, units: dict[str, str]) -> Iterator[Factor]:
     for name, scopes in settings.factors.items():
         if name not in units:
             raise SettingsError(
@@ -62,19 +170,49 @@ def effective(settings: Settings) -> list[Factor]:
                 where=f"setting factors.{name}",
                 remedy=f"Known factors: {', '.join(sorted(units))}",
             )
-        for scope, given in scopes.items():
-            table[name, scope] = Factor(
+        for scope, value in scopes.items():
+            yield Factor(
                 name,
                 scope,
-                given.value,
-                given.low,
-                given.high,
+                value.value,
+                value.low,
+                value.high,
                 units[name],
-                given.source or "wattledger.toml",
+                value.source or "wattledger.toml",
                 "project",
                 "override",
             )
-    return [table[key] for key in sorted(table)]
+
+
+def _overridden(factors: Iterable[Factor], given: Sequence[Factor]) -> list[Factor]:
+    replaced = {(f.factor, f.scope) for f in given}
+    return [f for f in factors if (f.factor, f.scope) not in replaced] + list(given)
+
+
+def country_of(settings: Settings, zone: str) -> str:
+    """The country of a zone: from wattledger.toml, or the head of its name (DE, US-TVA); or ''."""
+    zones = settings.zones
+    if zone in zones and zones[zone].country:
+        return zones[zone].country
+    head = zone.replace("_", "-").split("-")[0]
+    return head if head in set(country_mix()["country"]) - {WORLD} else ""
+
+
+def find(factors: Sequence[Factor], name: str, scope: str, where: str) -> Factor:
+    """One factor.
+
+    Raises:
+        SettingsError: no such scope; the known ones are named.
+    """
+    found = next((f for f in factors if f.factor == name and f.scope == scope), None)
+    if found is None:
+        scopes = sorted(f.scope for f in factors if f.factor == name)
+        raise SettingsError(
+            f"the factor {name} has no scope {scope!r}",
+            where=where,
+            remedy=f"Known: {', '.join(scopes)}",
+        )
+    return found
 
 
 def for_model(factors: Sequence[Factor], name: str, model: str | None) -> Factor:
@@ -88,7 +226,7 @@ def by_fuel(factors: Sequence[Factor], name: str) -> pl.LazyFrame:
     """One factor for every fuel, as `transforms.grid.mix_factors` takes it."""
     return pl.LazyFrame(
         [(f.scope, f.value, f.low, f.high) for f in factors if f.factor == name],
-        schema={"fuel": pl.String, "value": pl.Float64, "low": pl.Float64, "high": pl.Float64},
+        schema={"fuel": pl.String, **dict.fromkeys(VALUES, pl.Float64)},
         orient="row",
     )
 
@@ -96,3 +234,47 @@ def by_fuel(factors: Sequence[Factor], name: str) -> pl.LazyFrame:
 def scalar(factors: Sequence[Factor], name: str, scope: str) -> float:
     """The central value of one factor."""
     return next(f.value for f in factors if f.factor == name and f.scope == scope)
+
+
+def of_site(factors: Sequence[Factor], site: Site) -> tuple[dict[str, Quantity], list[Factor]]:
+    """PUE, WUE, host overhead and on-site generation of a site, and the factors they came from.
+
+    What wattledger.toml gives counts; the rest comes from the factors of the operator, climate or
+    server that it names.
+
+    Raises:
+        SettingsError: it names an operator, server or plant that no factor knows.
+    """
+    where = f"site {site.name!r} in wattledger.toml"
+    used: list[Factor] = []
+
+    def given_or(value: Quantity | None, name: str, scope: str) -> Quantity:
+        if value is not None:
+            return value
+        used.append(find(factors, name, scope, where))
+        return _quantity(used[-1])
+
+    found = {
+        "pue": given_or(site.pue, "pue", site.like),
+        "wue_l_per_kwh": given_or(site.wue_l_per_kwh, "wue_l_per_kwh", site.like),
+        "onsite_share": _NOTHING,
+        "onsite_g_per_kwh": _NOTHING,
+        "onsite_l_per_kwh": _NOTHING,
+        "overhead_w": _NOTHING,
+    }
+    if site.host_overhead_w_per_gpu is not None or site.server:
+        found["overhead_w"] = given_or(
+            site.host_overhead_w_per_gpu, "host_overhead_w_per_gpu", site.server
+        )
+    if site.onsite is not None:
+        found["onsite_share"] = site.onsite.share
+        for name in ("onsite_g_per_kwh", "onsite_l_per_kwh"):
+            found[name] = given_or(None, name, site.onsite.plant)
+    return found, used
+
+
+_NOTHING = Quantity(value=0, low=0, high=0)
+
+
+def _quantity(factor: Factor) -> Quantity:
+    return Quantity(value=factor.value, low=factor.low, high=factor.high, source=factor.source)

@@ -14,11 +14,15 @@ import duckdb
 import polars as pl
 
 from flows import catalogue, digests
-from flows.errors import BadInput, SettingsError
-from flows.factors import Factor, by_fuel, effective, for_model, scalar
+from flows.alternatives import alternatives_of
+from flows.configuration import configure
+from flows.errors import SettingsError
+from flows.factor_use import factor_use
+from flows.factors import Factor, effective, for_model, scalar
 from flows.settings import Settings
+from flows.signals import Known, slot_signals
 from flows.warehouse import disk_errors, transaction, writing
-from transforms import attribution, energy, footprint, grid, host
+from transforms import attribution, energy, footprint, host, market
 from transforms.energy import GapRule
 from transforms.schemas import NO_GPU, POWER_SOURCES, PPM, SLOT_US, TABLES
 
@@ -44,8 +48,7 @@ class Computed:
 def compute(settings: Settings, progress: Callable[[int], None] = lambda rows: None) -> Computed:
     """Recompute the candidate figures from everything in the warehouse.
 
-    Replaces gpu_slot, host_slot, energy_slot, slot_signal, footprint_slot, run_footprint and conservation
-    in one transaction.
+    Replaces all tables of `candidate` in one transaction.
 
     Raises:
         SettingsError: a host belongs to no site, or site periods overlap.
@@ -85,59 +88,6 @@ def gap_rule(settings: Settings) -> GapRule:
         int(settings.readings.max_gap_s * 1_000_000),
         int(settings.readings.max_bridge_s * 1_000_000),
     )
-
-
-def configure(con: duckdb.DuckDBPyConnection, settings: Settings, factors: list[Factor]) -> None:
-    """Write sites, hosts and factors as configured now, so that figures carry their inputs."""
-    hosts = [row[0] for row in con.execute("SELECT DISTINCT host FROM gpu ORDER BY 1").fetchall()]
-    placed = [(name, settings.site_of(name)) for name in hosts]
-    for name, site in placed:
-        if site is None:
-            raise SettingsError(
-                f"host {name!r} belongs to no site",
-                where="wattledger.toml",
-                remedy='Add it to the hosts of a [[site]], for example hosts = ["*"]',
-            )
-    sites = [
-        (
-            s.name,
-            s.zone,
-            *(s.pue.value, s.pue.low, s.pue.high),
-            *(s.wue_l_per_kwh.value, s.wue_l_per_kwh.low, s.wue_l_per_kwh.high),
-            *(round(watts * 1000) for watts in (overhead.value, overhead.low, overhead.high)),
-            s.valid_from,
-            s.valid_to,
-            *(round(watts * 1000) for watts in (rest.value, rest.low, rest.high)),
-        )
-        for s in settings.site
-        for overhead, rest in [(s.host_overhead_w_per_gpu, s.host_rest_w_per_gpu)]
-    ]
-    with transaction(con):
-        for table, values in (
-            ("host", placed),
-            ("site", sites),
-            (
-                "factor",
-                [
-                    (
-                        f.factor,
-                        f.scope,
-                        f.value,
-                        f.low,
-                        f.high,
-                        f.unit,
-                        f.source,
-                        f.licence,
-                        f.origin,
-                    )
-                    for f in factors
-                ],
-            ),
-        ):
-            con.execute(f"DELETE FROM {table}")
-            marks = ", ".join("?" for _ in TABLES[table].columns)
-            if values:
-                con.executemany(f"INSERT INTO {table} VALUES ({marks})", [list(v) for v in values])
 
 
 def _batches(con: duckdb.DuckDBPyConnection, query: str) -> Iterator[pl.DataFrame]:
@@ -196,6 +146,7 @@ def candidate(
 ) -> dict[str, pl.DataFrame]:
     """All candidate tables, by name, from partial slots and what the warehouse holds."""
     slots = energy.gpu_slots(partials.lazy(), rule).collect()
+    [(as_of,)] = con.execute("SELECT max(ts) FROM gpu_reading").fetchall()
     held = _held(con)
     cut = attribution.cut_cells(held).collect()
     by_slot = slots.lazy().with_columns(slot=_slot_number())
@@ -222,8 +173,11 @@ def candidate(
     ).join(_devices(con), on="gpu_key", how="left")
     at_sites = footprint.by_site(with_hosts).collect()
     sites = _sites(con, at_sites)
-    signals = _signals(con, settings, factors, sites)
-    by_run = footprint.footprint_slots(at_sites.lazy(), sites.lazy(), signals.lazy()).collect()
+    known = Known(con, settings, factors)
+    signals, sources = slot_signals(known, sites.select("zone", "slot").unique())
+    facility = footprint.facility_slots(at_sites.lazy(), sites.lazy()).collect()
+    contract_slots, contracted = _contracts(con, facility)
+    by_run = footprint.footprint_slots(facility.lazy(), signals.lazy(), contracted.lazy()).collect()
     devices = bounded.lazy().join(_devices(con).filter("is_gpu"), on="gpu_key", how="semi")
     gpus = devices.group_by("kind", "run_id").agg(gpus=pl.col("gpu_key").n_unique())
     totals = footprint.run_totals(by_run.lazy(), gpus).collect()
@@ -233,11 +187,15 @@ def candidate(
         "host_slot": _with_start(host.host_slots(host_readings).collect()),
         "energy_slot": _with_start(bounded),
         "slot_signal": _with_start(signals),
+        "slot_source": _with_start(sources),
+        "contract_slot": _with_start(contract_slots),
         "footprint_slot": _with_start(by_run),
         "run_footprint": totals.with_columns(
             _start("first_slot").alias("first_slot"), _start("last_slot").alias("last_slot")
         ),
         "conservation": conserved,
+        "run_alternative": alternatives_of(known, by_run, as_of),
+        "factor_use": factor_use(known, by_run, sources, shared),
     }
 
 
@@ -255,6 +213,25 @@ def _with_start(frame: pl.DataFrame) -> pl.DataFrame:
 
 def _lazy(con: duckdb.DuckDBPyConnection, query: str, values: Any = None) -> pl.LazyFrame:
     return con.execute(query, values).pl().lazy()
+
+
+def _contracts(
+    con: duckdb.DuckDBPyConnection, facility: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """What contracts cover, by contract and slot, and summed by site and slot."""
+    used = facility.lazy().group_by("site", "slot").agg(pl.col("grid_mj").sum())
+    contracts = _lazy(
+        con,
+        "SELECT * EXCLUDE (share), CAST(floor(share * 1000000) AS BIGINT) AS share_ppm, "
+        "epoch_us(valid_from) AS first_us, epoch_us(valid_to) AS last_us FROM contract",
+    )
+    deliveries = _lazy(
+        con,
+        "SELECT contract, epoch_us(valid_from) AS first_us, epoch_us(valid_to) AS last_us, "
+        "energy_kwh FROM contract_delivery",
+    )
+    covered = market.contract_slots(used, contracts, deliveries).collect()
+    return covered, market.contracted(covered.lazy(), contracts).collect()
 
 
 def _held(con: duckdb.DuckDBPyConnection) -> pl.LazyFrame:
@@ -336,7 +313,10 @@ def _limits(con: duckdb.DuckDBPyConnection, factors: Sequence[Factor]) -> pl.Laz
 def _sites(con: duckdb.DuckDBPyConnection, at_sites: pl.DataFrame) -> pl.DataFrame:
     """One row per site and slot that has energy, with the settings valid then."""
     needed = at_sites.select("site", "slot").unique()
-    sites = _lazy(con, "FROM site").collect()
+    sites = _lazy(
+        con,
+        "SELECT s.*, z.loss, z.loss_low, z.loss_high FROM site AS s JOIN zone AS z USING (zone)",
+    ).collect()
     found = (
         needed.join(sites, on="site", how="left")
         .with_columns(start=_start("slot"))
@@ -357,158 +337,3 @@ def _sites(con: duckdb.DuckDBPyConnection, at_sites: pl.DataFrame) -> pl.DataFra
                 remedy="Adjust valid_from and valid_to of its [[site]] entries",
             )
     return found
-
-
-def _signals(
-    con: duckdb.DuckDBPyConnection,
-    settings: Settings,
-    factors: Sequence[Factor],
-    sites: pl.DataFrame,
-) -> pl.DataFrame:
-    """Carbon intensity and EWIF per zone and slot."""
-    slots = sites.select("zone", "slot").unique().sort("zone", "slot")
-    zones = slots["zone"].unique().sort().to_list()
-    span = (slots["slot"].min(), slots["slot"].max())
-    if not zones or span[0] is None:
-        span = (0, 0)
-    carbon, ewif = [], []
-    for zone in zones:
-        mix = _mix(con, zone, span)
-        series = _series(con, settings, factors, zone, span)
-        ewif.append(_from_mix(mix, factors, "ewif_l_per_kwh", "ewif", "l_per_kwh"))
-        if not series.is_empty():
-            carbon.append(series)
-        elif _signal(settings, zone) == "average_lifecycle":
-            carbon.append(_from_mix(mix, factors, "lifecycle_g_per_kwh", "intensity", "g_per_kwh"))
-        _check_zone(con, settings, zone, has_data=not (series.is_empty() and mix.is_empty()))
-    intensity = grid.slot_signal(
-        pl.concat(
-            [c.select(_CARBON) for c in carbon] or [_no_series("intensity", "g_per_kwh")]
-        ).lazy(),
-        slots.lazy(),
-        _fallback(
-            zones,
-            lambda z: (
-                settings.zones[z].fallback_intensity_g_per_kwh if z in settings.zones else None
-            ),
-        ),
-        "intensity",
-        "g_per_kwh",
-    )
-    default = next(f for f in factors if f.factor == "ewif_l_per_kwh" and f.scope == "default")
-    water = grid.slot_signal(
-        pl.concat([e.select(_EWIF) for e in ewif] or [_no_series("ewif", "l_per_kwh")]).lazy(),
-        slots.lazy(),
-        _fallback(
-            zones,
-            lambda z: (
-                (settings.zones[z].ewif_l_per_kwh if z in settings.zones else None) or default
-            ),
-        ),
-        "ewif",
-        "l_per_kwh",
-    )
-    return intensity.join(
-        water.select("zone", "slot", *_EWIF[4:], ewif_series_ppm="series_ppm"),
-        on=["zone", "slot"],
-        how="left",
-    ).collect()
-
-
-_SPAN = ["zone", "valid_from", "valid_to", "is_estimated"]
-_CARBON = [*_SPAN, "intensity_g_per_kwh", "intensity_low_g_per_kwh", "intensity_high_g_per_kwh"]
-_EWIF = [*_SPAN, "ewif_l_per_kwh", "ewif_low_l_per_kwh", "ewif_high_l_per_kwh"]
-
-
-def _no_series(name: str, unit: str) -> pl.DataFrame:
-    times = pl.Datetime("us", "UTC")
-    return pl.DataFrame(
-        schema={
-            "zone": pl.String,
-            "valid_from": times,
-            "valid_to": times,
-            "is_estimated": pl.Boolean,
-            **{f"{name}{bound}_{unit}": pl.Float64 for bound in ("", "_low", "_high")},
-        }
-    )
-
-
-def _signal(settings: Settings, zone: str) -> str:
-    return settings.zones[zone].signal if zone in settings.zones else "average_lifecycle"
-
-
-_IN_SPAN = (
-    "superseded_at IS NULL AND zone = $zone "
-    "AND valid_to > make_timestamptz($first) AND valid_from < make_timestamptz($last)"
-)
-
-
-def _when(zone: str, span: tuple[Any, Any]) -> dict[str, Any]:
-    return {"zone": zone, "first": span[0] * SLOT_US, "last": (span[1] + 1) * SLOT_US}
-
-
-def _mix(con: duckdb.DuckDBPyConnection, zone: str, span: tuple[Any, Any]) -> pl.DataFrame:
-    return con.execute(f"FROM grid_mix WHERE {_IN_SPAN}", _when(zone, span)).pl()
-
-
-def _series(
-    con: duckdb.DuckDBPyConnection,
-    settings: Settings,
-    factors: Sequence[Factor],
-    zone: str,
-    span: tuple[Any, Any],
-) -> pl.DataFrame:
-    """The zone's own series; where its provider states no bounds, the tolerance factor does."""
-    tolerance = scalar(factors, "grid_series_tolerance", "default")
-    value = pl.col("intensity_g_per_kwh")
-    return (
-        con.execute(
-            f"FROM grid_intensity WHERE {_IN_SPAN} AND signal = $signal",
-            {**_when(zone, span), "signal": _signal(settings, zone)},
-        )
-        .pl()
-        .with_columns(
-            pl.col("intensity_low_g_per_kwh").fill_null(value * (1 - tolerance)),
-            pl.col("intensity_high_g_per_kwh").fill_null(value * (1 + tolerance)),
-        )
-    )
-
-
-def _from_mix(
-    mix: pl.DataFrame, factors: Sequence[Factor], factor: str, name: str, unit: str
-) -> pl.DataFrame:
-    columns = [f"{name}{bound}_{unit}" for bound in ("", "_low", "_high")]
-    return grid.mix_factors(mix.lazy(), by_fuel(factors, factor), *columns).collect()
-
-
-def _fallback(zones: Sequence[str], of: Callable[[str], Any]) -> pl.LazyFrame:
-    found = [(zone, q.value, q.low, q.high) for zone in zones if (q := of(zone)) is not None]
-    return pl.LazyFrame(
-        found,
-        schema={"zone": pl.String, "value": pl.Float64, "low": pl.Float64, "high": pl.Float64},
-        orient="row",
-    )
-
-
-def _check_zone(
-    con: duckdb.DuckDBPyConnection, settings: Settings, zone: str, *, has_data: bool
-) -> None:
-    if has_data or (zone in settings.zones and settings.zones[zone].fallback_intensity_g_per_kwh):
-        return
-    known = [
-        row[0]
-        for row in con.execute(
-            "SELECT DISTINCT zone FROM (SELECT zone FROM grid_intensity UNION SELECT zone FROM grid_mix) ORDER BY 1"
-        ).fetchall()
-    ]
-    what = (
-        "has grid data, but none for the time of the readings"
-        if zone in known
-        else "has no grid data"
-    )
-    raise BadInput(
-        f"zone {zone!r} {what}",
-        where="grid",
-        remedy=f"Zones with data: {', '.join(known) or 'none'}. Load a series with `wattledger ingest grid`, "
-        f"or set zones.{zone}.fallback_intensity_g_per_kwh in wattledger.toml",
-    )

@@ -19,15 +19,16 @@ from flows.sources import grid as grid_source
 from flows.sources.files import expand, sha256
 from flows.sources.grid import Options
 from flows.warehouse import disk_errors, transaction, writing
+from transforms.schemas import FILE_FEED
 
 _TABLES = {
     "grid_intensity": (
-        ["zone", "signal"],
+        ["zone", "signal", "feed"],
         ["intensity_g_per_kwh", "source", "is_estimated", "valid_to"],
         "zone, valid_from, valid_to, signal, intensity_g_per_kwh, NULL, NULL, source, is_estimated",
     ),
     "grid_mix": (
-        ["zone", "fuel"],
+        ["zone", "fuel", "feed"],
         ["generation_kw", "source", "is_estimated", "valid_to"],
         "zone, valid_from, valid_to, fuel, generation_kw, source, is_estimated",
     ),
@@ -84,13 +85,14 @@ def _load(
     path: Path,
     digest: str,
     data: grid_source.GridData,
+    feed: str = FILE_FEED,
 ) -> Outcome:
     from expectations.gate import Gate, describe
 
     table = "grid_mix" if data.mix is not None else "grid_intensity"
     frame = data.mix if data.mix is not None else data.intensity
     assert frame is not None
-    _stage(con, table, frame)
+    _stage(con, table, frame.with_columns(feed=pl.lit(feed)))
     suite = (
         grid_suites.mix_suite()
         if table == "grid_mix"
@@ -148,7 +150,7 @@ def _promote(con: duckdb.DuckDBPyConnection, table: str) -> int:
     [(inserted,)] = con.execute(
         f"""
         INSERT INTO {table}
-        SELECT {columns}, now(), NULL FROM staging.{table} AS n
+        SELECT {columns}, now(), NULL, feed FROM staging.{table} AS n
         WHERE NOT EXISTS (
             SELECT 1 FROM {current} WHERE s.superseded_at IS NULL AND {same}
         )

@@ -17,9 +17,10 @@ from typing import Any
 import duckdb
 import polars as pl
 
+from flows.configuration import configure
 from flows.errors import WattledgerError
 from flows.factors import effective
-from flows.footprint import candidate, configure, gap_rule, partial_slots
+from flows.footprint import candidate, gap_rule, partial_slots
 from flows.ingest_gpu import POWER_SOURCE_CODE
 from flows.report.numbers import between, percent, significant
 from flows.settings import Quantity, Settings, Site, Zone, load
@@ -34,7 +35,7 @@ from wattledger.spool import Spool
 
 _MARGIN = timedelta(seconds=60)
 """Readings before the start and after the end that close the first and last interval."""
-_GRID_TABLES = ("grid_intensity", "grid_mix")
+_GRID_TABLES = ("grid_intensity", "grid_mix", "grid_fetch")
 _NOTHING = Quantity(value=0, low=0, high=0)
 
 

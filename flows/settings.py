@@ -8,10 +8,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from flows.errors import SettingsError
-from transforms.schemas import SIGNALS
+from transforms.schemas import FILE_FEED, RUNGS, SERIES_RUNGS
 
 FILE_NAME = "wattledger.toml"
 
@@ -46,43 +46,125 @@ class Quantity(_Strict):
         return self
 
 
+def _utc(moment: datetime | None) -> datetime | None:
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+
+
+Utc = Annotated[datetime, AfterValidator(_utc)]
+"""A time; without a zone it is UTC."""
+
+
+class Onsite(_Strict):
+    """Electricity generated on site: its direct emissions are scope 1, the rest is the grid's."""
+
+    share: Quantity
+    """Share of the facility energy, 0 to 1."""
+    plant: str = "gas_turbine"
+    """Scope of the factors onsite_g_per_kwh and onsite_l_per_kwh (`wattledger factors list`)."""
+
+    @model_validator(mode="after")
+    def _is_share(self) -> Onsite:
+        if self.share.high > 1:
+            raise ValueError(f"a share is at most 1, got {self.share.high}")
+        return self
+
+
 class Site(_Strict):
     """A data centre: its grid zone, PUE, WUE and host overhead, optionally for a period."""
 
     name: str
     zone: str
     hosts: list[str] = ["*"]
-    pue: Quantity
-    wue_l_per_kwh: Quantity
-    host_overhead_w_per_gpu: Quantity = Quantity(value=0, low=0, high=0)
+    like: str = "default"
+    """Scope of the factors pue and wue_l_per_kwh (an operator, a climate) where none is given."""
+    pue: Quantity | None = None
+    wue_l_per_kwh: Quantity | None = None
+    server: str = ""
+    """Scope of the factor host_overhead_w_per_gpu, for example DGX-H100, where none is given."""
+    host_overhead_w_per_gpu: Quantity | None = None
     """Everything of the host but its GPUs, where the collector did not meter the host."""
     host_rest_w_per_gpu: Quantity = Quantity(value=0, low=0, high=0)
     """What is neither GPU, CPU nor memory (network, fans, conversion), where it did."""
-    valid_from: datetime | None = None
-    valid_to: datetime | None = None
+    onsite: Onsite | None = None
+    valid_from: Utc | None = None
+    valid_to: Utc | None = None
 
     @model_validator(mode="after")
     def _physical(self) -> Site:
-        if self.pue.low < 1:
+        if self.pue is not None and self.pue.low < 1:
             raise ValueError(f"PUE is at least 1, got {self.pue.low}")
-        for name in ("valid_from", "valid_to"):
-            moment = getattr(self, name)
-            if moment is not None and moment.tzinfo is None:
-                setattr(self, name, moment.replace(tzinfo=UTC))
+        return self
+
+
+class Contract(_Strict):
+    """A contract or certificates for electricity, for the market-based figure.
+
+    One of `share`, `energy_mwh` and `deliveries` says how much it covers.
+    """
+
+    name: str
+    site: str
+    instrument: Literal["ppa", "certificate", "tariff"]
+    matching: Literal["hourly", "annual"] = "annual"
+    share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of all grid energy of the site, for a supplier's tariff."""
+    energy_mwh: Annotated[float, Field(gt=0)] | None = None
+    """Volume between valid_from and valid_to, which accrues evenly."""
+    deliveries: str = ""
+    """CSV of valid_from, valid_to, energy_kwh, relative to the project folder."""
+    intensity_g_per_kwh: Quantity = Quantity(value=0, low=0, high=0)
+    valid_from: Utc
+    valid_to: Utc
+    source: str = ""
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Contract:
+        if sum((self.share is not None, self.energy_mwh is not None, bool(self.deliveries))) != 1:
+            raise ValueError("needs one of share, energy_mwh and deliveries")
+        if self.valid_from >= self.valid_to:
+            raise ValueError("valid_to must be after valid_from")
         return self
 
 
 class Zone(_Strict):
     """How a zone's intensity is chosen, and what stands in where no series covers a slot."""
 
-    signal: str = "average_lifecycle"
+    signal: Literal["average_lifecycle", "average_direct"] = "average_lifecycle"
+    country: str = ""
+    """ISO 3166-1 alpha-2, where the zone's name does not begin with it; or `world`."""
     fallback_intensity_g_per_kwh: Quantity | None = None
     ewif_l_per_kwh: Quantity | None = None
+    residual_g_per_kwh: Quantity | None = None
+    """Residual mix, where no series of it is loaded."""
+    transmission_loss: Quantity | None = None
+    """Share of generation lost on the way; adds a figure of its own (scope 3, category 3)."""
+    compare: bool = True
+    """Ask what finished runs would have emitted here."""
 
     @model_validator(mode="after")
-    def _known_signal(self) -> Zone:
-        if self.signal not in SIGNALS:
-            raise ValueError(f"signal must be one of {', '.join(SIGNALS)}")
+    def _is_share(self) -> Zone:
+        if self.transmission_loss is not None and self.transmission_loss.high >= 1:
+            raise ValueError(f"a share below 1, got {self.transmission_loss.high}")
+        return self
+
+
+class Grid(_Strict):
+    """Which carbon intensities may be used, and how far alternatives look."""
+
+    ladder: list[str] = list(RUNGS)
+    """Best first; water takes all rungs, as few zones publish their generation by fuel."""
+    settle_h: Annotated[float, Field(ge=0)] = 48
+    """Hours after which a provider's day counts as final and is not fetched again."""
+    shift_h: Annotated[int, Field(ge=0, le=168)] = 24
+    """Hours earlier and later for which finished runs are compared; 0 turns it off."""
+
+    @model_validator(mode="after")
+    def _known_rungs(self) -> Grid:
+        wrong = [rung for rung in self.ladder if rung not in RUNGS]
+        if wrong or not set(SERIES_RUNGS) & set(self.ladder):
+            raise ValueError(f"ladder takes {', '.join(RUNGS)}, with live or cached among them")
+        if self.ladder != sorted(self.ladder, key=RUNGS.index):
+            raise ValueError(f"the order of the ladder is {', '.join(RUNGS)}")
         return self
 
 
@@ -156,6 +238,7 @@ class Gate(_Strict):
     max_intensity_g_per_kwh: Annotated[float, Field(gt=0)] = 3000
     max_run_days: Annotated[float, Field(gt=0)] = 400
     second_meter_tolerance: Annotated[float, Field(gt=0)] = 0.1
+    max_fallback_share: Annotated[float, Field(ge=0, le=1)] = 1.0
 
 
 class GpuInput(_Strict):
@@ -213,12 +296,50 @@ class PrometheusInput(_Strict):
         return self
 
 
+class GridApiInput(_Strict):
+    """A provider of grid data for one zone; the order of these entries is the order of asking."""
+
+    provider: Literal["electricity-maps", "watttime", "uk-carbon-intensity", "entsoe", "eia"]
+    zone: str
+    name: str = ""
+    """Names the feed; the provider if left out."""
+    region: str = ""
+    """What the provider calls the zone, where that differs."""
+    signal: Literal["", "average_lifecycle", "average_direct"] = ""
+    """For Electricity Maps: which of its two kinds of emission factors."""
+    url: str = ""
+    """Base URL, where it is not the provider's own."""
+    token_env: str = ""
+    """Environment variable with the token (WattTime: `user:password`); docs/providers.md."""
+    token_block: str = ""
+    """Prefect Secret block with the token, instead of the environment."""
+    requests_per_s: Annotated[float, Field(gt=0)] | None = None
+    cache_min: Annotated[float, Field(ge=0)] = 60
+    """Minutes for which an answer serves the same request again."""
+    timeout_s: Annotated[float, Field(gt=0)] = 60
+    retries: Annotated[int, Field(ge=0, le=10)] = 4
+    max_wait_s: Annotated[float, Field(ge=0)] = 120
+    """Longest wait that a provider may ask for; beyond it, the next one is asked."""
+    lookback_h: Annotated[float, Field(gt=0)] = 24
+    """How far back the first fetch goes, where there are no readings yet."""
+
+    @model_validator(mode="after")
+    def _named(self) -> GridApiInput:
+        self.name = self.name or self.provider
+        if not self.name.replace("-", "").replace("_", "").isalnum() or self.name == FILE_FEED:
+            raise ValueError(
+                f"name needs letters, digits, - and _, and not to be {FILE_FEED!r}, got {self.name!r}"
+            )
+        return self
+
+
 class Inputs(_Strict):
     """Where the pipeline looks for data, relative to the project folder."""
 
     prometheus: list[PrometheusInput] = []
     gpu: list[GpuInput] = []
     grid: list[GridInput] = []
+    grid_api: list[GridApiInput] = []
     runs: list[RunsInput] = []
 
 
@@ -235,14 +356,30 @@ class Settings(_Strict):
     project: Project = Project()
     readings: Readings = Readings()
     gate: Gate = Gate()
+    grid: Grid = Grid()
     input: Inputs = Inputs()
     site: list[Site] = []
+    contract: list[Contract] = []
     gpu: list[Gpu] = []
     zones: dict[str, Zone] = {}
     factors: dict[str, dict[str, Quantity]] = {}
     sources: dict[str, GpuSource] = {}
     grid_sources: dict[str, GridSource] = {}
     root: Path = Field(default=Path(), exclude=True)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        feeds = [(one.name, one.zone) for one in self.input.grid_api]
+        if len(set(feeds)) < len(feeds):
+            raise ValueError("two [[input.grid_api]] of one zone share a name")
+        names = [one.name for one in self.contract]
+        if len(set(names)) < len(names):
+            raise ValueError("two [[contract]] share a name")
+        known = {one.name for one in self.site}
+        for one in self.contract:
+            if one.site not in known:
+                raise ValueError(f"contract {one.name!r} names no [[site]]: {one.site!r}")
+        return self
 
     @property
     def warehouse(self) -> Path:

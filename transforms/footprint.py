@@ -10,8 +10,10 @@ import polars as pl
 from transforms.schemas import PPM
 
 _MJ_PER_KWH = 3_600_000_000
-_PER_KWH = _MJ_PER_KWH // 1_000_000
+PER_KWH = _MJ_PER_KWH // 1_000_000
 """mJ x (g or L per kWh) / 3600 = ug or uL."""
+
+_BOUNDS = ("", "_low", "_high")
 
 SUMMED = (
     "energy_mj",
@@ -44,6 +46,25 @@ SUMMED = (
     "water_offsite_measured_ul",
     "host_mj",
     "host_measured_mj",
+    "grid_mj",
+    "grid_low_mj",
+    "grid_high_mj",
+    "onsite_mj",
+    "co2e_scope1_ug",
+    "co2e_scope1_low_ug",
+    "co2e_scope1_high_ug",
+    "co2e_market_ug",
+    "co2e_market_low_ug",
+    "co2e_market_high_ug",
+    "contracted_mj",
+    "residual_mj",
+    "co2e_marginal_ug",
+    "co2e_marginal_low_ug",
+    "co2e_marginal_high_ug",
+    "marginal_mj",
+    "co2e_losses_ug",
+    "co2e_losses_low_ug",
+    "co2e_losses_high_ug",
 )
 """The quantities of a footprint; each adds up over slots, sites and runs."""
 
@@ -114,68 +135,182 @@ def facility_energy() -> list[pl.Expr]:
     ]
 
 
+def grid_energy() -> list[pl.Expr]:
+    """Facility energy from the grid: what on-site generation does not give.
+
+    The more is generated on site, the less comes from the grid, so the bounds of the share swap.
+    """
+    return [
+        (pl.col("facility_mj") - _onsite("facility_mj", "onsite_share")).alias("grid_mj"),
+        (pl.col("facility_low_mj") - _onsite("facility_low_mj", "onsite_share_high")).alias(
+            "grid_low_mj"
+        ),
+        (pl.col("facility_high_mj") - _onsite("facility_high_mj", "onsite_share_low")).alias(
+            "grid_high_mj"
+        ),
+        _onsite("facility_mj", "onsite_share").alias("onsite_mj"),
+        (pl.col("facility_measured_mj") - _onsite("facility_measured_mj", "onsite_share")).alias(
+            "grid_measured_mj"
+        ),
+    ]
+
+
+def _onsite(energy: str, share: str) -> pl.Expr:
+    return _times(pl.col(energy), pl.col(share))
+
+
+def _per_kwh(energy: pl.Expr, intensity: pl.Expr) -> pl.Expr:
+    return _times(energy, intensity / PER_KWH)
+
+
 def co2e_location_based() -> list[pl.Expr]:
-    """CO2e = facility energy x grid intensity then and there (GHG Protocol Scope 2 Guidance)."""
+    """CO2e = grid energy x grid intensity then and there (GHG Protocol Scope 2 Guidance)."""
     reported = pl.col("series_ppm") / PPM
     intensity = pl.col("intensity_g_per_kwh")
+    return [
+        *(
+            _per_kwh(pl.col(f"grid{bound}_mj"), pl.col(f"intensity{bound}_g_per_kwh")).alias(
+                f"co2e{bound}_ug"
+            )
+            for bound in _BOUNDS
+        ),
+        _per_kwh(pl.col("grid_measured_mj"), intensity * reported).alias("co2e_measured_ug"),
+        pl.when(intensity.is_null()).then("grid_mj").otherwise(0).alias("facility_uncovered_mj"),
+    ]
 
-    def grams(energy: str, factor: pl.Expr) -> pl.Expr:
-        return _times(pl.col(energy), factor / _PER_KWH)
+
+def co2e_scope1() -> list[pl.Expr]:
+    """CO2e of on-site generation = its energy x direct emissions of the plant (scope 1)."""
+    return [
+        _per_kwh(
+            _onsite(f"facility{bound}_mj", f"onsite_share{bound}"),
+            pl.col(f"onsite{bound}_g_per_kwh"),
+        ).alias(f"co2e_scope1{bound}_ug")
+        for bound in _BOUNDS
+    ]
+
+
+def co2e_market_based() -> list[pl.Expr]:
+    """CO2e by contract: contracted energy at its intensity, the rest at the residual mix.
+
+    GHG Protocol Scope 2 Guidance. Where no residual mix is known the rest counts with the
+    location-based intensity, as the Guidance has it, and is left out of residual_mj.
+    """
+    covered = pl.col("contracted_ppm").fill_null(0)
+    contracted = pl.col("grid_mj") * (covered / PPM)
+    rest = pl.col("grid_mj") - contracted.floor().cast(pl.Int64)
+
+    def total(bound: str) -> pl.Expr:
+        residual = pl.coalesce(f"residual{bound}_g_per_kwh", f"intensity{bound}_g_per_kwh")
+        # Nothing is left to count where contracts cover all of it.
+        uncovered = pl.when(covered == PPM).then(0.0).otherwise((1 - covered / PPM) * residual)
+        mean = pl.col(f"contracted{bound}_g_per_kwh").fill_null(0.0) + uncovered
+        return _per_kwh(pl.col(f"grid{bound}_mj"), mean).alias(f"co2e_market{bound}_ug")
 
     return [
-        grams("facility_mj", intensity).alias("co2e_ug"),
-        grams("facility_low_mj", pl.col("intensity_low_g_per_kwh")).alias("co2e_low_ug"),
-        grams("facility_high_mj", pl.col("intensity_high_g_per_kwh")).alias("co2e_high_ug"),
-        grams("facility_measured_mj", intensity * reported).alias("co2e_measured_ug"),
-        pl.when(intensity.is_null())
-        .then("facility_mj")
-        .otherwise(0)
-        .alias("facility_uncovered_mj"),
+        *(total(bound) for bound in _BOUNDS),
+        contracted.floor().cast(pl.Int64).alias("contracted_mj"),
+        pl.when(pl.col("residual_g_per_kwh").is_null())
+        .then(0)
+        .otherwise(rest)
+        .alias("residual_mj"),
+    ]
+
+
+def co2e_marginal() -> list[pl.Expr]:
+    """Marginal effect = grid energy x marginal rate: another question, never part of a total."""
+    return [
+        *(
+            _per_kwh(pl.col(f"grid{bound}_mj"), pl.col(f"marginal{bound}_g_per_kwh")).alias(
+                f"co2e_marginal{bound}_ug"
+            )
+            for bound in _BOUNDS
+        ),
+        pl.when(pl.col("marginal_g_per_kwh").is_null())
+        .then(0)
+        .otherwise("grid_mj")
+        .alias("marginal_mj"),
+    ]
+
+
+def co2e_losses() -> list[pl.Expr]:
+    """CO2e of what was generated and lost on the way: loss / (1 - loss) for each kWh delivered.
+
+    GHG Protocol Corporate Value Chain Standard, category 3; 0 unless a loss is configured.
+    """
+
+    def lost(bound: str) -> pl.Expr:
+        share = pl.col(f"loss{bound}")
+        return pl.col(f"intensity{bound}_g_per_kwh") * share / (1 - share)
+
+    return [
+        _per_kwh(pl.col(f"grid{bound}_mj"), lost(bound)).alias(f"co2e_losses{bound}_ug")
+        for bound in _BOUNDS
     ]
 
 
 def water() -> list[pl.Expr]:
-    """Water consumed: on site = IT energy x WUE; off site = facility energy x EWIF.
+    """Water consumed: on site = IT energy x WUE + on-site generation; off site = grid x EWIF.
 
     Li et al. 2023 (arXiv 2304.03271); WUE counts litres per kWh of IT energy (ISO/IEC 30134-9).
     """
 
-    def litres(energy: str, factor: str, share: pl.Expr | float = 1.0) -> pl.Expr:
-        return _times(pl.col(energy), pl.col(factor) / _PER_KWH * share)
+    def onsite(bound: str) -> pl.Expr:
+        generated = _onsite(f"facility{bound}_mj", f"onsite_share{bound}")
+        return (
+            _per_kwh(pl.col(f"it{bound}_mj"), pl.col(f"wue{bound}_l_per_kwh"))
+            + _per_kwh(generated, pl.col(f"onsite{bound}_l_per_kwh"))
+        ).alias(f"water_onsite{bound}_ul")
 
     reported = pl.col("ewif_series_ppm") / PPM
     return [
-        litres("it_mj", "wue_l_per_kwh").alias("water_onsite_ul"),
-        litres("it_low_mj", "wue_low_l_per_kwh").alias("water_onsite_low_ul"),
-        litres("it_high_mj", "wue_high_l_per_kwh").alias("water_onsite_high_ul"),
-        _times(_it_measured(), pl.col("wue_l_per_kwh") / _PER_KWH).alias(
-            "water_onsite_measured_ul"
+        *(onsite(bound) for bound in _BOUNDS),
+        _per_kwh(_it_measured(), pl.col("wue_l_per_kwh")).alias("water_onsite_measured_ul"),
+        *(
+            _per_kwh(pl.col(f"grid{bound}_mj"), pl.col(f"ewif{bound}_l_per_kwh")).alias(
+                f"water_offsite{bound}_ul"
+            )
+            for bound in _BOUNDS
         ),
-        litres("facility_mj", "ewif_l_per_kwh").alias("water_offsite_ul"),
-        litres("facility_low_mj", "ewif_low_l_per_kwh").alias("water_offsite_low_ul"),
-        litres("facility_high_mj", "ewif_high_l_per_kwh").alias("water_offsite_high_ul"),
-        litres("facility_measured_mj", "ewif_l_per_kwh", reported).alias(
+        _per_kwh(pl.col("grid_measured_mj"), pl.col("ewif_l_per_kwh") * reported).alias(
             "water_offsite_measured_ul"
         ),
     ]
 
 
-def footprint_slots(
-    energy: pl.LazyFrame, sites: pl.LazyFrame, signals: pl.LazyFrame
-) -> pl.LazyFrame:
-    """Energy, carbon and water per run, site and slot.
+def facility_slots(energy: pl.LazyFrame, sites: pl.LazyFrame) -> pl.LazyFrame:
+    """IT, facility, grid and on-site energy per run, site and slot.
 
-    Takes the result of `by_site`; sites with one row per site and slot asked for (site, slot,
-    zone, PUE, WUE, overhead and rest with bounds); and signals (zone, slot, intensity and EWIF with
-    bounds, series_ppm, ewif_series_ppm). Gives kind, run_id, site, zone, slot, gpus and `SUMMED`.
-    A slot without intensity has null CO2e and counts in facility_uncovered_mj.
+    Takes the result of `by_site` and sites with one row per site and slot asked for (site, slot,
+    zone, PUE, WUE, overhead, rest, on-site generation and transmission loss with bounds). Adds to
+    them the quantities of `it_energy`, `facility_energy` and `grid_energy`.
     """
     return (
         energy.join(sites, on=["site", "slot"], how="left")
-        .join(signals, on=["zone", "slot"], how="left")
         .with_columns(it_energy())
         .with_columns(facility_energy())
+        .with_columns(grid_energy())
+    )
+
+
+def footprint_slots(
+    facility: pl.LazyFrame, signals: pl.LazyFrame, contracts: pl.LazyFrame
+) -> pl.LazyFrame:
+    """Energy, carbon and water per run, site and slot.
+
+    Takes the result of `facility_slots`; signals (zone, slot, intensity, EWIF, marginal and
+    residual with bounds, series_ppm, ewif_series_ppm); and the result of
+    `transforms.market.contracted`. Gives kind, run_id, site, zone, slot, gpus and `SUMMED`. A slot
+    without intensity has null CO2e and counts in facility_uncovered_mj.
+    """
+    return (
+        facility.join(signals, on=["zone", "slot"], how="left")
+        .join(contracts, on=["site", "slot"], how="left")
         .with_columns(co2e_location_based())
+        .with_columns(co2e_scope1())
+        .with_columns(co2e_market_based())
+        .with_columns(co2e_marginal())
+        .with_columns(co2e_losses())
         .with_columns(water())
         .select("kind", "run_id", "site", "zone", "slot", "gpus", *SUMMED)
         .sort("kind", "run_id", "site", "slot")

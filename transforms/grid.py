@@ -6,110 +6,206 @@ before they are averaged, so that the average does not depend on the order of ro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 
-from transforms.schemas import PPM, SLOT_US
+from transforms.schemas import PPM, SERIES_RUNGS, SLOT_US
 
 MICRO = 1_000_000
 
-_BOUNDS = ("", "_low", "_high")
+VALUES = ("value", "low", "high")
+"""A value of a series with its bounds, in g/kWh or L/kWh."""
+
+HOUR_US = 3_600_000_000
+
+
+def _micro(value: pl.Expr) -> pl.Expr:
+    return (value * MICRO).round().cast(pl.Int64)
 
 
 def mix_factors(
-    mix: pl.LazyFrame, fuels: pl.LazyFrame, value: str, low: str, high: str
+    mix: pl.LazyFrame, fuels: pl.LazyFrame, keys: Sequence[str] = ("zone", "valid_from", "valid_to")
 ) -> pl.LazyFrame:
     """Weigh fuel factors by generation: one row per zone and interval.
 
-    Takes a generation mix (zone, valid_from, valid_to, fuel, generation_kw, is_estimated) and
-    fuels (fuel, value, low, high in g/kWh or L/kWh). Negative generation (a pumped store filling
-    up, a plant's own use) is no source and counts as zero; fuels without a factor are left out of
-    both sides. Intervals in which nothing generates are left out: they are gaps. Gives zone,
-    valid_from, valid_to, is_estimated and the named columns. Sum of share x factor: IPCC AR5 WG3
-    Annex III for carbon, Li et al. 2023 (arXiv 2304.03271) for EWIF.
+    Takes a generation mix (`keys`, fuel, generation_kw, is_estimated, source) and fuels (fuel,
+    value, low, high in g/kWh or L/kWh). Negative generation (a pumped store filling up, a plant's
+    own use) is no source and counts as zero; fuels without a factor are left out of both sides.
+    Intervals in which nothing generates are left out: they are gaps. Gives `keys`, is_estimated,
+    source, value, low and high. Sum of share x factor: IPCC AR5 WG3 Annex III for carbon, Li et
+    al. 2023 (arXiv 2304.03271) for EWIF.
     """
     weight = pl.col("generation_kw").clip(lower_bound=0)
     known = pl.col("value").is_not_null()
     total = (weight * known).sum()
     return (
         mix.join(fuels, on="fuel", how="left")
-        .group_by("zone", "valid_from", "valid_to")
+        .group_by(*keys)
         .agg(
             pl.col("is_estimated").any(),
+            pl.col("source").min(),
             *(
                 pl.when(total > 0)
-                .then((weight * (pl.col(bound) * MICRO).round().cast(pl.Int64)).sum() / total)
+                .then((weight * _micro(pl.col(bound))).sum() / total)
                 .otherwise(None)
                 .truediv(MICRO)
-                .alias(name)
-                for bound, name in (("value", value), ("low", low), ("high", high))
+                .alias(bound)
+                for bound in VALUES
             ),
         )
-        .filter(pl.col(value).is_not_null())
+        .filter(pl.col("value").is_not_null())
+        .sort(*keys)
+    )
+
+
+def best(series: pl.LazyFrame) -> pl.LazyFrame:
+    """Of overlapping intervals, what the lowest rank says: one series per zone without overlaps.
+
+    Takes zone, valid_from, valid_to, rank and any further columns; intervals of one zone and rank
+    do not overlap. Time is cut at every border, so a gap in one rank is covered by the next one for
+    just as long as it lasts. Gives the same columns.
+    """
+    names = series.collect_schema().names()
+    borders = (
+        pl.concat(
+            series.select("zone", pl.col(end).alias("valid_from"))
+            for end in ("valid_from", "valid_to")
+        )
+        .unique()
+        .sort("zone", "valid_from")
+        .with_columns(valid_to=pl.col("valid_from").shift(-1).over("zone"))
+        .drop_nulls("valid_to")
+    )
+    ends = series.with_columns(ends=pl.col("valid_to")).drop("valid_to").sort("valid_from")
+    covered = [
+        borders.sort("valid_from")
+        .join_asof(
+            ends.filter(pl.col("rank") == rank), on="valid_from", by="zone", check_sortedness=False
+        )
+        .filter(pl.col("ends") >= pl.col("valid_to"))
+        for rank in series.select(pl.col("rank").unique().sort()).collect()["rank"]
+    ]
+    return (
+        pl.concat(covered or [series])
+        .sort("zone", "valid_from", "rank")
+        .unique(["zone", "valid_from"], keep="first", maintain_order=True)
+        .select(names)
+    )
+
+
+def typical_profile(series: pl.LazyFrame, hours: pl.LazyFrame, min_days: int = 7) -> pl.LazyFrame:
+    """What a zone's values usually are at an hour of the day, for hours that have none.
+
+    Takes series (zone, valid_from, valid_to, value; non-overlapping) and the hours asked for (zone,
+    valid_from at the full hour, UTC). The value is the mean over all days of that hour weighted by
+    time, the bounds are its lowest and highest. An hour of the day that fewer than `min_days` days
+    know has none. Gives zone, valid_from, valid_to, value, low, high.
+    """
+    start = pl.col("valid_from").to_physical()
+    pieces = (
+        series.with_columns(
+            hour=pl.int_ranges(
+                start // HOUR_US, (pl.col("valid_to").to_physical() - 1) // HOUR_US + 1
+            )
+        )
+        .explode("hour")
+        .with_columns(
+            us=pl.min_horizontal(pl.col("valid_to").to_physical(), (pl.col("hour") + 1) * HOUR_US)
+            - pl.max_horizontal(start, pl.col("hour") * HOUR_US)
+        )
+    )
+    usual = (
+        pieces.group_by("zone", of_day=pl.col("hour") % 24)
+        .agg(
+            (
+                (_micro(pl.col("value")) * (pl.col("us") // 1000)).sum()
+                / (pl.col("us") // 1000).sum()
+            )
+            .truediv(MICRO)
+            .alias("mean"),
+            pl.col("value").min().alias("low"),
+            pl.col("value").max().alias("high"),
+            days=(pl.col("hour") // 24).n_unique(),
+        )
+        .filter(pl.col("days") >= min_days)
+        # The mean of equal values may round past them.
+        .with_columns(value=pl.col("mean").clip(pl.col("low"), pl.col("high")))
+    )
+    return (
+        hours.with_columns(of_day=start // HOUR_US % 24)
+        .join(usual, on=["zone", "of_day"])
+        .select(
+            "zone",
+            "valid_from",
+            (pl.col("valid_from") + pl.duration(hours=1)).alias("valid_to"),
+            *VALUES,
+        )
         .sort("zone", "valid_from")
     )
 
 
-def slot_signal(
-    series: pl.LazyFrame, slots: pl.LazyFrame, fallback: pl.LazyFrame, name: str, unit: str
-) -> pl.LazyFrame:
-    """One value per zone and slot, weighted by the time each interval covers.
+def slot_parts(series: pl.LazyFrame, slots: pl.LazyFrame) -> pl.LazyFrame:
+    """Cut intervals at slot borders.
 
-    Takes series (zone, valid_from, valid_to, is_estimated, {name}_{unit} and its low and high;
-    intervals of one zone do not overlap), the slots asked for (zone, slot) and fallback values
-    (zone, value, low, high). What no interval covers takes the fallback; without one the slot's
-    value is null, never a guess. Gives zone, slot, the value with low and high, series_ppm,
-    estimated_ppm and fallback_ppm.
+    Takes the result of `best` and the slots asked for (zone, slot). Gives the series' columns but
+    valid_from and valid_to, with slot and part_us, the time that the interval covers of the slot.
     """
-    names = [f"{name}{bound}_{unit}" for bound in _BOUNDS]
-    timed = series.with_columns(
-        pl.col("valid_from", "valid_to").to_physical(),
-        *((pl.col(column) * MICRO).round().cast(pl.Int64) for column in names),
-    )
-    parts = (
-        timed.with_columns(
-            slot=pl.int_ranges(
-                pl.col("valid_from") // SLOT_US, (pl.col("valid_to") - 1) // SLOT_US + 1
-            )
-        )
+    start, end = (pl.col(name).to_physical() for name in ("valid_from", "valid_to"))
+    return (
+        series.with_columns(slot=pl.int_ranges(start // SLOT_US, (end - 1) // SLOT_US + 1))
         .explode("slot")
         .join(slots.select("zone", "slot"), on=["zone", "slot"], how="semi")
         .with_columns(
-            part_us=pl.min_horizontal("valid_to", (pl.col("slot") + 1) * SLOT_US)
-            - pl.max_horizontal("valid_from", pl.col("slot") * SLOT_US)
+            part_us=pl.min_horizontal(end, (pl.col("slot") + 1) * SLOT_US)
+            - pl.max_horizontal(start, pl.col("slot") * SLOT_US)
         )
+        .drop("valid_from", "valid_to")
     )
-    reported = pl.col("part_us").filter(~pl.col("is_estimated")).sum()
+
+
+def slot_signal(parts: pl.LazyFrame, slots: pl.LazyFrame) -> pl.LazyFrame:
+    """One value per zone and slot, weighted by the time each interval covers.
+
+    Takes the result of `slot_parts` (zone, slot, part_us, rung, is_estimated, value, low, high) and
+    the slots asked for (zone, slot). A slot that is not covered to the last microsecond has no
+    value, never a guess. Gives zone, slot, value, low, high, and the shares of the slot that a
+    series covers with reported values (series_ppm), with values that its provider estimated
+    (estimated_ppm), and that a lower rung covers (fallback_ppm).
+    """
+    of_series = pl.col("rung").is_in(SERIES_RUNGS)
+    part = pl.col("part_us")
     covered = parts.group_by("zone", "slot").agg(
-        pl.col("part_us").sum().alias("covered_us"),
-        reported.alias("reported_us"),
-        *((pl.col(column) * pl.col("part_us")).sum() for column in names),
+        part.sum().alias("covered_us"),
+        part.filter(of_series & ~pl.col("is_estimated")).sum().alias("reported_us"),
+        part.filter(of_series & pl.col("is_estimated")).sum().alias("estimated_us"),
+        *((_micro(pl.col(name)) * part).sum() for name in VALUES),
     )
-    rest = SLOT_US - pl.col("covered_us")
-    weighted = (
+    whole = pl.col("covered_us") == SLOT_US
+
+    def ppm(us: pl.Expr) -> pl.Expr:
+        return (us * PPM // SLOT_US).cast(pl.Int32)
+
+    return (
         slots.select("zone", "slot")
         .join(covered, on=["zone", "slot"], how="left")
-        .join(fallback.select("zone", "value", "low", "high"), on="zone", how="left")
-        .with_columns(pl.col("covered_us", "reported_us", *names).fill_null(0))
+        .with_columns(pl.col("covered_us", "reported_us", "estimated_us").fill_null(0))
+        .select(
+            "zone",
+            "slot",
+            *(pl.when(whole).then(pl.col(name) / (SLOT_US * MICRO)).alias(name) for name in VALUES),
+            series_ppm=ppm(pl.col("reported_us")),
+            estimated_ppm=ppm(pl.col("estimated_us")),
+            fallback_ppm=ppm(pl.col("covered_us") - pl.col("reported_us") - pl.col("estimated_us")),
+        )
+        .sort("zone", "slot")
     )
 
-    def mean(column: str, default: str) -> pl.Expr:
-        filled = pl.col(column) + (pl.col(default) * MICRO).round().cast(pl.Int64) * rest
-        whole = pl.when(rest == 0).then(pl.col(column)).otherwise(filled)
-        return whole / (SLOT_US * MICRO)
 
-    return weighted.select(
-        "zone",
-        "slot",
-        *(
-            mean(column, default).alias(column)
-            for column, default in zip(names, ("value", "low", "high"), strict=True)
-        ),
-        series_ppm=(pl.col("reported_us") * PPM // SLOT_US).cast(pl.Int32),
-        estimated_ppm=((pl.col("covered_us") - pl.col("reported_us")) * PPM // SLOT_US).cast(
-            pl.Int32
-        ),
-        fallback_ppm=pl.when(pl.col("value").is_null())
-        .then(0)
-        .otherwise(rest * PPM // SLOT_US)
-        .cast(pl.Int32),
-    ).sort("zone", "slot")
+def slot_sources(parts: pl.LazyFrame) -> pl.LazyFrame:
+    """What each slot's value rests on: covered_us by rung, feed and source.
+
+    Takes the result of `slot_parts`; gives zone, slot, rung, feed, source, is_estimated, covered_us.
+    """
+    keys = ("zone", "slot", "rung", "feed", "source", "is_estimated")
+    return parts.group_by(*keys).agg(pl.col("part_us").sum().alias("covered_us")).sort(*keys)

@@ -18,6 +18,18 @@ PPM = 1_000_000
 SIGNALS = ("average_lifecycle", "average_direct", "marginal", "residual_mix")
 """What a grid intensity can mean; signals are never mixed."""
 
+SERIES_RUNGS = ("live", "cached")
+RUNGS = (*SERIES_RUNGS, "profile", "configured", "country_year", "world")
+"""Where an intensity may come from, best first: a series that its provider confirmed at the last
+attempt, one that could not be asked for again, what the zone's series usually is at that hour, a
+fallback from wattledger.toml, the country's yearly mix, the world's."""
+
+FILE_FEED = "file"
+"""The feed of grid data that was loaded from files."""
+
+QUANTITIES = ("intensity", "ewif", "marginal", "residual")
+"""What `slot_signal` holds for a zone and slot, and `slot_source` explains."""
+
 NO_GPU = "none"
 """Model of the host device: what a run without any GPU holds, so that it has its host's energy."""
 
@@ -95,8 +107,8 @@ _FIELDS: dict[str, Field] = {
             "Lines that hold no reading: repeated headers, blank lines, a cut last line",
         ),
         Field("sample_period_ms", "BIGINT", "Median step between readings of one GPU", "ms"),
-        Field("first_ts", _T, "Time of the first reading, UTC"),
-        Field("last_ts", _T, "Time of the last reading, UTC"),
+        Field("first_ts", _T, "Time of the first reading or interval, UTC"),
+        Field("last_ts", _T, "Time of the last reading, or end of the last interval, UTC"),
         Field("loaded_at", _T, "When this row was written, UTC"),
         Field(
             "superseded_at", _T, "When a later revision replaced this row, UTC; null while current"
@@ -217,6 +229,62 @@ _FIELDS: dict[str, Field] = {
         Field("fetched_at", _T, "When the value was obtained, UTC"),
         Field("fuel", "VARCHAR", "Fuel or technology, in Wattledger's names (see factor)"),
         Field("generation_kw", "BIGINT", "Mean generation during the interval", "kW"),
+        Field(
+            "feed",
+            "VARCHAR",
+            "Where the zone gets it from: the name of an [[input.grid_api]], or `file`",
+        ),
+        Field("provider", "VARCHAR", "Provider that was asked"),
+        Field("outcome", "VARCHAR", "fetched, partial (some of it was missing) or failed"),
+        Field("first_attempt_at", _T, "First of these attempts, UTC"),
+        Field("last_attempt_at", _T, "Last of these attempts, UTC"),
+        Field("attempts", "BIGINT", "Attempts in a row with the same outcome"),
+        Field("intervals", "BIGINT", "Intervals that the last attempt gave"),
+        Field("changed", "BIGINT", "Rows that these attempts added or revised"),
+        Field(
+            "rung",
+            "VARCHAR",
+            "Step of the ladder: live, cached, profile, configured, country_year or world",
+        ),
+        Field("quantity", "VARCHAR", "intensity, ewif, marginal or residual"),
+        Field("country", "VARCHAR", "Country of the zone, ISO 3166-1 alpha-2"),
+        Field("ladder", "VARCHAR", "Rungs allowed for the zone, best first"),
+        Field("loss", "DOUBLE", "Share of generation lost in transmission and distribution"),
+        Field("loss_low", "DOUBLE", "Its lower bound"),
+        Field("loss_high", "DOUBLE", "Its upper bound"),
+        Field("contract", "VARCHAR", "Contract for electricity, from wattledger.toml"),
+        Field("position", "INTEGER", "Place among the contracts; earlier ones are used first"),
+        Field("instrument", "VARCHAR", "ppa, certificate or tariff"),
+        Field("matching", "VARCHAR", "hourly or annual"),
+        Field("share", "DOUBLE", "Share of the site's grid energy that it covers, 0 to 1"),
+        Field("marginal_g_per_kwh", "DOUBLE", "Marginal emissions rate", "g CO2/kWh"),
+        Field("marginal_low_g_per_kwh", "DOUBLE", "Its lower bound", "g CO2/kWh"),
+        Field("marginal_high_g_per_kwh", "DOUBLE", "Its upper bound", "g CO2/kWh"),
+        Field("residual_g_per_kwh", "DOUBLE", "Intensity of the residual mix", "g CO2e/kWh"),
+        Field("residual_low_g_per_kwh", "DOUBLE", "Its lower bound", "g CO2e/kWh"),
+        Field("residual_high_g_per_kwh", "DOUBLE", "Its upper bound", "g CO2e/kWh"),
+        Field("year", "INTEGER", "Year that the value describes, or of its publication"),
+        Field("onsite_share", "DOUBLE", "Share of the facility energy generated on site, 0 to 1"),
+        Field("onsite_share_low", "DOUBLE", "Its lower bound"),
+        Field("onsite_share_high", "DOUBLE", "Its upper bound"),
+        Field("onsite_g_per_kwh", "DOUBLE", "Direct emissions of on-site generation", "g CO2e/kWh"),
+        Field("onsite_low_g_per_kwh", "DOUBLE", "Its lower bound", "g CO2e/kWh"),
+        Field("onsite_high_g_per_kwh", "DOUBLE", "Its upper bound", "g CO2e/kWh"),
+        Field("onsite_l_per_kwh", "DOUBLE", "Water consumed by on-site generation", "L/kWh"),
+        Field("onsite_low_l_per_kwh", "DOUBLE", "Its lower bound", "L/kWh"),
+        Field("onsite_high_l_per_kwh", "DOUBLE", "Its upper bound", "L/kWh"),
+        Field(
+            "shift_h",
+            "INTEGER",
+            "Hours by which the run would have started later; negative: earlier",
+            "h",
+        ),
+        Field(
+            "covered_ppm",
+            "INTEGER",
+            "Share of the grid energy that is covered: by the contract, or by a series",
+            "ppm",
+        ),
         # sites and factors
         Field(
             "pue",
@@ -371,7 +439,47 @@ _FIELDS: dict[str, Field] = {
             "Share of the slot whose EWIF comes from a reported generation mix",
             "ppm",
         ),
-        Field("fallback_ppm", "INTEGER", "Share covered by the zone's fallback factor", "ppm"),
+        Field(
+            "fallback_ppm",
+            "INTEGER",
+            "Share covered by a lower rung of the ladder (see slot_source)",
+            "ppm",
+        ),
+        Field("grid_mj", "BIGINT", "Part of facility_mj taken from the grid", "mJ"),
+        Field("grid_low_mj", "BIGINT", "Lower bound of grid_mj", "mJ"),
+        Field("grid_high_mj", "BIGINT", "Upper bound of grid_mj", "mJ"),
+        Field("onsite_mj", "BIGINT", "Part of facility_mj generated on site", "mJ"),
+        Field("co2e_scope1_ug", "BIGINT", "CO2e of on-site generation (scope 1)", "µg"),
+        Field("co2e_scope1_low_ug", "BIGINT", "Lower bound of co2e_scope1_ug", "µg"),
+        Field("co2e_scope1_high_ug", "BIGINT", "Upper bound of co2e_scope1_ug", "µg"),
+        Field("co2e_market_ug", "BIGINT", "Market-based CO2e (scope 2)", "µg"),
+        Field("co2e_market_low_ug", "BIGINT", "Lower bound of co2e_market_ug", "µg"),
+        Field("co2e_market_high_ug", "BIGINT", "Upper bound of co2e_market_ug", "µg"),
+        Field("contracted_mj", "BIGINT", "Part of grid_mj that contracts cover", "mJ"),
+        Field(
+            "residual_mj",
+            "BIGINT",
+            "Part of grid_mj counted with a residual mix; the rest beside contracted_mj has none and "
+            "is counted with the location-based intensity",
+            "mJ",
+        ),
+        Field(
+            "co2e_marginal_ug",
+            "BIGINT",
+            "Marginal effect: emissions that the energy caused at the margin; in no inventory",
+            "µg",
+        ),
+        Field("co2e_marginal_low_ug", "BIGINT", "Lower bound of co2e_marginal_ug", "µg"),
+        Field("co2e_marginal_high_ug", "BIGINT", "Upper bound of co2e_marginal_ug", "µg"),
+        Field("marginal_mj", "BIGINT", "Part of grid_mj whose marginal rate is known", "mJ"),
+        Field(
+            "co2e_losses_ug",
+            "BIGINT",
+            "CO2e of transmission and distribution losses (scope 3, category 3)",
+            "µg",
+        ),
+        Field("co2e_losses_low_ug", "BIGINT", "Lower bound of co2e_losses_ug", "µg"),
+        Field("co2e_losses_high_ug", "BIGINT", "Upper bound of co2e_losses_ug", "µg"),
         Field("gpus", "BIGINT", "GPUs that took part"),
         Field("first_slot", _T, "First slot with energy, UTC"),
         Field("last_slot", _T, "Last slot with energy, UTC"),
@@ -459,8 +567,42 @@ _FIELDS: dict[str, Field] = {
             "Part with an intensity that the provider estimated, 0 to 1",
         ),
         Field(
-            "intensity_fallback_share", "DOUBLE", "Part with the zone's fallback intensity, 0 to 1"
+            "intensity_fallback_share",
+            "DOUBLE",
+            "Part with an intensity from a lower rung of the ladder, 0 to 1",
         ),
+        Field("energy_share", "DOUBLE", "Part of the run's facility energy, 0 to 1"),
+        Field("grid_kwh", "DOUBLE", "Part of facility_kwh taken from the grid", "kWh"),
+        Field("onsite_kwh", "DOUBLE", "Part of facility_kwh generated on site", "kWh"),
+        Field("contracted_share", "DOUBLE", "Part of grid_kwh that contracts cover, 0 to 1"),
+        Field("residual_share", "DOUBLE", "Part of grid_kwh counted with a residual mix, 0 to 1"),
+        Field("marginal_share", "DOUBLE", "Part of grid_kwh whose marginal rate is known, 0 to 1"),
+        Field("co2e_scope1_kg", "DOUBLE", "CO2e of on-site generation (scope 1)", "kg"),
+        Field("co2e_scope1_low_kg", "DOUBLE", "Its lower bound", "kg"),
+        Field("co2e_scope1_high_kg", "DOUBLE", "Its upper bound", "kg"),
+        Field("co2e_market_kg", "DOUBLE", "Market-based CO2e (scope 2)", "kg"),
+        Field("co2e_market_low_kg", "DOUBLE", "Its lower bound", "kg"),
+        Field("co2e_market_high_kg", "DOUBLE", "Its upper bound", "kg"),
+        Field("co2e_losses_kg", "DOUBLE", "CO2e of grid losses (scope 3, category 3)", "kg"),
+        Field("co2e_losses_low_kg", "DOUBLE", "Its lower bound", "kg"),
+        Field("co2e_losses_high_kg", "DOUBLE", "Its upper bound", "kg"),
+        Field(
+            "co2e_marginal_kg",
+            "DOUBLE",
+            "Marginal effect of the grid energy whose marginal rate is known",
+            "kg",
+        ),
+        Field("co2e_marginal_low_kg", "DOUBLE", "Its lower bound", "kg"),
+        Field("co2e_marginal_high_kg", "DOUBLE", "Its upper bound", "kg"),
+        Field("overrides", "VARCHAR", "Factors from wattledger.toml that the figures rest on"),
+        Field("location_co2e_kg", "DOUBLE", "Location-based CO2e as it was", "kg"),
+        Field(
+            "difference",
+            "DOUBLE",
+            "(co2e_kg - location_co2e_kg) / location_co2e_kg: below zero is cleaner",
+        ),
+        Field("started_would", _T, "When the run would have started, UTC"),
+        Field("is_own_zone", "BOOLEAN", "True where it is a zone that the run was in"),
     )
 }
 
@@ -479,7 +621,12 @@ _FOOTPRINT_VALUES = (
     "co2e_ug co2e_low_ug co2e_high_ug co2e_measured_ug "
     "water_onsite_ul water_onsite_low_ul water_onsite_high_ul water_onsite_measured_ul "
     "water_offsite_ul water_offsite_low_ul water_offsite_high_ul water_offsite_measured_ul "
-    "host_mj host_measured_mj"
+    "host_mj host_measured_mj "
+    "grid_mj grid_low_mj grid_high_mj onsite_mj "
+    "co2e_scope1_ug co2e_scope1_low_ug co2e_scope1_high_ug "
+    "co2e_market_ug co2e_market_low_ug co2e_market_high_ug contracted_mj residual_mj "
+    "co2e_marginal_ug co2e_marginal_low_ug co2e_marginal_high_ug marginal_mj "
+    "co2e_losses_ug co2e_losses_low_ug co2e_losses_high_ug"
 )
 
 TABLES: dict[str, Table] = {
@@ -559,13 +706,20 @@ TABLES: dict[str, Table] = {
             "grid_intensity",
             "one revision of one interval of one signal in one zone",
             "Carbon intensity series, bitemporal: what was valid when, and when it was known",
-            "zone valid_from valid_to signal intensity_g_per_kwh intensity_low_g_per_kwh intensity_high_g_per_kwh source is_estimated fetched_at superseded_at",
+            "zone valid_from valid_to signal intensity_g_per_kwh intensity_low_g_per_kwh intensity_high_g_per_kwh source is_estimated fetched_at superseded_at feed",
         ),
         _table(
             "grid_mix",
             "one revision of one fuel in one interval in one zone",
             "Generation per fuel, bitemporal; carbon and water intensity are derived from it by factors",
-            "zone valid_from valid_to fuel generation_kw source is_estimated fetched_at superseded_at",
+            "zone valid_from valid_to fuel generation_kw source is_estimated fetched_at superseded_at feed",
+        ),
+        _table(
+            "grid_fetch",
+            "attempts in a row with one outcome for one feed and zone",
+            "Every attempt to fetch grid data, with what became of it",
+            "feed provider zone first_ts last_ts outcome reason first_attempt_at last_attempt_at attempts "
+            "intervals changed",
         ),
         _table(
             "site",
@@ -573,7 +727,35 @@ TABLES: dict[str, Table] = {
             "Sites as configured when the figures were computed",
             "site zone pue pue_low pue_high wue_l_per_kwh wue_low_l_per_kwh wue_high_l_per_kwh overhead_mw_per_gpu "
             "overhead_low_mw_per_gpu overhead_high_mw_per_gpu valid_from valid_to "
-            "rest_mw_per_gpu rest_low_mw_per_gpu rest_high_mw_per_gpu",
+            "rest_mw_per_gpu rest_low_mw_per_gpu rest_high_mw_per_gpu "
+            "onsite_share onsite_share_low onsite_share_high "
+            "onsite_g_per_kwh onsite_low_g_per_kwh onsite_high_g_per_kwh "
+            "onsite_l_per_kwh onsite_low_l_per_kwh onsite_high_l_per_kwh",
+        ),
+        _table(
+            "zone",
+            "one grid zone",
+            "Zones as configured when the figures were computed",
+            "zone country signal ladder loss loss_low loss_high",
+        ),
+        _table(
+            "contract",
+            "one contract for electricity",
+            "Contracts and certificates, for the market-based figure",
+            "contract position site instrument matching share energy_kwh intensity_g_per_kwh "
+            "intensity_low_g_per_kwh intensity_high_g_per_kwh valid_from valid_to source",
+        ),
+        _table(
+            "contract_delivery",
+            "one interval of one contract",
+            "What a contract delivered, hour by hour",
+            "contract valid_from valid_to energy_kwh",
+        ),
+        _table(
+            "contract_slot",
+            "one contract in one slot",
+            "What share of its site's grid energy a contract covers",
+            "contract site slot_start covered_ppm",
         ),
         _table(
             "host",
@@ -585,7 +767,13 @@ TABLES: dict[str, Table] = {
             "factor",
             "one factor for one scope",
             "Factors used, each with its source; overrides from wattledger.toml are marked",
-            "factor scope value low high unit source licence origin",
+            "factor scope value low high unit source licence origin year valid_from valid_to",
+        ),
+        _table(
+            "factor_use",
+            "one factor that one run rests on",
+            "Which factors the figures of each run used",
+            "kind run_id factor scope origin",
         ),
         _table(
             "quarantine",
@@ -634,7 +822,15 @@ TABLES: dict[str, Table] = {
             "one zone in one slot",
             "Intensities used, and how much of each slot was reported, estimated or filled",
             "zone slot_start intensity_g_per_kwh intensity_low_g_per_kwh intensity_high_g_per_kwh series_ppm estimated_ppm fallback_ppm "
-            "ewif_l_per_kwh ewif_low_l_per_kwh ewif_high_l_per_kwh ewif_series_ppm",
+            "ewif_l_per_kwh ewif_low_l_per_kwh ewif_high_l_per_kwh ewif_series_ppm "
+            "marginal_g_per_kwh marginal_low_g_per_kwh marginal_high_g_per_kwh "
+            "residual_g_per_kwh residual_low_g_per_kwh residual_high_g_per_kwh",
+        ),
+        _table(
+            "slot_source",
+            "one source of one quantity in one zone and slot",
+            "What each intensity rests on: rung of the ladder, feed and source",
+            "zone slot_start quantity rung feed source is_estimated covered_us",
         ),
         _table(
             "footprint_slot",
@@ -647,6 +843,13 @@ TABLES: dict[str, Table] = {
             "one run (or idle, or unallocated)",
             "Energy, carbon and water by run, in integers",
             f"kind run_id first_slot last_slot gpus {_FOOTPRINT_VALUES}",
+        ),
+        _table(
+            "run_alternative",
+            "one run at another time or in another zone",
+            "What the same energy would have emitted; only finished runs. Null CO2e: not all of that "
+            "time is covered by a series",
+            "run_id zone shift_h covered_ppm co2e_ug",
         ),
         _table(
             "conservation",
@@ -676,7 +879,11 @@ TABLES: dict[str, Table] = {
             "co2e_kg co2e_low_kg co2e_high_kg co2e_measured_share "
             "water_onsite_l water_onsite_low_l water_onsite_high_l water_onsite_measured_share "
             "water_offsite_l water_offsite_low_l water_offsite_high_l water_offsite_measured_share "
-            "host_kwh host_measured_share",
+            "host_kwh host_measured_share grid_kwh onsite_kwh "
+            "co2e_scope1_kg co2e_scope1_low_kg co2e_scope1_high_kg "
+            "co2e_market_kg co2e_market_low_kg co2e_market_high_kg contracted_share residual_share "
+            "co2e_losses_kg co2e_losses_low_kg co2e_losses_high_kg "
+            "co2e_marginal_kg co2e_marginal_low_kg co2e_marginal_high_kg marginal_share overrides",
             "view",
         ),
         _table(
@@ -706,6 +913,20 @@ TABLES: dict[str, Table] = {
             "What each run's figures rest on",
             "run_id counter_share power_share gap_share filled_share intensity_reported_share "
             "intensity_estimated_share intensity_fallback_share",
+            "view",
+        ),
+        _table(
+            "intensity_sources",
+            "one source of one run's intensity",
+            "What share of each run's energy each rung of the ladder covered",
+            "run_id quantity rung feed source is_estimated energy_share",
+            "view",
+        ),
+        _table(
+            "alternatives",
+            "one run at another time or in another zone",
+            "When and where would a finished run have been cleaner",
+            "run_id zone is_own_zone shift_h started_would co2e_kg location_co2e_kg difference",
             "view",
         ),
         _table(

@@ -35,7 +35,29 @@ SELECT
     f.water_offsite_high_ul / 1e6 AS water_offsite_high_l,
     f.water_offsite_measured_ul / nullif(f.water_offsite_ul, 0) AS water_offsite_measured_share,
     f.host_mj / 3.6e9 AS host_kwh,
-    f.host_measured_mj / nullif(f.host_mj, 0) AS host_measured_share
+    f.host_measured_mj / nullif(f.host_mj, 0) AS host_measured_share,
+    f.grid_mj / 3.6e9 AS grid_kwh,
+    f.onsite_mj / 3.6e9 AS onsite_kwh,
+    f.co2e_scope1_ug / 1e9 AS co2e_scope1_kg,
+    f.co2e_scope1_low_ug / 1e9 AS co2e_scope1_low_kg,
+    f.co2e_scope1_high_ug / 1e9 AS co2e_scope1_high_kg,
+    f.co2e_market_ug / 1e9 AS co2e_market_kg,
+    f.co2e_market_low_ug / 1e9 AS co2e_market_low_kg,
+    f.co2e_market_high_ug / 1e9 AS co2e_market_high_kg,
+    f.contracted_mj / nullif(f.grid_mj, 0) AS contracted_share,
+    f.residual_mj / nullif(f.grid_mj, 0) AS residual_share,
+    f.co2e_losses_ug / 1e9 AS co2e_losses_kg,
+    f.co2e_losses_low_ug / 1e9 AS co2e_losses_low_kg,
+    f.co2e_losses_high_ug / 1e9 AS co2e_losses_high_kg,
+    CASE WHEN f.marginal_mj > 0 THEN f.co2e_marginal_ug / 1e9 END AS co2e_marginal_kg,
+    CASE WHEN f.marginal_mj > 0 THEN f.co2e_marginal_low_ug / 1e9 END AS co2e_marginal_low_kg,
+    CASE WHEN f.marginal_mj > 0 THEN f.co2e_marginal_high_ug / 1e9 END AS co2e_marginal_high_kg,
+    f.marginal_mj / nullif(f.grid_mj, 0) AS marginal_share,
+    (
+        SELECT string_agg(u.factor || ' ' || u.scope, ', ' ORDER BY u.factor, u.scope)
+        FROM factor_use AS u
+        WHERE u.run_id = f.run_id AND u.origin = 'override'
+    ) AS overrides
 FROM run_footprint AS f
 LEFT JOIN training_run AS r ON r.run_id = f.run_id AND r.superseded_at IS NULL
 WHERE f.kind = 'run'

@@ -275,7 +275,7 @@ def test_our_german_mix_against_a_published_series(data: Path, tmp_path: Path) -
     assert mix is not None
     assert other is not None
     fuels = by_fuel(effective(Settings()), "lifecycle_g_per_kwh")
-    ours = mix_factors(mix.lazy(), fuels, "value", "low", "high").collect()
+    ours = mix_factors(mix.lazy(), fuels).collect()
     both = ours.join(other, on="valid_from", how="inner")
     assert both.height > 2_900
     assert both.select(pl.corr("value", "intensity_g_per_kwh")).item() > 0.97

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import polars as pl
 import pytest
 
@@ -10,9 +12,9 @@ from transforms import footprint
 MWH_MJ = 3_600_000_000 * 1000
 
 
-def one_slot(energy_mj: int, **given: float) -> dict[str, float]:
+def one_slot(energy_mj: int, **given: float | None) -> dict[str, float]:
     """A footprint of one run in one slot, all measured, no overhead unless given."""
-    values = {
+    values: dict[str, Any] = {
         "pue": 1.0,
         "wue_l_per_kwh": 0.0,
         "overhead_mw_per_gpu": 0,
@@ -23,6 +25,14 @@ def one_slot(energy_mj: int, **given: float) -> dict[str, float]:
         "intensity_g_per_kwh": 0.0,
         "ewif_l_per_kwh": 0.0,
         "held_us": 0,
+        "onsite_share": 0.0,
+        "onsite_g_per_kwh": 0.0,
+        "onsite_l_per_kwh": 0.0,
+        "loss": 0.0,
+        "marginal_g_per_kwh": None,
+        "residual_g_per_kwh": None,
+        "contracted_ppm": 0,
+        "contracted_g_per_kwh": 0.0,
         **given,
     }
     energy = pl.LazyFrame(
@@ -52,16 +62,33 @@ def one_slot(energy_mj: int, **given: float) -> dict[str, float]:
         ("wue", "_l_per_kwh"),
         ("overhead", "_mw_per_gpu"),
         ("rest", "_mw_per_gpu"),
+        ("onsite", "_g_per_kwh"),
+        ("onsite", "_l_per_kwh"),
+        ("onsite_share", ""),
+        ("loss", ""),
     ):
         for bound in ("", "_low", "_high"):
             site[f"{name}{bound}{unit}"] = [values[f"{name}{unit}"]]  # type: ignore[list-item]
     signal = {"zone": ["z"], "slot": [0], "series_ppm": [1_000_000], "ewif_series_ppm": [1_000_000]}
-    for name, unit in (("intensity", "_g_per_kwh"), ("ewif", "_l_per_kwh")):
+    contract = {"site": ["s"], "slot": [0], "contracted_ppm": [values["contracted_ppm"]]}
+    for table, name, unit in (
+        (signal, "intensity", "_g_per_kwh"),
+        (signal, "ewif", "_l_per_kwh"),
+        (signal, "marginal", "_g_per_kwh"),
+        (signal, "residual", "_g_per_kwh"),
+        (contract, "contracted", "_g_per_kwh"),
+    ):
         for bound in ("", "_low", "_high"):
-            signal[f"{name}{bound}{unit}"] = [values[f"{name}{unit}"]]  # type: ignore[list-item]
+            table[f"{name}{bound}{unit}"] = [values[f"{name}{unit}"]]  # type: ignore[index]
     sites = pl.LazyFrame(site).with_columns(pl.col("^(overhead|rest).*$").cast(pl.Int64))
+    factors = pl.col("^.*_g_per_kwh$").cast(pl.Float64)
+    facility = footprint.facility_slots(energy, sites)
     return (
-        footprint.footprint_slots(energy, sites, pl.LazyFrame(signal)).collect().row(0, named=True)
+        footprint.footprint_slots(
+            facility, pl.LazyFrame(signal).with_columns(factors), pl.LazyFrame(contract)
+        )
+        .collect()
+        .row(0, named=True)
     )
 
 
@@ -114,7 +141,7 @@ def test_host_overhead_is_it_energy_that_was_not_measured() -> None:
 
 
 def test_a_slot_without_intensity_has_no_carbon_and_says_so() -> None:
-    found = one_slot(1_000_000, intensity_g_per_kwh=None)  # type: ignore[arg-type]
+    found = one_slot(1_000_000, intensity_g_per_kwh=None)
     assert found["co2e_ug"] is None
     assert found["facility_uncovered_mj"] == 1_000_000
 
@@ -134,3 +161,64 @@ def test_a_metered_host_counts_as_metered_and_the_rest_is_added() -> None:
     assert found["overhead_mj"] == 600_000 + 150_000 + 250_000
     assert found["it_mj"] == 2_000_000
     assert found["facility_measured_mj"] == 2_100_000
+
+
+KWH_MJ = 3_600_000_000
+
+
+def test_on_site_generation_is_scope_1_and_takes_nothing_from_the_grid() -> None:
+    found = one_slot(
+        100 * KWH_MJ,
+        intensity_g_per_kwh=400,
+        ewif_l_per_kwh=2,
+        wue_l_per_kwh=1,
+        onsite_share=0.25,
+        onsite_g_per_kwh=600,
+        onsite_l_per_kwh=0.2,
+    )
+    assert (found["grid_mj"], found["onsite_mj"]) == (75 * KWH_MJ, 25 * KWH_MJ)
+    assert found["co2e_ug"] == 75 * 400 * 1_000_000
+    assert found["co2e_scope1_ug"] == 25 * 600 * 1_000_000
+    assert found["water_offsite_ul"] == 75 * 2 * 1_000_000
+    assert found["water_onsite_ul"] == (100 * 1 + 25 * 0.2) * 1_000_000
+
+
+def test_market_based_counts_contracts_first_and_the_rest_with_the_residual_mix() -> None:
+    found = one_slot(
+        100 * KWH_MJ,
+        intensity_g_per_kwh=400,
+        residual_g_per_kwh=600,
+        contracted_ppm=250_000,
+        contracted_g_per_kwh=0.25 * 20,
+    )
+    assert found["contracted_mj"] == 25 * KWH_MJ
+    assert found["residual_mj"] == 75 * KWH_MJ
+    assert found["co2e_market_ug"] == (25 * 20 + 75 * 600) * 1_000_000
+    assert found["co2e_ug"] == 100 * 400 * 1_000_000  # location-based knows of no contract
+
+
+def test_without_a_residual_mix_the_rest_counts_with_the_location_and_says_so() -> None:
+    found = one_slot(100 * KWH_MJ, intensity_g_per_kwh=400, contracted_ppm=250_000)
+    assert found["co2e_market_ug"] == 75 * 400 * 1_000_000
+    assert found["residual_mj"] == 0
+
+
+def test_energy_that_contracts_cover_wholly_needs_no_intensity() -> None:
+    found = one_slot(100 * KWH_MJ, intensity_g_per_kwh=None, contracted_ppm=1_000_000)
+    assert found["co2e_market_ug"] == 0
+    assert found["contracted_mj"] == 100 * KWH_MJ
+
+
+def test_the_marginal_effect_stands_apart() -> None:
+    found = one_slot(100 * KWH_MJ, intensity_g_per_kwh=400, marginal_g_per_kwh=700)
+    assert found["co2e_marginal_ug"] == 100 * 700 * 1_000_000
+    assert found["co2e_ug"] == 100 * 400 * 1_000_000
+    unknown = one_slot(100 * KWH_MJ, intensity_g_per_kwh=400)
+    assert (unknown["co2e_marginal_ug"], unknown["marginal_mj"]) == (None, 0)
+
+
+def test_losses_are_what_was_generated_beyond_what_arrived() -> None:
+    """5 % lost: 100 kWh delivered were 105.26 kWh generated."""
+    found = one_slot(100 * KWH_MJ, intensity_g_per_kwh=400, loss=0.05)
+    assert found["co2e_losses_ug"] == pytest.approx(100 * 400e6 * 0.05 / 0.95, abs=1)
+    assert one_slot(100 * KWH_MJ, intensity_g_per_kwh=400)["co2e_losses_ug"] == 0

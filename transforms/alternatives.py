@@ -1,0 +1,51 @@
+"""What the same energy would have emitted at another time or in another zone (docs/method.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from transforms.footprint import PER_KWH
+from transforms.schemas import PPM, SLOT_US
+
+SLOTS_PER_HOUR = 3_600_000_000 // SLOT_US
+
+HERE = ""
+"""Zone of an alternative that leaves the energy where it was used."""
+
+
+def shifted(
+    energy: pl.LazyFrame, intensity: pl.LazyFrame, zones: Sequence[str], shift_h: int
+) -> pl.LazyFrame:
+    """CO2e of runs had they started `shift_h` hours later, where they were and in each zone.
+
+    Takes energy (run_id, zone, slot, grid_mj) and intensity (zone, slot, value in g/kWh; null where
+    no series covers the slot). Gives run_id, zone (`HERE` for where it was), shift_h, covered_ppm
+    and co2e_ug, which is null unless all of the energy is covered: a part can't be compared.
+    """
+    there = pl.concat(
+        [
+            energy.with_columns(alternative=pl.lit(HERE)),
+            *(energy.with_columns(alternative=pl.lit(zone), zone=pl.lit(zone)) for zone in zones),
+        ]
+    )
+    covered = pl.col("value").is_not_null()
+    used = pl.col("grid_mj")
+    return (
+        there.with_columns(slot=pl.col("slot") + shift_h * SLOTS_PER_HOUR)
+        .join(intensity.select("zone", "slot", "value"), on=["zone", "slot"], how="left")
+        .group_by("run_id", zone=pl.col("alternative"))
+        .agg(
+            (used * pl.col("value") / PER_KWH).round().cast(pl.Int64).sum().alias("co2e_ug"),
+            ((used * covered).sum() / used.sum() * PPM).floor().cast(pl.Int32).alias("covered_ppm"),
+            whole=covered.all(),
+        )
+        .with_columns(
+            shift_h=pl.lit(shift_h, pl.Int32),
+            co2e_ug=pl.when("whole").then("co2e_ug"),
+            covered_ppm=pl.when("whole").then(PPM).otherwise("covered_ppm").cast(pl.Int32),
+        )
+        .select("run_id", "zone", "shift_h", "covered_ppm", "co2e_ug")
+        .sort("run_id", "zone")
+    )
