@@ -452,8 +452,58 @@ def _outcomes(outcomes: list[Outcome], as_json: bool) -> None:
         from flows import show
 
         show.outcomes(outcomes)
-    if any(o.verdict == "quarantined" for o in outcomes):
+    if any(o.verdict in ("quarantined", "unreachable") for o in outcomes):
         raise typer.Exit(2)
+
+
+@app.command()
+def fetch(
+    zones: Annotated[
+        list[str] | None, typer.Argument(help="Grid zones; all of them if left out.")
+    ] = None,
+    first: Annotated[
+        str, typer.Option("--from", help="First day (UTC) to ask for, again if need be.")
+    ] = "",
+    last: Annotated[str, typer.Option("--to", help="Last day (UTC), included.")] = "",
+    project: Project = Path(),
+    json_: Json = False,
+) -> None:
+    """Ask the grid providers of wattledger.toml for the days that are needed and not final."""
+    settings = _load(project)
+    from flows.errors import UsageError
+
+    known = [one.zone for one in settings.input.grid_api]
+    for zone in zones or known[:1] or [""]:
+        if zone not in known:
+            raise UsageError(
+                f"no [[input.grid_api]]{f' for zone {zone!r}' if zone else ''} in wattledger.toml",
+                remedy="See docs/providers.md",
+            )
+    begin, end = _span(first, last)
+    from flows.orchestrator import prefect_api
+
+    with _progress("asking providers", hidden=json_), prefect_api(settings):
+        from flows.pipeline import fetch_grid_flow
+
+        outcomes = fetch_grid_flow(str(project.resolve()), zones or None, begin, end)
+    _outcomes(outcomes, json_)
+
+
+def _span(first: str, last: str) -> tuple[str, str]:
+    """Days as given, as ISO dates with the last excluded; both or none."""
+    from datetime import date, timedelta
+
+    if not first and not last:
+        return "", ""
+    days = []
+    for option, text in (("--from", first), ("--to", last or first)):
+        try:
+            days.append(date.fromisoformat(text))
+        except ValueError:
+            raise typer.BadParameter(f"{text!r} is not a day", param_hint=option) from None
+    if days[0] > days[1]:
+        raise typer.BadParameter("--to lies before --from", param_hint="--to")
+    return days[0].isoformat(), (days[1] + timedelta(days=1)).isoformat()
 
 
 @app.command()

@@ -5,6 +5,8 @@ A message says what happened, where, and what to do. `docs/cli.md` lists the cod
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class WattledgerError(Exception):
     """Base: something the user can act on."""
@@ -37,9 +39,34 @@ class BadInput(WattledgerError):
 
 
 class SourceError(WattledgerError):
-    """An outside system does not answer, refuses, or answers nonsense."""
+    """An outside system does not answer, refuses, or answers nonsense.
+
+    `transient`: it may help to ask again; `retry_after_s`: when, if the system said so.
+    """
 
     exit_code = 2
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str = "",
+        remedy: str = "",
+        transient: bool = False,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.transient, self.retry_after_s = transient, retry_after_s
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (self.what, self.where, self.remedy, self.transient, self.retry_after_s)
+
+
+def _rebuilt(
+    what: str, where: str, remedy: str, transient: bool, after: float | None
+) -> SourceError:
+    """A `SourceError` as it was, also after it was pickled on its way through Prefect."""
+    return SourceError(what, where=where, remedy=remedy, transient=transient, retry_after_s=after)
 
 
 class GateFailed(WattledgerError):

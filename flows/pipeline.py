@@ -5,23 +5,32 @@ Importing this module imports Prefect; enter `flows.orchestrator.prefect_api` be
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
+from prefect.tasks import exponential_backoff
 
 from flows import settings as settings_module
 from flows.catalogue import Outcome
 from flows.errors import SourceError
 from flows.fetch import fetch_prometheus
+from flows.fetch_grid import Span, ask_once, fetch_zone
 from flows.footprint import Computed, compute
 from flows.ingest_gpu import ingest_gpu
 from flows.ingest_grid import ingest_grid
 from flows.ingest_runs import ingest_runs
 from flows.publish import Published, publish
-from flows.settings import GpuInput, GridInput, PrometheusInput, RunsInput, Settings
+from flows.settings import GpuInput, GridApiInput, GridInput, PrometheusInput, RunsInput, Settings
 from flows.sources import grid, nvidia_smi
+from flows.sources.providers import provider
+from flows.sources.providers.base import Ask, Page, Request
 from flows.warehouse import writing
 
 
@@ -82,6 +91,92 @@ def _fetch(project: str, given: PrometheusInput) -> list[Outcome]:
         return [Outcome(given.name, "", "unreachable", reason=str(error))]
 
 
+def _asker(source: GridApiInput, *, refresh: bool) -> Ask:
+    """Asks a provider page by page: each page a Prefect task with its own retries and cache."""
+
+    def may_retry(task: Any, task_run: Any, state: Any) -> bool:
+        error = state.result(raise_on_failure=False)
+        if not isinstance(error, SourceError) or not error.transient:
+            return False
+        wait = error.retry_after_s or 0.0
+        if wait > source.max_wait_s:
+            return False
+        time.sleep(wait)
+        return True
+
+    page = ask_provider.with_options(
+        retries=source.retries,
+        retry_delay_seconds=exponential_backoff(0.5)(source.retries) or 0,
+        retry_jitter_factor=0.5,
+        retry_condition_fn=may_retry,
+        cache_expiration=timedelta(minutes=source.cache_min),
+        refresh_cache=refresh,
+        name=f"ask {source.name} about {source.zone}",
+    )
+    return lambda request: page(source, request)
+
+
+def _request_key(context: Any, given: dict[str, Any]) -> str:
+    """The same request to the same provider is answered from the cache."""
+    return f"{given['source'].provider}-{given['request'].key}"
+
+
+@task(name="ask a provider", cache_key_fn=_request_key, persist_result=True)
+def ask_provider(source: GridApiInput, request: Request) -> Page:
+    """One page. The secret is looked up here, and is in no argument or result."""
+    from prefect.concurrency.sync import rate_limit
+
+    rate_limit(_limit_name(source), strict=False)
+    return ask_once(source, request)
+
+
+def _limit_name(source: GridApiInput) -> str:
+    return f"wattledger-{source.provider}"
+
+
+def _set_limits(sources: Sequence[GridApiInput]) -> None:
+    """Requests per second as global concurrency limits of Prefect; one that exists stands."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+    from prefect.exceptions import ObjectNotFound
+
+    with get_client(sync_client=True) as client:
+        for source in sources:
+            name = _limit_name(source)
+            try:
+                client.read_global_concurrency_limit_by_name(name)
+            except ObjectNotFound:
+                rate = source.requests_per_s or provider(source.provider).requests_per_s
+                client.create_global_concurrency_limit(
+                    GlobalConcurrencyLimitCreate(
+                        name=name, limit=max(1, math.ceil(rate)), slot_decay_per_second=rate
+                    )
+                )
+
+
+@flow(name="fetch-grid")
+def fetch_grid_flow(
+    project: str, zones: list[str] | None = None, first: str = "", last: str = ""
+) -> list[Outcome]:
+    """Ask the providers of the zones, all of them if none is named.
+
+    Without a span the days that are needed and not final; with one (ISO dates, the last excluded)
+    just those, again and past the cache.
+    """
+    settings = settings_module.load(Path(project))
+    sources = [s for s in settings.input.grid_api if not zones or s.zone in zones]
+    if not sources:
+        return []
+    _set_limits(sources)
+    span = None
+    if first and last:
+        begin, end = (datetime.fromisoformat(day).replace(tzinfo=UTC) for day in (first, last))
+        span = Span(begin, end)
+    ask = partial(_asker, refresh=span is not None)
+    found = dict.fromkeys(source.zone for source in sources)
+    return [outcome for zone in found for outcome in fetch_zone(settings, zone, ask, span)]
+
+
 @task(name="load grid data")
 def load_grid(project: str, given: GridInput) -> list[Outcome]:
     settings = settings_module.load(Path(project))
@@ -117,7 +212,8 @@ def ingest_gpu_flow(project: str) -> list[Outcome]:
 @flow(name="ingest-grid")
 def ingest_grid_flow(project: str) -> list[Outcome]:
     settings = settings_module.load(Path(project))
-    return [o for given in settings.input.grid for o in load_grid(project, given)]
+    loaded = [o for given in settings.input.grid for o in load_grid(project, given)]
+    return loaded + (fetch_grid_flow(project) if settings.input.grid_api else [])
 
 
 @flow(name="ingest-runs")

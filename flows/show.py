@@ -72,8 +72,9 @@ def _notes(console: Console, found: list[Outcome]) -> None:
 
 def _refusals(console: Console, found: list[Outcome]) -> None:
     for one in found:
-        if one.verdict == "quarantined":
-            console.print(f"[bold red]refused:[/] {escape(one.reason)}", soft_wrap=True)
+        if one.verdict in ("quarantined", "unreachable"):
+            what = "refused" if one.verdict == "quarantined" else "unreachable"
+            console.print(f"[bold red]{what}:[/] {escape(one.reason)}", soft_wrap=True)
 
 
 def _short(path: str) -> str:

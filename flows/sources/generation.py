@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 from xml.etree import ElementTree
 
 import polars as pl
@@ -105,14 +105,28 @@ def _frame(rows: list[tuple[Any, ...]], path: Path) -> pl.DataFrame:
             remedy="Ask the provider for another zone or time",
         )
     # Types that share a fuel (oil and oil shale), and pumping against generation, add up.
-    table = pl.DataFrame(rows, schema=_SCHEMA, orient="row")
+    table = _one_resolution(pl.DataFrame(rows, schema=_SCHEMA, orient="row"))
     keys = ["zone", "valid_from", "valid_to", "fuel", "source", "is_estimated"]
     return table.group_by(keys, maintain_order=True).agg(
         pl.col("generation_kw").sum(), pl.col("row_no").min()
     )
 
 
-def entsoe_xml(plain: Path, path: Path, zone: str, provider: str) -> pl.DataFrame:
+def _one_resolution(table: pl.DataFrame) -> pl.DataFrame:
+    """Cut longer intervals into the shortest of their zone: power is the same in every part."""
+    length = pl.col("valid_to") - pl.col("valid_from")
+    shortest = length.min().over("zone")
+    parts = (length / shortest).floor().cast(pl.Int64)
+    return (
+        table.with_columns(shortest=shortest, part=pl.int_ranges(parts))
+        .explode("part")
+        .with_columns(valid_from=pl.col("valid_from") + pl.col("shortest") * pl.col("part"))
+        .with_columns(valid_to=pl.col("valid_from") + pl.col("shortest"))
+        .drop("shortest", "part")
+    )
+
+
+def entsoe_xml(plain: Path | TextIO, path: Path, zone: str, provider: str) -> pl.DataFrame:
     """Read "actual generation per type" of the ENTSO-E Transparency Platform.
 
     Curve type A03 leaves out repeated values, which hold until the next point or the end of the
@@ -202,6 +216,8 @@ def _resolution(text: str, at: str) -> timedelta:
 def eia_json(answer: dict[str, Any], path: Path, zone: str, provider: str) -> pl.DataFrame:
     """Read hourly net generation per energy source as the EIA's API v2 answers it.
 
+    A period is named by the hour in which it ends (Form EIA-930 instructions; so does gridstatus).
+
     Raises:
         BadInput: a value that can't be understood, with its place in the answer.
     """
@@ -216,7 +232,7 @@ def eia_json(answer: dict[str, Any], path: Path, zone: str, provider: str) -> pl
         if item.get("value") is None:
             continue
         try:
-            start = datetime.strptime(str(item.get("period")), "%Y-%m-%dT%H").replace(tzinfo=UTC)
+            end = datetime.strptime(str(item.get("period")), "%Y-%m-%dT%H").replace(tzinfo=UTC)
             megawatts = float(item["value"])
         except (TypeError, ValueError):
             raise BadInput(
@@ -226,8 +242,8 @@ def eia_json(answer: dict[str, Any], path: Path, zone: str, provider: str) -> pl
         rows.append(
             (
                 zone or str(item.get("respondent")),
-                start,
-                start + timedelta(hours=1),
+                end - timedelta(hours=1),
+                end,
                 fuel,
                 round(megawatts * 1000),
                 provider or "EIA-930",

@@ -14,7 +14,7 @@ from flows.errors import BadInput, UsageError, where
 from flows.settings import GridSource
 from flows.sources import generation
 from flows.sources.files import plain_text, to_utc
-from transforms.schemas import SIGNALS
+from transforms.schemas import FILE_FEED, SIGNALS
 
 GRAMS_PER_KWH = {"g": 1.0, "kg": 1000.0, "lb_per_mwh": 0.45359237}
 """What one unit of intensity is in g/kWh (1 lb = 453.59237 g)."""
@@ -42,6 +42,7 @@ class GridData:
     mix: pl.DataFrame | None = None
     rows_read: int = 0
     duplicates: int = 0
+    feed: str = FILE_FEED
     notes: tuple[str, ...] = ()
 
 
@@ -69,12 +70,16 @@ def read(
     if name.endswith(".xml"):
         with plain_text(path, scratch) as plain:
             mix = generation.entsoe_xml(plain, path, options.zone, options.provider)
-        return _finish("entsoe-xml", mix, ["zone", "fuel"], mix.height)
+        return finish("entsoe-xml", mix, ["zone", "fuel"], mix.height)
     if name.endswith(".json"):
         answer = _json(path, scratch)
+        if isinstance(answer, dict) and "format" in answer:
+            from flows.sources.providers.base import read_kept
+
+            return read_kept(answer, path)[1]
         if isinstance(answer, dict) and "response" in answer:
             mix = generation.eia_json(answer, path, options.zone, options.provider)
-            return _finish("eia930-json", mix, ["zone", "fuel"], mix.height)
+            return finish("eia930-json", mix, ["zone", "fuel"], mix.height)
         return _electricity_maps_json(answer, path)
     frame = _table(path, scratch)
     if source is not None:
@@ -228,13 +233,23 @@ def _with_ends(table: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
     return pl.concat(parts)
 
 
-def _finish(layout: str, table: pl.DataFrame, key: list[str], rows: int) -> GridData:
+def finish(layout: str, table: pl.DataFrame, key: list[str], rows: int) -> GridData:
     values = [c for c in table.columns if c != "row_no"]
     unique = table.unique(values, keep="first", maintain_order=True)
     name = "mix" if "fuel" in key else "intensity"
     data = GridData(layout, rows_read=rows, duplicates=table.height - unique.height)
     setattr(data, name, unique)
     return data
+
+
+def keyed_times(texts: list[Any], path: Path) -> pl.Series:
+    """UTC times from texts with a zone.
+
+    Raises:
+        BadInput: one of them is not such a time, named by its place.
+    """
+    frame = pl.DataFrame({"datetime": [None if t is None else str(t) for t in texts]})
+    return _times(frame.cast(pl.String).with_row_index("row_no", 1), "datetime", "UTC", path)
 
 
 def _need_zone(options: Options, path: Path) -> str:
@@ -270,7 +285,7 @@ def _electricity_maps(frame: pl.DataFrame, options: Options, path: Path) -> Grid
         for signal, column in columns.items()
         if column and options.signal in ("", signal)
     ]
-    return _finish("electricity-maps-csv", pl.concat(tables), ["zone", "signal"], frame.height)
+    return finish("electricity-maps-csv", pl.concat(tables), ["zone", "signal"], frame.height)
 
 
 def _simple(
@@ -289,7 +304,7 @@ def _simple(
             options.signal or signal,
             options.provider or provider,
         )
-        return _finish("series", table, ["zone", "signal"], frame.height)
+        return finish("series", table, ["zone", "signal"], frame.height)
 
     return read_simple
 
@@ -304,7 +319,7 @@ def _miso(frame: pl.DataFrame, options: Options, path: Path) -> GridData:
         options.provider or "location/timestamp/duration series",
         minutes=_number(frame, "duration", path).cast(pl.Int64),
     )
-    return _finish("location-duration", table, ["zone", "signal"], frame.height)
+    return finish("location-duration", table, ["zone", "signal"], frame.height)
 
 
 _GENERIC = ("valid_from", "ts", "timestamp", "datetime", "time")
@@ -342,7 +357,7 @@ def _generic(frame: pl.DataFrame, options: Options, path: Path) -> GridData:
     )
     if "valid_to" in frame.columns:
         table = table.with_columns(valid_to=_times(frame, "valid_to", options.tz, path))
-    return _finish("generic", table, ["zone", "signal"], frame.height)
+    return finish("generic", table, ["zone", "signal"], frame.height)
 
 
 def _mapped(frame: pl.DataFrame, source: GridSource, options: Options, path: Path) -> GridData:
@@ -365,7 +380,7 @@ def _mapped(frame: pl.DataFrame, source: GridSource, options: Options, path: Pat
         options.provider or source.source or path.name,
         estimated,
     )
-    return _finish("mapped", table, ["zone", "signal"], frame.height)
+    return finish("mapped", table, ["zone", "signal"], frame.height)
 
 
 def _entsoe_mix(frame: pl.DataFrame, options: Options, path: Path) -> GridData:
@@ -405,7 +420,7 @@ def _entsoe_mix(frame: pl.DataFrame, options: Options, path: Path) -> GridData:
             is_estimated=pl.lit(False),
         )
     )
-    return _finish("entsoe-generation-csv", table, ["zone", "fuel"], frame.height)
+    return finish("entsoe-generation-csv", table, ["zone", "fuel"], frame.height)
 
 
 def _json(path: Path, scratch: Path) -> Any:
@@ -451,7 +466,7 @@ def _electricity_maps_json(answer: Any, path: Path) -> GridData:
         "Electricity Maps API",
         frame["estimated"],
     )
-    return _finish("electricity-maps-json", table, ["zone", "signal"], frame.height)
+    return finish("electricity-maps-json", table, ["zone", "signal"], frame.height)
 
 
 _Reader = Callable[[pl.DataFrame, Options, Path], GridData]

@@ -1,0 +1,30 @@
+"""Providers of grid data, each a small module behind the protocol of `base`."""
+
+from __future__ import annotations
+
+from flows.sources.providers.base import Provider
+
+NAMES = ("electricity-maps", "watttime", "uk-carbon-intensity", "entsoe", "eia")
+
+
+def provider(name: str) -> Provider:
+    """The provider of that name; only its own module is loaded."""
+    if name == "electricity-maps":
+        from flows.sources.providers.electricity_maps import ElectricityMaps
+
+        return ElectricityMaps()
+    if name == "watttime":
+        from flows.sources.providers.watttime import WattTime
+
+        return WattTime()
+    if name == "uk-carbon-intensity":
+        from flows.sources.providers.uk import CarbonIntensity
+
+        return CarbonIntensity()
+    if name == "entsoe":
+        from flows.sources.providers.entsoe import Entsoe
+
+        return Entsoe()
+    from flows.sources.providers.eia import Eia
+
+    return Eia()

@@ -1,0 +1,257 @@
+"""A real HTTP server on loopback that answers like the providers of grid data, with faults on demand."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+TOKEN = "t0ken-Planted/9f8e7d6c"
+LOGIN = f"founder:{TOKEN}"
+
+HTML = b"<!DOCTYPE html><html><head><title>Please log in</title></head><body>hotel</body></html>"
+
+
+@dataclass
+class State:
+    """What the server answers, and what it was asked."""
+
+    asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    faults: list[tuple[str, Any]] = field(default_factory=list)
+    """Faults of the next answers, in order: a kind and what it needs."""
+    always: tuple[str, Any] | None = None
+    value: float = 400.0
+    missing_hours: int = 0
+    """Hours at the end that have no value."""
+    shift: timedelta = timedelta()
+    """By how much the answer is about another time."""
+    date: datetime | None = None
+    jwt: str = "jwt-1"
+    expires_after: int = 10**9
+    """Answers that a WattTime token is good for."""
+    served: int = 0
+    logins: int = 0
+    xml: bytes = b""
+
+
+@dataclass
+class Server:
+    url: str
+    state: State
+
+
+@contextmanager
+def grid_server() -> Iterator[Server]:
+    state = State()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            parts = urlsplit(self.path)
+            given = dict(parse_qsl(parts.query))
+            if parts.path == "/login":
+                self._login()
+                return
+            state.asked.append((parts.path, given))
+            fault = state.faults.pop(0) if state.faults else state.always
+            if fault and self._fault(*fault):
+                return
+            if not self._allowed(parts.path, given):
+                # Echoes what it was given, as careless servers do.
+                shown = given.get("api_key") or given.get("securityToken") or TOKEN
+                self._send(401, json.dumps({"error": f"bad token {shown}"}).encode())
+                return
+            body, kind = answer(state, parts.path, given)
+            self._send(200, body, kind)
+
+        def _login(self) -> None:
+            state.logins += 1
+            wanted = "Basic " + base64.b64encode(LOGIN.encode()).decode()
+            if self.headers.get("Authorization") != wanted:
+                self._send(403, b'{"error": "wrong password"}')
+                return
+            state.jwt, state.served = f"jwt-{state.logins}", 0
+            self._send(200, json.dumps({"token": state.jwt}).encode())
+
+        def _allowed(self, path: str, given: dict[str, str]) -> bool:
+            if path.startswith("/v3/carbon"):
+                return self.headers.get("auth-token") == TOKEN
+            if path.startswith("/v3/historical"):
+                state.served += 1
+                good = self.headers.get("Authorization") == f"Bearer {state.jwt}"
+                return good and state.served <= state.expires_after
+            if path.startswith("/v2/"):
+                return given.get("api_key") == TOKEN
+            if path == "/api":
+                return given.get("securityToken") == TOKEN
+            return True
+
+        def _fault(self, kind: str, what: Any) -> bool:
+            if kind == "status":
+                status, headers = what if isinstance(what, tuple) else (what, {})
+                self._send(status, b'{"message": "no, because"}', headers=headers)
+            elif kind == "html":
+                self._send(200, HTML, "text/html")
+            elif kind == "cut":
+                self.send_response(200)
+                self.send_header("Content-Length", "5000")
+                self.end_headers()
+                self.wfile.write(b'{"history": [{"zone": "DE", "carb')
+                self.close_connection = True
+            elif kind == "half":
+                self._send(200, b'{"history": [{"zone": "DE", "carb')
+            elif kind == "slow":
+                time.sleep(what)
+                return False
+            elif kind == "body":
+                self._send(200, what)
+            elif kind == "redirect":
+                self._send(302, b"", headers={"Location": what})
+            return True
+
+        def _send(
+            self,
+            status: int,
+            body: bytes,
+            kind: str = "application/json",
+            headers: dict[str, str] | None = None,
+        ) -> None:
+            packed = gzip.compress(body)
+            self.send_response_only(status)
+            self.send_header("Date", format_datetime(state.date or datetime.now(UTC)))
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Encoding", "gzip")
+            self.send_header("Content-Length", str(len(packed)))
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(packed)
+
+        def log_message(self, *args: object) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield Server(f"http://127.0.0.1:{server.server_port}", state)
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _steps(state: State, first: datetime, last: datetime, step: timedelta) -> list[datetime]:
+    count = (last - first) // step - state.missing_hours * int(timedelta(hours=1) / step)
+    return [first + state.shift + n * step for n in range(max(0, count))]
+
+
+def answer(state: State, path: str, given: dict[str, str]) -> tuple[bytes, str]:
+    """What a provider says, in the form of its captured answers."""
+    if path.startswith("/v3/carbon-intensity"):
+        first, last = _moment(given["start"]), _moment(given["end"])
+        hours = [
+            {
+                "zone": given["zone"],
+                "carbonIntensity": state.value + at.hour,
+                "datetime": at.strftime("%Y-%m-%dT%H:%M:%S.000Z"),
+                "updatedAt": "2024-05-03T15:48:54.012Z",
+                "createdAt": "2024-04-28T20:47:49.346Z",
+                "emissionFactorType": given["emissionFactorType"],
+                "isEstimated": at.hour == 3,
+                "estimationMethod": "TIME_SLICER_AVERAGE" if at.hour == 3 else None,
+            }
+            for at in _steps(state, first, last, timedelta(hours=1))
+        ]
+        found: Any = {"zone": given["zone"], "data": hours}
+    elif path.startswith("/v3/historical"):
+        first, last = _moment(given["start"]), _moment(given["end"])
+        found = {
+            "data": [
+                {"point_time": at.isoformat(), "value": state.value}
+                for at in _steps(state, first, last, timedelta(minutes=5))
+            ],
+            "meta": {
+                "data_point_period_seconds": 300,
+                "region": given["region"],
+                "signal_type": "co2_moer",
+                "units": "lbs_co2_per_mwh",
+                "warnings": [],
+                "model": {"date": "2023-03-01"},
+            },
+        }
+    elif path.startswith("/v2/electricity"):
+        first, last = (
+            datetime.strptime(given[end], "%Y-%m-%dT%H").replace(tzinfo=UTC)
+            for end in ("start", "end")
+        )
+        rows = [
+            {
+                "period": at.strftime("%Y-%m-%dT%H"),
+                "respondent": given["facets[respondent][]"],
+                "respondent-name": "Tennessee Valley Authority",
+                "fueltype": fuel,
+                "type-name": fuel,
+                "value": str(value),
+                "value-units": "megawatthours",
+            }
+            for at in _steps(state, first, last + timedelta(hours=1), timedelta(hours=1))
+            for fuel, value in (("NUC", 7000), ("NG", state.value), ("COL", 2000), ("WAT", 1500))
+        ]
+        offset, length = int(given["offset"]), int(given["length"])
+        found = {
+            "response": {
+                "total": str(len(rows)),
+                "dateFormat": 'YYYY-MM-DD"T"HH24',
+                "frequency": "hourly",
+                "data": rows[offset : offset + length],
+            },
+            "request": {"command": path, "params": given},
+            "apiVersion": "2.1.8",
+        }
+    elif path == "/api":
+        return state.xml, "text/xml"
+    else:
+        return _uk(state, path)
+    return json.dumps(found).encode(), "application/json"
+
+
+def _uk(state: State, path: str) -> tuple[bytes, str]:
+    parts = path.strip("/").split("/")
+    at = parts.index("intensity")
+    first, last = (_moment(text) for text in parts[at + 1 : at + 3])
+    halves = _steps(state, first.replace(minute=0), last, timedelta(minutes=30))
+    items = [
+        {
+            "from": start.strftime("%Y-%m-%dT%H:%MZ"),
+            "to": (start + timedelta(minutes=30)).strftime("%Y-%m-%dT%H:%MZ"),
+            "intensity": {"forecast": 266, "index": "moderate"}
+            if parts[0] == "regional"
+            else {
+                "forecast": 266,
+                "actual": None if start.hour == 3 else state.value,
+                "index": "moderate",
+            },
+        }
+        for start in halves
+    ]
+    data: Any = items
+    if parts[0] == "regional":
+        data = {"regionid": int(parts[-1]), "shortname": "London", "data": items}
+    return json.dumps({"data": data}).encode(), "application/json"
