@@ -528,6 +528,27 @@ def footprint(project: Project = Path(), json_: Json = False) -> None:
 
 
 @app.command()
+def recompute(
+    publication: Annotated[str, typer.Argument(help="Its id, or its number: 0001.")],
+    project: Project = Path(),
+    json_: Json = False,
+) -> None:
+    """Compute a publication again from what was known then; exits 3 if a figure differs."""
+    settings = _load(project)
+    from flows import show
+    from flows.revisions import recompute as run
+
+    with _progress("computing again", hidden=json_):
+        done = run(settings, publication)
+    if json_:
+        _print_json({**vars(done), "identical": done.identical})
+    else:
+        show.recomputed(done)
+    if not done.identical:
+        raise typer.Exit(3)
+
+
+@app.command()
 def check(project: Project = Path(), json_: Json = False) -> None:
     """Run every check on the computed figures; publish nothing."""
     settings = _load(project)

@@ -20,7 +20,8 @@ from flows.catalogue import Outcome
 from flows.errors import UsageError
 from flows.footprint import Computed
 from flows.publish import Published
-from flows.report.numbers import between, percent, significant
+from flows.report.numbers import between, change, percent, significant
+from flows.revisions import Recomputed
 from flows.settings import Settings
 from flows.warehouse import connect, rows
 from wattledger.spool import Spool
@@ -289,6 +290,7 @@ def status_of(settings: Settings) -> dict[str, Any]:
     con = connect(_database(settings, warehouse=True), read_only=True)
     try:
         from flows import digests
+        from flows.revisions import revised
 
         computed = rows(con, "FROM computation")
         fresh = bool(computed) and computed[0]["input_digest"] == digests.inputs(con)
@@ -315,6 +317,13 @@ def status_of(settings: Settings) -> dict[str, Any]:
                 "SELECT publication_id, published_at FROM publication ORDER BY sequence DESC LIMIT 1",
             ),
             "quarantine": rows(con, "FROM quarantine ORDER BY recorded_at"),
+            "providers": rows(
+                con,
+                "SELECT feed, zone, outcome, reason, last_attempt_at, attempts FROM grid_fetch "
+                "QUALIFY row_number() OVER (PARTITION BY feed, zone ORDER BY last_attempt_at DESC) = 1 "
+                "ORDER BY zone, feed",
+            ),
+            "revised": revised(con, settings),
         }
     finally:
         con.close()
@@ -339,8 +348,50 @@ def status(found: dict[str, Any]) -> None:
     console.print(
         f"published  {last[0]['publication_id'] + ' at ' + str(last[0]['published_at']) if last else 'never'}"
     )
+    for asked in found["providers"]:
+        colour = {"failed": "red", "partial": "yellow"}.get(asked["outcome"], "green")
+        times = f", {asked['attempts']} times" if asked["attempts"] > 1 else ""
+        why = f": {asked['reason']}" if asked["reason"] else ""
+        console.print(
+            f"[{colour}]{asked['outcome']:<10}[/] {escape(asked['feed'])} for {escape(asked['zone'])} "
+            f"at {asked['last_attempt_at']:%Y-%m-%d %H:%MZ}{times}{escape(why)}",
+            soft_wrap=True,
+        )
+    for run in found["revised"]:
+        console.print(
+            f"[yellow]revised[/]    {escape(run['run_id'])}: grid data of {run['slots']:,} slots changed since "
+            f"it was published; CO2e {significant(run['co2e_kg'])} kg would change by "
+            f"{change(run['co2e_change_kg'])} kg, water off site {significant(run['water_offsite_l'])} L by "
+            f"{change(run['water_offsite_change_l'])} L",
+            soft_wrap=True,
+        )
+    if found["revised"]:
+        console.print(
+            "           `wattledger pipeline` publishes it; what is published stays as it is"
+        )
     for refused in found["quarantine"]:
         console.print(f"[red]refused[/]    {escape(refused['reason'])}", soft_wrap=True)
+
+
+def recomputed(done: Recomputed) -> None:
+    """A publication and its recomputation, run by run."""
+    console = _console()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("run", "published kg CO2e", "computed again", ""):
+        table.add_column(name, justify="left" if name in ("run", "") else "right")
+    for run in done.runs:
+        again = run["co2e_again_kg"]
+        table.add_row(
+            escape(run["run_id"] or run["kind"]),
+            f"{run['co2e_kg']:.9f}",
+            "-" if again is None else f"{again:.9f}",
+            "[green]same[/]" if run["identical"] else "[red]differs[/]",
+        )
+    console.print(table)
+    console.print(
+        f"\n{done.publication_id}, as known at {done.as_of:%Y-%m-%d %H:%M:%SZ}: "
+        + ("the same to the last digit" if done.identical else "not the same")
+    )
 
 
 def collector(spool: Spool, *, as_json: bool) -> bool:

@@ -177,16 +177,17 @@ def comment(con: duckdb.DuckDBPyConnection, table: Table) -> None:
     """Write the meaning of a table or view and of its columns into the database."""
     kind = table.kind.upper()
     text = f"{table.description}. One row: {table.grain}"
-    con.execute(f"COMMENT ON {kind} {table.name} IS {_literal(text)}")
+    con.execute(f"COMMENT ON {kind} {table.name} IS {literal(text)}")
     for field in table.fields:
         unit = f" [{field.unit}]" if field.unit else ""
         con.execute(
-            f"COMMENT ON COLUMN {table.name}.{field.name} IS {_literal(field.description + unit)}"
+            f"COMMENT ON COLUMN {table.name}.{field.name} IS {literal(field.description + unit)}"
         )
 
 
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+def literal(text: object) -> str:
+    """A text as an SQL literal, for statements that take no parameters."""
+    return "'" + str(text).replace("'", "''") + "'"
 
 
 def rows(con: duckdb.DuckDBPyConnection, sql: str, parameters: Any = None) -> list[dict[str, Any]]:

@@ -20,6 +20,11 @@ def significant(value: float | None, digits: int = 3) -> str:
     )
 
 
+def change(value: float) -> str:
+    """A difference with its sign."""
+    return "0" if value == 0 else f"{'+' if value > 0 else '−'}{significant(abs(value))}"
+
+
 def percent(value: float | None) -> str:
     """A share as whole percent; never 100 % unless it is all."""
     if value is None or math.isnan(value):

@@ -1,0 +1,186 @@
+"""What later grid data changes in published figures, and published figures computed again as they were."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from flows.errors import UsageError
+from flows.factors import Factor, effective
+from flows.footprint import candidate, gap_rule, partial_slots
+from flows.settings import Settings
+from flows.signals import Known, slot_values
+from flows.warehouse import connect, literal, rows
+from transforms.footprint import PER_KWH, SUMMED
+from transforms.schemas import SLOT_US
+
+_EFFECTS = {"intensity": "co2e_ug", "ewif": "water_offsite_ul"}
+"""Quantity of the grid -> the figure that follows from it and the energy from the grid."""
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """Figures of a publication, as published and computed again."""
+
+    publication_id: str
+    as_of: datetime
+    runs: list[dict[str, Any]]
+
+    @property
+    def identical(self) -> bool:
+        return all(run["identical"] for run in self.runs)
+
+
+def revised(con: duckdb.DuckDBPyConnection, settings: Settings) -> list[dict[str, Any]]:
+    """Runs of the publication in force that grid data obtained since would change, and by how much.
+
+    Compares the grid as it was known when the figures were computed with the grid as it is known
+    now; factors and settings are those of now on both sides. Gives run_id, co2e_kg and
+    water_offsite_l as published, their differences, and the slots that changed.
+    """
+    database = settings.published / "published.duckdb"
+    if not database.exists():
+        return []
+    published = connect(database, read_only=True)
+    try:
+        [(then,)] = published.execute("SELECT computed_at FROM computation").fetchall()
+        if not _changed_since(con, then):
+            return []
+        slots = published.execute(
+            "SELECT run_id, zone, epoch_us(slot_start) // ? AS slot, grid_mj FROM footprint_slot "
+            "WHERE kind = 'run'",
+            [SLOT_US],
+        ).pl()
+        totals = published.execute(
+            "SELECT run_id, co2e_ug, water_offsite_ul FROM run_footprint WHERE kind = 'run'"
+        ).pl()
+    finally:
+        published.close()
+    factors = effective(settings)
+    asked = slots.select("zone", "slot").unique()
+    changes = totals.with_columns(pl.col("co2e_ug", "water_offsite_ul").cast(pl.Int64))
+    for quantity, figure in _EFFECTS.items():
+        now, _ = slot_values(Known(con, settings, factors), asked, quantity)
+        before, _ = slot_values(Known(con, settings, factors, then), asked, quantity)
+        # A slot that had no intensity counted nothing.
+        step = pl.col("value") - pl.col("value_before").fill_null(0)
+        changed = (
+            slots.join(now.select("zone", "slot", "value"), on=["zone", "slot"])
+            .join(before.select("zone", "slot", value_before="value"), on=["zone", "slot"])
+            .filter(pl.col("value").ne_missing(pl.col("value_before")))
+            .group_by("run_id")
+            .agg(
+                (pl.col("grid_mj") * step / PER_KWH).round().sum().alias(f"{figure}_change"),
+                pl.len().alias(f"{quantity}_slots"),
+            )
+        )
+        changes = changes.join(changed, on="run_id", how="left")
+    slots_changed = pl.max_horizontal("intensity_slots", "ewif_slots").fill_null(0)
+    return (
+        changes.with_columns(slots=slots_changed)
+        .filter(pl.col("slots") > 0)
+        .select(
+            "run_id",
+            co2e_kg=pl.col("co2e_ug") / 1e9,
+            co2e_change_kg=pl.col("co2e_ug_change").fill_null(0) / 1e9,
+            water_offsite_l=pl.col("water_offsite_ul") / 1e6,
+            water_offsite_change_l=pl.col("water_offsite_ul_change").fill_null(0) / 1e6,
+            slots="slots",
+        )
+        .sort("run_id")
+        .to_dicts()
+    )
+
+
+def _changed_since(con: duckdb.DuckDBPyConnection, then: datetime) -> bool:
+    changed = con.execute(
+        "SELECT 1 FROM (SELECT fetched_at, superseded_at FROM grid_intensity UNION ALL "
+        "SELECT fetched_at, superseded_at FROM grid_mix) WHERE fetched_at > $then "
+        "OR superseded_at > $then LIMIT 1",
+        {"then": then},
+    ).fetchall()
+    return bool(changed)
+
+
+def recompute(settings: Settings, publication: str) -> Recomputed:
+    """Compute a publication again from what was stored when it was computed; stores nothing.
+
+    Readings, runs and grid data are those of then; sites, contracts and factors are read from its
+    own file. Fallbacks and the order of feeds are those of wattledger.toml now.
+
+    Raises:
+        UsageError: there is no such publication.
+    """
+    folder = _folder(settings, publication)
+    con = connect(Path(":memory:"))
+    try:
+        con.execute(f"ATTACH {literal(settings.warehouse)} AS store (READ_ONLY)")
+        con.execute(f"ATTACH {literal(folder / 'published.duckdb')} AS was (READ_ONLY)")
+        [(as_of,)] = con.execute("SELECT computed_at FROM was.computation").fetchall()
+        for name, query in _PAST.items():
+            con.execute(f"CREATE TABLE {name} AS {query}", {"then": as_of} if "$" in query else {})
+        factors = [Factor(**row) for row in rows(con, "FROM was.factor")]
+        rule = gap_rule(settings)
+        tables = candidate(con, settings, factors, partial_slots(con, rule, _quiet), rule)
+        published = rows(con, "FROM was.run_footprint ORDER BY kind, run_id")
+    finally:
+        con.close()
+    now = {(row["kind"], row["run_id"]): row for row in tables["run_footprint"].to_dicts()}
+    found = []
+    for row in published:
+        again = now.get((row["kind"], row["run_id"]), dict.fromkeys(SUMMED))
+        found.append(
+            {
+                "kind": row["kind"],
+                "run_id": row["run_id"],
+                "co2e_kg": row["co2e_ug"] / 1e9,
+                "co2e_again_kg": None if again["co2e_ug"] is None else again["co2e_ug"] / 1e9,
+                "identical": all(row[name] == again[name] for name in SUMMED),
+            }
+        )
+    return Recomputed(folder.name, as_of, found)
+
+
+def _quiet(rows: int) -> None:
+    """No progress."""
+
+
+_SEGMENTS = "(SELECT segment_key FROM store.segment WHERE loaded_at <= $then)"
+_REVISED = (
+    "SELECT * REPLACE (CASE WHEN superseded_at <= $then THEN superseded_at END AS superseded_at) "
+    "FROM store.{name} WHERE {known} <= $then"
+)
+_PAST = {
+    # What was measured and loaded then, in the order in which it is stored.
+    "gpu_reading": f"SELECT * FROM store.gpu_reading WHERE segment_key IN {_SEGMENTS}",
+    "host_reading": f"SELECT * FROM store.host_reading WHERE segment_key IN {_SEGMENTS}",
+    "training_run": _REVISED.format(name="training_run", known="loaded_at"),
+    "run_allocation": _REVISED.format(name="run_allocation", known="loaded_at"),
+    "grid_intensity": _REVISED.format(name="grid_intensity", known="fetched_at"),
+    "grid_mix": _REVISED.format(name="grid_mix", known="fetched_at"),
+    "grid_fetch": "SELECT * REPLACE (least(last_attempt_at, $then) AS last_attempt_at) "
+    "FROM store.grid_fetch WHERE first_attempt_at <= $then",
+    # What was configured then.
+    **{
+        name: f"FROM was.{name}"
+        for name in ("gpu", "host", "site", "zone", "contract", "contract_delivery")
+    },
+}
+"""Tables of the past: the warehouse as it was when a publication was computed."""
+
+
+def _folder(settings: Settings, publication: str) -> Path:
+    known = sorted(p for p in settings.publications.glob("*") if (p / "published.duckdb").is_file())
+    fitting = [p for p in known if p.name == publication or p.name.split("-")[0] == publication]
+    if len(fitting) != 1:
+        raise UsageError(
+            f"there is no publication {publication!r}",
+            where=str(settings.publications),
+            remedy=f"Known: {', '.join(p.name for p in known) or 'none'}",
+        )
+    return fitting[0]
