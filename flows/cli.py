@@ -46,6 +46,13 @@ job = typer.Typer(
 )
 app.add_typer(job, name="job")
 
+factors = typer.Typer(
+    help="The factors behind the figures: list them, look one up, put your own in its place.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(factors, name="factors")
+
 Project = Annotated[
     Path, typer.Option("--project", "-p", help="The project folder.", envvar="WATTLEDGER_PROJECT")
 ]
@@ -525,6 +532,73 @@ def footprint(project: Project = Path(), json_: Json = False) -> None:
         _print_json({"computed": vars(computed), "runs": show.run_rows(settings.warehouse)})
     else:
         show.computed(settings, computed)
+
+
+@factors.command("list")
+def factors_list(
+    pattern: Annotated[
+        str, typer.Argument(help="Name or scope, with * and ?: ewif*, *H100*, US.")
+    ] = "",
+    project: Project = Path(),
+    json_: Json = False,
+) -> None:
+    """List factors as in force here: the shipped ones, and those of wattledger.toml in their place."""
+    from flows import show
+    from flows.factors import matching
+
+    show.factors(matching(_settings_or_none(project), pattern), as_json=json_)
+
+
+@factors.command("show")
+def factors_show(
+    name: Annotated[str, typer.Argument(help="Name of the factor.")],
+    scope: Annotated[str, typer.Argument(help="Fuel, GPU model, country, operator ...")],
+    project: Project = Path(),
+    json_: Json = False,
+) -> None:
+    """Show one factor with bounds, unit, source, licence, and what of it was overridden."""
+    from flows import show
+    from flows.factors import effective, find, shipped
+
+    settings = _settings_or_none(project)
+    found = find(effective(settings), name, scope, "factors show")
+    own = next((f for f in shipped() if (f.factor, f.scope) == (name, scope)), None)
+    show.factor(found, own if found.origin == "override" else None, as_json=json_)
+
+
+@factors.command("override")
+def factors_override(
+    name: Annotated[str, typer.Argument(help="Name of the factor.")],
+    scope: Annotated[str, typer.Argument(help="Fuel, GPU model, country, operator ...")],
+    value: Annotated[float, typer.Argument(help="Central value, in the factor's unit.")],
+    source: Annotated[str, typer.Option(help="Where the value is from; it is printed beside it.")],
+    low: Annotated[float | None, typer.Option(help="Lower bound; the value if left out.")] = None,
+    high: Annotated[float | None, typer.Option(help="Upper bound; the value if left out.")] = None,
+    project: Project = Path(),
+) -> None:
+    """Write a factor of your own into wattledger.toml; every figure that rests on it says so."""
+    _load(project)
+    from flows.project import override
+
+    written = override(
+        project,
+        name,
+        scope,
+        value,
+        low=value if low is None else low,
+        high=value if high is None else high,
+        source=source,
+    )
+    print(f"{written}: {name} {scope} = {value:g}. Run `wattledger footprint` to use it")
+
+
+def _settings_or_none(project: Path) -> Settings:
+    """The project's settings, or the defaults where there is no project."""
+    from flows import settings
+
+    if (project / settings.FILE_NAME).exists():
+        return settings.load(project)
+    return settings.Settings()
 
 
 @app.command()

@@ -19,7 +19,7 @@ from flows.sources import segments, simulator
 from flows.sources.nvidia_smi import Options
 from flows.sources.simulator import Work
 
-_GRID = "DE_2020-10-24_27_entsoe_generation.csv"
+_GRID = ("DE_2020-10-24_27_entsoe_generation.csv", "NL_2020-10-24_27_entsoe_generation.csv")
 _START = datetime(2020, 10, 24, 20, tzinfo=UTC)
 _SECONDS = 8 * 3600
 LIVE_SECONDS = 15.0
@@ -34,8 +34,15 @@ title = "{title}"
 paths = ["readings/*"]
 {options}
 [[input.grid]]
-paths = ["grid/*.csv"]
+paths = ["grid/DE_*.csv"]
 zone = "DE"
+
+[[input.grid]]
+paths = ["grid/NL_*.csv"]
+zone = "NL"
+
+# Another zone, for the question where it would have been cleaner.
+[zones.NL]
 
 [[input.runs]]
 paths = ["runs.csv"]
@@ -88,8 +95,9 @@ def prepare(
     readings = folder / "readings"
     for part in (readings, folder / "grid"):
         part.mkdir(parents=True, exist_ok=True)
-    data = resources.files("flows").joinpath(f"data/grid/{_GRID}").read_bytes()
-    _write(folder / "grid" / _GRID, data)
+    for name in _GRID:
+        data = resources.files("flows").joinpath(f"data/grid/{name}").read_bytes()
+        _write(folder / "grid" / name, data)
     if gpu_log is not None:
         said, given = _from_log(folder, gpu_log, options or Options())
     elif live:

@@ -12,7 +12,7 @@ from importlib import resources
 
 import polars as pl
 
-from flows.errors import SettingsError
+from flows.errors import SettingsError, UsageError
 from flows.settings import Quantity, Settings, Site
 from transforms.grid import VALUES, mix_factors
 
@@ -187,6 +187,24 @@ def _overrides(settings: Settings, units: dict[str, str]) -> Iterator[Factor]:
 def _overridden(factors: Iterable[Factor], given: Sequence[Factor]) -> list[Factor]:
     replaced = {(f.factor, f.scope) for f in given}
     return [f for f in factors if (f.factor, f.scope) not in replaced] + list(given)
+
+
+def matching(settings: Settings, pattern: str) -> list[Factor]:
+    """Factors whose name or scope fits a pattern; without one, all but the yearly ones of countries.
+
+    Raises:
+        UsageError: none fits.
+    """
+    table = effective(settings)
+    if not pattern:
+        return [f for f in table if f.factor not in COUNTRY_MIX or f.scope == WORLD]
+    found = [f for f in table if any(fnmatchcase(name, pattern) for name in (f.factor, f.scope))]
+    if not found:
+        raise UsageError(
+            f"no factor fits {pattern!r}",
+            remedy=f"Names: {', '.join(sorted({f.factor for f in table}))}",
+        )
+    return found
 
 
 def country_of(settings: Settings, zone: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from flows.errors import UsageError
-from flows.settings import FILE_NAME
+from flows.errors import SettingsError, UsageError
+from flows.factors import effective
+from flows.settings import FILE_NAME, load, parse
 
 TEMPLATE = """\
 # Wattledger project. Every setting: docs/settings.md. Times without a zone are UTC here.
@@ -59,6 +61,42 @@ wue_l_per_kwh = {{ value = 0.5, low = 0.0, high = 1.8 }}
 # min_carbon_coverage = 1.0                # share of energy that needs a carbon intensity
 # max_filled_share = 0.2                   # most energy that may be filled for want of readings
 """
+
+
+def override(
+    folder: Path, name: str, scope: str, value: float, *, low: float, high: float, source: str
+) -> Path:
+    """Add a factor to the settings file; what is written there already is left as it is.
+
+    Raises:
+        UsageError: it is overridden already.
+        SettingsError: no such factor, or bounds that make no sense; nothing is written.
+    """
+    path = folder / FILE_NAME
+    now = load(folder)
+    if scope in now.factors.get(name, {}):
+        raise UsageError(
+            f"{name} {scope!r} is overridden already",
+            where=str(path),
+            remedy=f"Edit [factors.{name}] there",
+        )
+    lines = [
+        f"[factors.{name}.{json.dumps(scope)}]",
+        f"value = {value!r}",
+        f"low = {low!r}",
+        f"high = {high!r}",
+        f"source = {json.dumps(source)}",
+    ]
+    text = path.read_text("utf-8").rstrip("\n") + "\n\n" + "\n".join(lines) + "\n"
+    half = path.with_name(f".{FILE_NAME}.new")
+    half.write_text(text, encoding="utf-8")
+    try:
+        effective(parse(text, path))
+    except SettingsError:
+        half.unlink()
+        raise
+    half.replace(path)
+    return path
 
 
 def create(folder: Path) -> Path:

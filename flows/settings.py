@@ -425,9 +425,22 @@ def load(root: Path) -> Settings:
             f"no {FILE_NAME} in {root.resolve()}",
             remedy="Run `wattledger init` here, or name the project folder with --project",
         ) from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"not valid TOML: {error}", where=str(path)) from None
+    settings = parse(text, path)
+    settings.root = root
+    return settings
+
+
+def parse(text: str, path: Path) -> Settings:
+    """Settings from the text of a file; `path` is for messages.
+
+    Raises:
+        SettingsError: not TOML, or a setting that makes no sense (named).
+    """
     try:
-        settings = Settings.model_validate(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return Settings.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"not valid TOML: {error}", where=str(path)) from None
     except ValidationError as error:
         first = error.errors()[0]
@@ -437,5 +450,3 @@ def load(root: Path) -> Settings:
             where=f"{path}, setting {at}",
             remedy="See docs/settings.md for every setting",
         ) from None
-    settings.root = root
-    return settings

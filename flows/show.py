@@ -18,6 +18,7 @@ from rich.table import Table
 from expectations.checks import Verdict
 from flows.catalogue import Outcome
 from flows.errors import UsageError
+from flows.factors import Factor
 from flows.footprint import Computed
 from flows.publish import Published
 from flows.report.numbers import between, change, percent, significant
@@ -371,6 +372,51 @@ def status(found: dict[str, Any]) -> None:
         )
     for refused in found["quarantine"]:
         console.print(f"[red]refused[/]    {escape(refused['reason'])}", soft_wrap=True)
+
+
+def factors(found: list[Factor], *, as_json: bool) -> None:
+    """A table of factors; overrides stand out."""
+    if as_json:
+        print(json.dumps([vars(f) for f in found], default=str, indent=2))
+        return
+    console = _console()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("factor", "scope"):
+        table.add_column(name, no_wrap=True)
+    for name in ("value", "low", "high"):
+        table.add_column(name, justify="right")
+    for name in ("unit", "year", "source"):
+        table.add_column(name, overflow="ellipsis", no_wrap=True)
+    for f in found:
+        numbers = (f"{bound:.4g}" for bound in (f.value, f.low, f.high))
+        table.add_row(
+            f.factor,
+            escape(f.scope),
+            *numbers,
+            f.unit,
+            str(f.year or ""),
+            escape(f.source),
+            style="bold yellow" if f.origin == "override" else "",
+        )
+    console.print(table)
+    console.print(f"{len(found)} factors; the whole source: wattledger factors show FACTOR SCOPE")
+
+
+def factor(found: Factor, own: Factor | None, *, as_json: bool) -> None:
+    """One factor in full, and the shipped one that it stands in for."""
+    if as_json:
+        print(json.dumps({**vars(found), "shipped": own and vars(own)}, default=str, indent=2))
+        return
+    console = _console()
+    console.print(f"[bold]{found.factor}[/] {escape(found.scope)}")
+    for one in (found, *([own] if own else [])):
+        console.print(
+            f"  {one.value:g} ({one.low:g} to {one.high:g}) {one.unit}, {one.origin}",
+            soft_wrap=True,
+        )
+        console.print(f"    source   {escape(one.source)}", soft_wrap=True)
+        year = f", {one.year}" if one.year else ""
+        console.print(f"    terms    {escape(one.licence)}{year}", soft_wrap=True)
 
 
 def recomputed(done: Recomputed) -> None:

@@ -67,6 +67,31 @@ def intensity_over_time(signals: pl.DataFrame) -> str:
     return _svg(band + line)
 
 
+def alternatives(shifted: pl.DataFrame) -> str:
+    """CO2e of each run by the hour at which it would have started, relative to what it was.
+
+    Takes run_id, zone, shift_h, co2e_kg, location_co2e_kg; one small picture per run.
+    """
+    import altair as alt
+
+    ratio = shifted.with_columns(ratio=pl.col("co2e_kg") / pl.col("location_co2e_kg"))
+    data = _data(ratio)
+    x = alt.X("shift_h:Q", title="start, hours later", axis=alt.Axis(tickCount=9, format="+d"))
+    y = alt.Y("ratio:Q", title="CO2e, as it was = 100 %", axis=alt.Axis(format="%"))
+    base = alt.Chart(width=310, height=150)
+    line = base.mark_line(strokeWidth=1.6).encode(
+        x=x, y=y, color=alt.Color("zone:N", scale=alt.Scale(scheme="tableau10"))
+    )
+    was = base.mark_rule(color="#8a97a3", strokeDash=[4, 3]).encode(y=alt.datum(1))
+    order = ratio.group_by("run_id").agg(pl.col("location_co2e_kg").first())
+    runs = order.sort("location_co2e_kg", "run_id", descending=[True, False])["run_id"].to_list()
+    return _svg(
+        alt.layer(was, line, data=data).facet(
+            facet=alt.Facet("run_id:N", title=None, sort=runs), columns=3
+        )
+    )
+
+
 def bars_with_bounds(runs: pl.DataFrame, title: str, colour: str) -> str:
     """One bar per run with low and high. Takes label, value, low, high; the largest runs first."""
     import altair as alt

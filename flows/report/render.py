@@ -17,6 +17,8 @@ from flows.warehouse import connect, rows
 _WATER = {"on site": "#3b7ea1", "off site": "#a9cfe3"}
 _POINTS = 1500
 """Points along a time axis; longer series are averaged by equal stretches."""
+_COMPARED = 6
+"""Runs in the picture of alternatives: those with the most CO2e."""
 
 
 def render(database: Path, target: Path, settings: Settings) -> None:
@@ -61,6 +63,7 @@ def _content(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         "checked": rows(con, "SELECT suite, checked_rows FROM validation_run ORDER BY suite"),
         "sites": rows(con, "FROM site ORDER BY site, valid_from"),
         "factors": rows(con, _FACTORS_USED),
+        "factor_count": con.execute("SELECT count(*) FROM factor").fetchall()[0][0],
         "signals": rows(con, _SIGNALS),
         "files": rows(
             con,
@@ -69,12 +72,48 @@ def _content(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         "file_count": con.execute("SELECT count(*) FROM segment").fetchall()[0][0],
         "refused": rows(con, "FROM quarantine ORDER BY recorded_at"),
         "meters": rows(con, "FROM meter_agreement"),
+        "sources": rows(con, _SOURCES),
+        "fetches": rows(
+            con, "FROM grid_fetch WHERE outcome <> 'fetched' ORDER BY last_attempt_at DESC LIMIT 20"
+        ),
+        "contracts": rows(con, _CONTRACTS),
+        "cleaner": rows(con, _CLEANER),
         "events": rows(con, _EVENTS),
         "charts": _charts(con, runs),
     }
 
 
-_FACTORS_USED = "FROM factor ORDER BY origin, factor, scope"
+_FACTORS_USED = """
+    FROM factor AS f WHERE EXISTS (
+        FROM factor_use AS u WHERE u.factor = f.factor AND u.scope = f.scope
+    ) ORDER BY origin, factor, scope
+"""
+_SOURCES = """
+    FROM (
+        SELECT quantity, rung, feed, source, is_estimated,
+            sum(s.energy_share * f.facility_mj) / (
+                SELECT sum(facility_mj) FROM run_footprint WHERE kind = 'run'
+            ) AS share
+        FROM intensity_sources AS s JOIN run_footprint AS f ON f.run_id = s.run_id AND f.kind = 'run'
+        WHERE quantity IN ('intensity', 'ewif', 'marginal')
+        GROUP BY ALL
+    ) ORDER BY quantity <> 'intensity', quantity, share DESC, rung, feed, source LIMIT 30
+"""
+_CONTRACTS = """
+    SELECT c.*, coalesce(s.share, 0) AS covered
+    FROM contract AS c LEFT JOIN (
+        SELECT contract, site, avg(covered_ppm) / 1e6 AS share FROM contract_slot GROUP BY ALL
+    ) AS s USING (contract, site) ORDER BY position
+"""
+_CLEANER = """
+    SELECT run_id, any_value(location_co2e_kg) AS was_kg,
+        min(co2e_kg) FILTER (is_own_zone) AS best_hour_kg,
+        arg_min(shift_h, co2e_kg) FILTER (is_own_zone) AS best_shift_h,
+        min(co2e_kg) FILTER (NOT is_own_zone AND shift_h = 0) AS best_zone_kg,
+        arg_min(zone, co2e_kg) FILTER (NOT is_own_zone AND shift_h = 0) AS best_zone
+    FROM alternatives WHERE co2e_kg IS NOT NULL
+    GROUP BY run_id ORDER BY was_kg DESC LIMIT 20
+"""
 _EVENTS = """
     SELECT event, count(*) AS n, count(DISTINCT gpu_uuid) AS gpus, min(ts) AS first, max(ts) AS last,
         arg_max(host || ': ' || detail, ts) AS example
@@ -137,7 +176,13 @@ def _charts(con: duckdb.DuckDBPyConnection, runs: list[dict[str, Any]]) -> dict[
             (("on site", "water_onsite_l"), ("off site", "water_offsite_l"))
         )
     )
+    elsewhen = con.execute(
+        "SELECT run_id, zone, shift_h, co2e_kg, location_co2e_kg FROM alternatives "
+        "WHERE co2e_kg IS NOT NULL AND run_id IN (SELECT run_id FROM run_footprint "
+        f"WHERE kind = 'run' ORDER BY co2e_ug DESC LIMIT {_COMPARED})"
+    ).pl()
     return {
+        "alternatives": charts.alternatives(elsewhen) if elsewhen.height else "",
         "power": charts.power_over_time(power),
         "intensity": charts.intensity_over_time(signals) if signals.height else "",
         "co2e": charts.bars_with_bounds(
