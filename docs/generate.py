@@ -74,12 +74,17 @@ def command_line() -> str:
         ["ingest", "gpu"],
         ["ingest", "grid"],
         ["ingest", "runs"],
+        ["fetch"],
         ["footprint"],
         ["check"],
         ["publish"],
+        ["recompute"],
         ["query"],
         ["report"],
         ["status"],
+        ["factors", "list"],
+        ["factors", "show"],
+        ["factors", "override"],
     ]
     lines = [
         _NOTE,

@@ -31,19 +31,22 @@ def suite(
     for name, unit, pattern in _BOUNDED:
         value, low, high = (pattern.format(b=b) for b in ("", "low_", "high_"))
         short = name.replace(" ", "_").replace("-", "_").lower()
-        bounds += [
-            not_null(
-                f"{short}_known",
-                value,
-                f"Every run has a figure for {name}",
-                remedy="Load grid data for the whole time of the runs (wattledger ingest grid), or "
-                "set a fallback for the zone",
-            )
+        remedy = (
+            "Load grid data for the whole time of the runs (wattledger ingest grid), or set a "
+            "fallback for the zone"
             if unit == "ug"
-            else not_null(f"{short}_known", value, f"Every run has a figure for {name}"),
-            at_least(f"{short}_above_low", value, low, f"{name} is not below its lower bound"),
-            at_least(f"{short}_below_high", high, value, f"{name} is not above its upper bound"),
-        ]
+            else "Run `wattledger footprint` again"
+        )
+        bounds.append(
+            no_rows(
+                f"{short}_within_bounds",
+                f"Every run has a figure for {name}, not below its low nor above its high bound",
+                f"SELECT kind, run_id, {value}, {low}, {high} FROM {{batch}} "
+                f"WHERE {value} IS NULL OR {low} IS NULL OR {high} IS NULL "
+                f"OR {value} < {low} OR {value} > {high}",
+                remedy=remedy,
+            )
+        )
     return Suite(
         name="footprint",
         schema=schema,

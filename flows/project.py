@@ -26,10 +26,14 @@ paths = ["readings/**/*.parquet"]          # the spool of the collector (docs/co
 # tz = "Europe/Berlin"                     # nvidia-smi writes local times
 # model = "NVIDIA H100 80GB HBM3"          # where the log has no name column
 
+# Grid data is optional: without any, figures rest on the yearly mix of the zone's country, and say so.
 [[input.grid]]
 paths = ["grid/*.csv"]
 # zone = "DE"                              # where the file does not say
 # tz = "UTC"
+# [[input.grid_api]]                       # docs/providers.md; the order is the order of asking
+# provider = "electricity-maps"            # or watttime, uk-carbon-intensity, entsoe, eia
+# zone = "DE"                              # its token: in the environment, ELECTRICITY_MAPS_TOKEN
 
 [[input.runs]]
 paths = ["runs/*.csv", "runs/*.json", "runs/*.toml", "readings/*/runs/*.json"]
@@ -47,19 +51,29 @@ wue_l_per_kwh = {{ value = 0.5, low = 0.0, high = 1.8 }}
 # host_overhead_w_per_gpu = {{ value = 250, low = 150, high = 575 }}
 # host_rest_w_per_gpu = {{ value = 60, low = 30, high = 150 }}
 
-# What stands in where no grid data covers a slot; without it the gate refuses to publish.
+# How much of a run may rest on less than measurements and series.
+# [gate]
+# max_fallback_share = 0.2                # energy whose intensity may be no series of its zone
+# min_carbon_coverage = 1.0                # energy that needs a carbon intensity at all
+# max_filled_share = 0.2                   # energy that may be filled for want of readings
 # [zones.DE]
 # fallback_intensity_g_per_kwh = {{ value = 380, low = 100, high = 700, source = "yearly mean" }}
+
+# Market-based figures: contracts and certificates (docs/method.md); the rest takes the residual mix.
+# [[contract]]
+# name = "wind park"
+# site = "main"
+# instrument = "ppa"
+# matching = "hourly"                      # or annual
+# deliveries = "contracts/wind.csv"        # valid_from,valid_to,energy_kwh; or energy_mwh, or share
+# valid_from = 2026-01-01T00:00:00Z
+# valid_to = 2027-01-01T00:00:00Z
 
 # GPUs without readings, or models for logs that name none.
 # [[gpu]]
 # host = "node01"
 # indices = [0, 1, 2, 3, 4, 5, 6, 7]
 # model = "NVIDIA H100 80GB HBM3"
-
-# [gate]
-# min_carbon_coverage = 1.0                # share of energy that needs a carbon intensity
-# max_filled_share = 0.2                   # most energy that may be filled for want of readings
 """
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 import polars as pl
 
+from flows.digests import METHOD_VERSION
 from flows.errors import UsageError
 from flows.factors import Factor, effective
 from flows.footprint import candidate, gap_rule, partial_slots
@@ -48,8 +49,11 @@ def revised(con: duckdb.DuckDBPyConnection, settings: Settings) -> list[dict[str
         return []
     published = connect(database, read_only=True)
     try:
-        [(then,)] = published.execute("SELECT computed_at FROM computation").fetchall()
-        if not _changed_since(con, then):
+        [(then, method)] = published.execute(
+            "SELECT computed_at, method_version FROM computation"
+        ).fetchall()
+        # What an older method published is compared by computing it anew, not slot by slot.
+        if method != METHOD_VERSION or not _changed_since(con, then):
             return []
         slots = published.execute(
             "SELECT run_id, zone, epoch_us(slot_start) // ? AS slot, grid_mj FROM footprint_slot "
@@ -121,7 +125,15 @@ def recompute(settings: Settings, publication: str) -> Recomputed:
     try:
         con.execute(f"ATTACH {literal(settings.warehouse)} AS store (READ_ONLY)")
         con.execute(f"ATTACH {literal(folder / 'published.duckdb')} AS was (READ_ONLY)")
-        [(as_of,)] = con.execute("SELECT computed_at FROM was.computation").fetchall()
+        [(as_of, method)] = con.execute(
+            "SELECT computed_at, method_version FROM was.computation"
+        ).fetchall()
+        if method != METHOD_VERSION:
+            raise UsageError(
+                f"publication {folder.name} was computed by method {method}, this is {METHOD_VERSION}",
+                where=str(folder),
+                remedy="Use the version of Wattledger that published it",
+            )
         for name, query in _PAST.items():
             con.execute(f"CREATE TABLE {name} AS {query}", {"then": as_of} if "$" in query else {})
         factors = [Factor(**row) for row in rows(con, "FROM was.factor")]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -442,7 +444,14 @@ def test_the_pipeline_retries_goes_on_caches_and_tells_nobody_the_token(
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)[0]["rows_loaded"] == 72
     assert len(server.state.asked) == 4
-    # Named days are asked for again.
+    # Named days are asked for again; the token comes from a Prefect Secret block this time.
+    save = (
+        "import sys; from prefect.blocks.system import Secret; Secret(value=sys.argv[1]).save('em')"
+    )
+    subprocess.run([sys.executable, "-c", save, TOKEN], env=env, check=True, capture_output=True)
+    block = api("electricity-maps", server.url, token_block="em")
+    project_with(tmp_path / "other", block)
+    del env["ELECTRICITY_MAPS_TOKEN"]
     days = ("--from", "2024-05-01", "--to", "2024-05-01")
     fresh = wattledger("fetch", "XX", *days, "--project", other.root, env=env)
     assert fresh.returncode == 0, fresh.stderr

@@ -118,12 +118,12 @@ CORRUPTED = {
     ),
     "bounds are swapped": (
         "UPDATE run_footprint SET co2e_low_ug = co2e_ug + 1 WHERE run_id = 'r1'",
-        "footprint.co2e_above_low",
+        "footprint.co2e_within_bounds",
         "run_id=r1",
     ),
     "carbon is missing": (
         "UPDATE run_footprint SET co2e_ug = NULL WHERE run_id = 'r1'",
-        "footprint.co2e_known",
+        "footprint.co2e_within_bounds",
         "run_id=r1",
     ),
     "a run is missing": (
