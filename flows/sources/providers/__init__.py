@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from flows.sources.providers.base import Provider
 
-NAMES = ("electricity-maps", "watttime", "uk-carbon-intensity", "entsoe", "eia")
-
 
 def provider(name: str) -> Provider:
     """The provider of that name; only its own module is loaded."""
