@@ -385,8 +385,9 @@ def factors(found: list[Factor], *, as_json: bool) -> None:
         table.add_column(name, no_wrap=True)
     for name in ("value", "low", "high"):
         table.add_column(name, justify="right")
-    for name in ("unit", "year", "source"):
-        table.add_column(name, overflow="ellipsis", no_wrap=True)
+    for name in ("unit", "year"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("source", overflow="ellipsis", no_wrap=True, max_width=_SOURCE_WIDTH)
     for f in found:
         numbers = (f"{bound:.4g}" for bound in (f.value, f.low, f.high))
         table.add_row(
@@ -411,12 +412,20 @@ def factor(found: Factor, own: Factor | None, *, as_json: bool) -> None:
     console.print(f"[bold]{found.factor}[/] {escape(found.scope)}")
     for one in (found, *([own] if own else [])):
         console.print(
-            f"  {one.value:g} ({one.low:g} to {one.high:g}) {one.unit}, {one.origin}",
+            f"  {one.value:g} ({one.low:g} to {one.high:g}){_unit(one)}, {one.origin}",
             soft_wrap=True,
         )
         console.print(f"    source   {escape(one.source)}", soft_wrap=True)
         year = f", {one.year}" if one.year else ""
         console.print(f"    terms    {escape(one.licence)}{year}", soft_wrap=True)
+
+
+def _unit(one: Factor) -> str:
+    return "" if one.unit == "1" else f" {one.unit}"
+
+
+_SOURCE_WIDTH = 60
+"""So that the numbers beside it stay whole."""
 
 
 def recomputed(done: Recomputed) -> None:

@@ -256,6 +256,15 @@ def test_published_file_holds_views_comments_and_no_raw_readings(published: Sett
     assert silent == []
 
 
+def test_readings_without_any_run_are_published_too(project: Settings) -> None:
+    ingest_gpu(project, [segment(project.root)])
+    ingest_grid(project, [grid_csv(project.root, [100, 200, 300, 400])])
+    compute(project)
+    page = publish(project).report.read_text()
+    assert "No runs are recorded yet" in page
+    assert "Carbon intensity used" not in page
+
+
 def test_check_only_publishes_nothing(loaded: Settings) -> None:
     with pytest.raises(UsageError, match="no figures have been computed"):
         check_only(loaded)
