@@ -7,21 +7,20 @@ grid_fetch, also one that failed.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
 from flows.catalogue import Outcome, quarantine
-from flows.errors import BadInput, SettingsError, SourceError
+from flows.errors import BadInput, SettingsError, SourceError, UsageError
 from flows.ingest_grid import load_fetched
 from flows.settings import GridApiInput, Settings, Zone
 from flows.sources.files import sha256
 from flows.sources.providers import provider
-from flows.sources.providers.base import Ask, Kept, Page, Request, secret_of
+from flows.sources.providers.base import Ask, Kept, Page, Request, base_url, secret_of
 from flows.sources.providers.http import send
 from flows.warehouse import disk_errors, transaction, writing
 from transforms.schemas import FILE_FEED
@@ -31,6 +30,7 @@ _LATENCY = timedelta(hours=3)
 """Providers are a few hours behind; what they can't know yet is no reason to ask another."""
 _SKEW_S = 300
 """Clocks further apart than this are worth a word."""
+_ROUNDING_H = 1e-6
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,14 @@ class Span:
     first: datetime
     last: datetime
 
+    def known_by(self, now: datetime) -> Span:
+        """The part that a provider can know by now."""
+        return Span(self.first, max(self.first, min(self.last, now - _LATENCY)))
+
+    @property
+    def hours(self) -> float:
+        return (self.last - self.first) / timedelta(hours=1)
+
 
 def signal_of(settings: Settings, source: GridApiInput) -> str:
     """What a provider is asked for.
@@ -47,17 +55,17 @@ def signal_of(settings: Settings, source: GridApiInput) -> str:
     Raises:
         SettingsError: its intensities are of another kind than the zone's.
     """
-    gives = provider(source.provider).signal
-    wanted = settings.zones.get(source.zone, Zone()).signal
-    if source.provider == "electricity-maps":
-        return source.signal or wanted
-    if gives.startswith("average_") and gives != wanted:
+    gives = provider(source.provider).signals
+    wanted = source.signal or settings.zones.get(source.zone, Zone()).signal
+    if wanted in gives:
+        return wanted
+    if gives[0].startswith("average_"):
         raise SettingsError(
-            f"{source.provider} gives {gives}, but zone {source.zone!r} uses {wanted}",
+            f"{source.provider} gives {gives[0]}, but zone {source.zone!r} uses {wanted}",
             where=f"input.grid_api {source.name!r}",
-            remedy=f'Set signal = "{gives}" under [zones.{source.zone}], or use another provider',
+            remedy=f'Set signal = "{gives[0]}" under [zones.{source.zone}], or use another provider',
         )
-    return gives
+    return gives[0]
 
 
 def ask_once(source: GridApiInput, request: Request) -> Page:
@@ -71,10 +79,10 @@ def ask_once(source: GridApiInput, request: Request) -> Page:
     secret = secret_of(source, system)
     return send(
         request,
-        system.auth(secret, source.url or system.url) if secret else None,
+        system.auth(secret, base_url(source, system)) if secret else None,
         secret,
         timeout_s=source.timeout_s,
-        expect="xml" if source.provider == "entsoe" else "json",
+        expect=system.form,
     )
 
 
@@ -97,14 +105,14 @@ def fetch_zone(
         if source.zone != zone:
             continue
         with writing(settings.warehouse) as con:
-            days = _days(span) if span else _needed(con, settings, source, moment)
             # What happens at the margin is another question: no other feed can answer it.
-            alone = provider(source.provider).signal == "marginal"
-            if not alone and not span:
-                days = [day for day in days if not _covered(con, zone, before, day, moment)]
-            if not span:
-                days = [day for day in days if not _final(con, settings, source, day)]
-        outcomes += [_fetch(settings, source, part, ask_of(source)) for part in _joined(days)]
+            alone = provider(source.provider).signals == ("marginal",)
+            if span:
+                parts = [span]
+            else:
+                days = _needed(con, settings, source, moment) - _final(con, settings, source)
+                parts = _joined(days if alone else days - _covered(con, zone, before, days, moment))
+        outcomes += [_fetch(settings, source, part, ask_of(source)) for part in parts]
         if not alone:
             before.append(source.name)
     return outcomes
@@ -117,42 +125,37 @@ def _fetch(settings: Settings, source: GridApiInput, span: Span, ask: Ask) -> Ou
         signal = signal_of(settings, source)
         asked = provider(source.provider).pages(source, signal, span.first, span.last, ask)
         found = Kept(source, signal, span.first, span.last, tuple(asked))
-    except (SourceError, BadInput, SettingsError) as error:
-        _record(settings, source, span, "failed", str(error), 0, 0)
+    except (SourceError, BadInput, UsageError) as error:
+        # A token that is missing here is no reason to leave the next provider unasked.
+        with writing(settings.warehouse) as con, disk_errors(settings.warehouse):
+            _record(con, source, span, "failed", str(error))
         return Outcome(name, "", "unreachable", reason=str(error))
     path = _keep(settings, found)
-    try:
-        outcome, told_new = load_fetched(settings, path)
-    except BadInput as error:
-        # The name of the file has the time in it: the same fault again is the same reason.
-        reason = str(error).replace(str(path), f"answer of {source.name}")
-        with writing(settings.warehouse) as con, disk_errors(settings.warehouse):
+    with writing(settings.warehouse) as con, disk_errors(settings.warehouse):
+        try:
+            outcome, told_new = load_fetched(settings, path)
+        except BadInput as error:
+            # The name of the file has the time in it: the same fault again is the same reason.
+            reason = str(error).replace(str(path), f"answer of {source.name}")
             quarantine(con, settings, path, sha256(path), "grid", reason)
-        path.unlink()
-        _record(settings, source, span, "failed", reason, 0, 0)
-        return Outcome(name, "", "unreachable", reason=reason)
-    if not told_new:
-        path.unlink()
+            path.unlink()
+            _record(con, source, span, "failed", reason)
+            return Outcome(name, "", "unreachable", reason=reason)
+        if not told_new:
+            path.unlink()
+        due = span.known_by(datetime.now(UTC))
+        [hours] = _known_hours(con, source.zone, source.name, [due])
+        partial = hours + _ROUNDING_H < due.hours
+        reason = f"{hours:.6g} of {due.hours:.6g} hours" if partial else ""
+        kind = "partial" if partial else "fetched"
+        _record(con, source, span, kind, reason, outcome.rows_read, outcome.rows_loaded)
+    if partial:
+        outcome.warnings.append(f"{source.name} gave {reason}")
     skew = max((abs(page.clock_skew_s) for page in found.pages), default=0)
     if skew > _SKEW_S:
         outcome.warnings.append(
             f"the provider's clock and this host's differ by {skew:.0f} s: check the time here"
         )
-    hours = _hours_known(settings, source, span)
-    wanted = _hours_wanted(span)
-    partial = hours + 1e-6 < wanted
-    reason = f"{hours:g} of {wanted:g} hours" if partial else ""
-    if partial:
-        outcome.warnings.append(f"{source.name} gave {reason}")
-    _record(
-        settings,
-        source,
-        span,
-        "partial" if partial else "fetched",
-        reason,
-        outcome.rows_read,
-        outcome.rows_loaded,
-    )
     return outcome
 
 
@@ -173,20 +176,16 @@ def _keep(settings: Settings, found: Kept) -> Path:
 
 
 def _record(
-    settings: Settings,
+    con: duckdb.DuckDBPyConnection,
     source: GridApiInput,
     span: Span,
     outcome: str,
     reason: str,
-    intervals: int,
-    changed: int,
+    intervals: int = 0,
+    changed: int = 0,
 ) -> None:
     """Write the attempt; one that repeats the last one of this zone is counted there."""
-    with (
-        writing(settings.warehouse) as con,
-        disk_errors(settings.warehouse),
-        transaction(con),
-    ):
+    with transaction(con):
         key = [source.name, source.zone]
         last = con.execute(
             "SELECT first_ts, last_ts, outcome, reason, first_attempt_at FROM grid_fetch "
@@ -221,12 +220,13 @@ def _midnight(day: date) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
-def _days(span: Span) -> list[date]:
-    count = (span.last - span.first) // _DAY
-    return [(span.first + n * _DAY).date() for n in range(count)]
+def _days(first: datetime, last: datetime) -> set[date]:
+    """Days that lie between two times or touch them."""
+    begin, end = first.astimezone(UTC).date(), last.astimezone(UTC).date()
+    return {begin + n * _DAY for n in range((end - begin).days + 1)}
 
 
-def _joined(days: Sequence[date]) -> list[Span]:
+def _joined(days: Iterable[date]) -> list[Span]:
     """Neighbouring days as spans."""
     found: list[Span] = []
     for day in sorted(days):
@@ -240,83 +240,86 @@ def _joined(days: Sequence[date]) -> list[Span]:
 
 def _needed(
     con: duckdb.DuckDBPyConnection, settings: Settings, source: GridApiInput, now: datetime
-) -> list[date]:
+) -> set[date]:
     """Days with readings, and as many hours around them as alternatives look at."""
     around = timedelta(hours=settings.grid.shift_h)
     read = con.execute(
-        "SELECT DISTINCT min(first_ts), max(last_ts) FROM segment_profile GROUP BY segment_id"
+        "SELECT min(first_ts), max(last_ts) FROM segment_profile GROUP BY segment_id"
     ).fetchall()
     spans = [(first - around, last + around) for first, last in read if first and last]
     if not spans:
         spans = [(now - timedelta(hours=source.lookback_h), now)]
-    days: set[date] = set()
-    for first, last in spans:
-        day, end = first.astimezone(UTC).date(), min(last, now).astimezone(UTC).date()
-        while day <= end:
-            days.add(day)
-            day += _DAY
-    return sorted(days)
+    return set().union(*(_days(first, min(last, now)) for first, last in spans))
 
 
-def _final(
-    con: duckdb.DuckDBPyConnection, settings: Settings, source: GridApiInput, day: date
-) -> bool:
-    """Whether the feed was asked for the day long enough after it to count as final."""
-    start = _midnight(day)
-    settled = start + _DAY + timedelta(hours=settings.grid.settle_h)
-    [(count,)] = con.execute(
-        "SELECT count(*) FROM grid_fetch WHERE feed = ? AND zone = ? AND outcome <> 'failed' "
-        "AND first_ts <= ? AND last_ts >= ? AND last_attempt_at >= ?",
-        [source.name, source.zone, start, start + _DAY, settled],
+def _final(con: duckdb.DuckDBPyConnection, settings: Settings, source: GridApiInput) -> set[date]:
+    """Days that the feed was asked for so long after them that the answer counts as final."""
+    asked = con.execute(
+        "SELECT first_ts, least(last_ts, last_attempt_at - ?) FROM grid_fetch "
+        "WHERE feed = ? AND zone = ? AND outcome <> 'failed'",
+        [timedelta(hours=settings.grid.settle_h), source.name, source.zone],
     ).fetchall()
-    return bool(count)
+    return set().union(*(_days(first, last - _DAY) for first, last in asked))
 
 
 _KNOWN_HOURS = """
-    SELECT coalesce(sum(epoch_us(least(valid_to, $last)) - epoch_us(greatest(valid_from, $first))), 0)
-        / 3.6e9
-    FROM (
-        SELECT DISTINCT valid_from, valid_to FROM {table}
+    WITH known AS (
+        SELECT
+            if(signal = 'marginal', 'marginal', 'average') AS what,
+            valid_from, valid_to, zone, feed, superseded_at
+        FROM grid_intensity
+        UNION ALL
+        SELECT 'mix', valid_from, valid_to, zone, feed, superseded_at FROM grid_mix
+    ),
+    span AS (
+        SELECT unnest($first::TIMESTAMPTZ[]) AS first, unnest($last::TIMESTAMPTZ[]) AS last
+    ),
+    part AS (
+        -- One interval may have several fuels, or several kinds of intensity.
+        SELECT DISTINCT first, what, greatest(valid_from, first) AS a, least(valid_to, last) AS b
+        FROM span JOIN known ON valid_to > first AND valid_from < last
         WHERE zone = $zone AND feed = $feed AND superseded_at IS NULL
-            AND valid_to > $first AND valid_from < $last {more}
+    ),
+    total AS (
+        SELECT first, what, sum(epoch_us(b) - epoch_us(a)) / 3.6e9 AS hours FROM part GROUP BY ALL
     )
+    SELECT first, max(hours) FROM total GROUP BY first
 """
 
 
 def _known_hours(
-    con: duckdb.DuckDBPyConnection, zone: str, feed: str, first: datetime, last: datetime
-) -> float:
-    """Hours of a span that a feed knows, as series or as mix."""
-    values: dict[str, Any] = {"zone": zone, "feed": feed, "first": first, "last": last}
-    found = [0.0]
-    for table, more in (
-        ("grid_intensity", "AND signal <> 'marginal'"),
-        ("grid_intensity", "AND signal = 'marginal'"),
-        ("grid_mix", ""),
-    ):
-        [(hours,)] = con.execute(_KNOWN_HOURS.format(table=table, more=more), values).fetchall()
-        found.append(float(hours))
-    return max(found)
+    con: duckdb.DuckDBPyConnection, zone: str, feed: str, spans: Sequence[Span]
+) -> list[float]:
+    """Hours of each span that a feed knows, as one kind of series or as mix."""
+    values = {
+        "zone": zone,
+        "feed": feed,
+        "first": [span.first for span in spans],
+        "last": [span.last for span in spans],
+    }
+    found = dict(con.execute(_KNOWN_HOURS, values).fetchall())
+    return [found.get(span.first, 0.0) for span in spans]
 
 
 def _covered(
-    con: duckdb.DuckDBPyConnection, zone: str, before: Sequence[str], day: date, now: datetime
-) -> bool:
-    """Whether a feed that counts more knows the whole day, as far as anybody can know it yet."""
-    first = _midnight(day)
-    last = min(first + _DAY, now - _LATENCY)
-    if last <= first:
-        return False
-    wanted = (last - first) / timedelta(hours=1)
-    return any(_known_hours(con, zone, feed, first, last) + 1e-6 >= wanted for feed in before)
-
-
-def _hours_known(settings: Settings, source: GridApiInput, span: Span) -> float:
-    with writing(settings.warehouse) as con:
-        last = min(span.last, datetime.now(UTC) - _LATENCY)
-        return round(_known_hours(con, source.zone, source.name, span.first, last), 3)
-
-
-def _hours_wanted(span: Span) -> float:
-    last = min(span.last, datetime.now(UTC) - _LATENCY)
-    return round(max(0.0, (last - span.first) / timedelta(hours=1)), 3)
+    con: duckdb.DuckDBPyConnection,
+    zone: str,
+    before: Sequence[str],
+    days: Iterable[date],
+    now: datetime,
+) -> set[date]:
+    """Days that a feed which counts more knows, as far as anybody can know them yet."""
+    due = {
+        day: span
+        for day in days
+        if (span := Span(_midnight(day), _midnight(day) + _DAY).known_by(now)).hours
+    }
+    found: set[date] = set()
+    for feed in before:
+        hours = _known_hours(con, zone, feed, list(due.values()))
+        found |= {
+            day
+            for (day, span), known in zip(due.items(), hours, strict=True)
+            if known + _ROUNDING_H >= span.hours
+        }
+    return found

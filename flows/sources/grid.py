@@ -76,7 +76,7 @@ def read(
         if isinstance(answer, dict) and "format" in answer:
             from flows.sources.providers.base import read_kept
 
-            return read_kept(answer, path)[1]
+            return read_kept(answer, path)
         if isinstance(answer, dict) and "response" in answer:
             mix = generation.eia_json(answer, path, options.zone, options.provider)
             return finish("eia930-json", mix, ["zone", "fuel"], mix.height)
@@ -433,11 +433,23 @@ def _json(path: Path, scratch: Path) -> Any:
             ) from None
 
 
+def electricity_maps_hours(answer: Any) -> list[dict[str, Any]]:
+    """The hours in an answer of Electricity Maps' API; those not known yet come without a value.
+
+    Refusals with HTTP 200 have none.
+    """
+    if not isinstance(answer, dict):
+        return []
+    found = [answer] if "carbonIntensity" in answer else answer.get("history") or answer.get("data")
+    items = found if isinstance(found, list) else []
+    return [
+        one for one in items if isinstance(one, dict) and one.get("carbonIntensity") is not None
+    ]
+
+
 def _electricity_maps_json(answer: Any, path: Path) -> GridData:
-    items = answer.get("history") or answer.get("data") if isinstance(answer, dict) else None
-    if isinstance(answer, dict) and "carbonIntensity" in answer:
-        items = [answer]
-    if not isinstance(items, list) or not items:
+    items = electricity_maps_hours(answer)
+    if not items:
         status = answer.get("status", "") if isinstance(answer, dict) else ""
         raise BadInput(
             f"the answer holds no intensities{f' (status {status})' if status else ''}",

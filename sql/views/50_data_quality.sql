@@ -17,15 +17,13 @@ WITH sources AS (
 ),
 grid AS (
     SELECT
-        f.run_id,
-        sum(f.facility_mj * s.series_ppm::HUGEINT) / 1e6 AS reported_mj,
-        sum(f.facility_mj * s.estimated_ppm::HUGEINT) / 1e6 AS estimated_mj,
-        sum(f.facility_mj * s.fallback_ppm::HUGEINT) / 1e6 AS fallback_mj,
-        sum(f.facility_mj) AS facility_mj
-    FROM footprint_slot AS f
-    JOIN slot_signal AS s USING (zone, slot_start)
-    WHERE f.kind = 'run'
-    GROUP BY f.run_id
+        run_id,
+        coalesce(sum(energy_share) FILTER (series AND NOT is_estimated), 0) AS reported_share,
+        coalesce(sum(energy_share) FILTER (series AND is_estimated), 0) AS estimated_share,
+        coalesce(sum(energy_share) FILTER (NOT series), 0) AS fallback_share
+    FROM (SELECT *, rung IN ('live', 'cached') AS series FROM intensity_sources)
+    WHERE quantity = 'intensity'
+    GROUP BY run_id
 )
 SELECT
     run_id,
@@ -33,9 +31,9 @@ SELECT
     power_integral_mj / nullif(energy_mj, 0) AS power_share,
     gap_mj / nullif(energy_mj, 0) AS gap_share,
     filled_mj / nullif(energy_mj, 0) AS filled_share,
-    reported_mj / nullif(facility_mj, 0) AS intensity_reported_share,
-    estimated_mj / nullif(facility_mj, 0) AS intensity_estimated_share,
-    fallback_mj / nullif(facility_mj, 0) AS intensity_fallback_share
+    reported_share AS intensity_reported_share,
+    estimated_share AS intensity_estimated_share,
+    fallback_share AS intensity_fallback_share
 FROM sources
 LEFT JOIN grid USING (run_id)
 ORDER BY run_id;

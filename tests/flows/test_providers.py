@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from flows.catalogue import Outcome
-from flows.errors import BadInput, SettingsError, UsageError
+from flows.errors import BadInput, SettingsError
 from flows.fetch_grid import Span, ask_once, fetch_zone
 from flows.footprint import compute
 from flows.ingest_gpu import ingest_gpu
@@ -362,16 +362,22 @@ def test_the_kept_answers_alone_give_the_same_series(server: Server, tmp_path: P
 def test_a_missing_token_says_which(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And the next provider is asked."""
     monkeypatch.delenv("EIA_API_KEY")
-    project = project_with(tmp_path / "p", api("eia", server.url))
-    with pytest.raises(UsageError, match="EIA_API_KEY is not set"):
-        fetched(project)
+    project = project_with(
+        tmp_path / "p", api("eia", server.url), api("electricity-maps", server.url)
+    )
+    missing, instead = fetched(project)
+    assert (missing.verdict, instead.verdict) == ("unreachable", "loaded")
+    assert "EIA_API_KEY is not set" in missing.reason
+    [attempt] = ask(project, "SELECT reason FROM grid_fetch WHERE outcome = 'failed'")
+    assert attempt["reason"] == missing.reason
 
 
 def test_an_area_that_entsoe_does_not_have_is_named(server: Server, tmp_path: Path) -> None:
     project = project_with(tmp_path / "p", api("entsoe", server.url, region="ATLANTIS"))
-    with pytest.raises(UsageError, match="ENTSO-E knows no area 'ATLANTIS'"):
-        fetched(project)
+    [outcome] = fetched(project)
+    assert "ENTSO-E knows no area 'ATLANTIS'" in outcome.reason
 
 
 def test_settings_that_make_no_sense_are_refused(tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import polars as pl
 
@@ -64,8 +64,10 @@ class Provider(Protocol):
     """Environment variable with its secret; empty where it needs none."""
     requests_per_s: float
     """What its terms allow, or a polite guess."""
-    signal: str
-    """What it gives: a signal of `schemas.SIGNALS`, or `mix` for generation by fuel."""
+    signals: tuple[str, ...]
+    """What it can give: signals of `schemas.SIGNALS`, or `mix` for generation by fuel."""
+    form: Literal["json", "xml"]
+    """What its answers are written in."""
 
     def auth(self, secret: str, base: str) -> httpx.Auth | None:
         """How a request carries the secret."""
@@ -150,7 +152,7 @@ def kept(answer: dict[str, Any], path: Path) -> Kept:
         ) from None
 
 
-def read_kept(answer: dict[str, Any], path: Path) -> tuple[Kept, GridData]:
+def read_kept(answer: dict[str, Any], path: Path) -> GridData:
     """A kept file and the intervals in it that lie in the time it was asked for, and had begun."""
     from flows.sources.providers import provider
 
@@ -176,7 +178,7 @@ def read_kept(answer: dict[str, Any], path: Path) -> tuple[Kept, GridData]:
         data.mix = inside
     else:
         data.intensity = inside
-    return found, data
+    return data
 
 
 def spans(first: datetime, last: datetime, days: int) -> Iterator[tuple[datetime, datetime]]:
@@ -185,6 +187,30 @@ def spans(first: datetime, last: datetime, days: int) -> Iterator[tuple[datetime
         end = min(first + timedelta(days=days), last)
         yield first, end
         first = end
+
+
+def base_url(source: GridApiInput, provider: Provider) -> str:
+    """Where a provider is asked: its own address, unless the settings name another."""
+    return (source.url or provider.url).rstrip("/")
+
+
+def ask_in_parts(
+    source: GridApiInput,
+    parts: Iterable[Request],
+    ask: Ask,
+    items: Callable[[Any, Path | str], Sequence[object]],
+) -> Iterator[Page]:
+    """Ask for one part after the other; `items` finds what an answer is made of.
+
+    Raises:
+        SourceError: an answer holds nothing.
+    """
+    for request in parts:
+        page = ask(request)
+        answer = body_json(page, request.url)
+        if not items(answer, request.url):
+            raise no_data(source, request.url, f"it says {str(answer)[:120]}")
+        yield page
 
 
 def body_json(page: Page, at: Path | str) -> Any:

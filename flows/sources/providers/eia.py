@@ -18,7 +18,7 @@ from flows.errors import BadInput
 from flows.settings import GridApiInput
 from flows.sources import generation
 from flows.sources.grid import GridData, finish
-from flows.sources.providers.base import Ask, Page, Request, body_json, no_data
+from flows.sources.providers.base import Ask, Page, Provider, Request, base_url, body_json, no_data
 from flows.sources.providers.http import ParamAuth
 
 _ROWS = 5000
@@ -26,11 +26,12 @@ _ROWS = 5000
 _HOUR = timedelta(hours=1)
 
 
-class Eia:
+class Eia(Provider):
     url = "https://api.eia.gov"
     token_env = "EIA_API_KEY"
     requests_per_s = 1.0
-    signal = "mix"
+    signals = ("mix",)
+    form = "json"
 
     def auth(self, secret: str, base: str) -> httpx.Auth | None:
         return ParamAuth("api_key", secret)
@@ -38,7 +39,7 @@ class Eia:
     def pages(
         self, source: GridApiInput, signal: str, first: datetime, last: datetime, ask: Ask
     ) -> Iterator[Page]:
-        url = f"{(source.url or self.url).rstrip('/')}/v2/electricity/rto/fuel-type-data/data/"
+        url = f"{base_url(source, self)}/v2/electricity/rto/fuel-type-data/data/"
         seen = 0
         while True:
             page = ask(

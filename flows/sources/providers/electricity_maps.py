@@ -14,14 +14,16 @@ import httpx
 
 from flows.errors import BadInput
 from flows.settings import GridApiInput
-from flows.sources.grid import GridData
+from flows.sources.grid import GridData, electricity_maps_hours
 from flows.sources.providers.base import (
     Ask,
     Page,
+    Provider,
     Request,
+    ask_in_parts,
+    base_url,
     body_json,
     intensities,
-    no_data,
     spans,
     utc_text,
 )
@@ -31,11 +33,12 @@ _DAYS = 10
 """What one request for hourly values may span."""
 
 
-class ElectricityMaps:
+class ElectricityMaps(Provider):
     url = "https://api.electricitymaps.com"
     token_env = "ELECTRICITY_MAPS_TOKEN"
     requests_per_s = 2.0
-    signal = "average_lifecycle"
+    signals = ("average_lifecycle", "average_direct")
+    form = "json"
 
     def auth(self, secret: str, base: str) -> httpx.Auth | None:
         return HeaderAuth("auth-token", secret)
@@ -43,49 +46,33 @@ class ElectricityMaps:
     def pages(
         self, source: GridApiInput, signal: str, first: datetime, last: datetime, ask: Ask
     ) -> Iterator[Page]:
-        url = f"{(source.url or self.url).rstrip('/')}/v3/carbon-intensity/past-range"
-        for begin, end in spans(first, last, _DAYS):
-            page = ask(
-                Request(
-                    url,
-                    (
-                        ("zone", source.region or source.zone),
-                        ("start", utc_text(begin)),
-                        ("end", utc_text(end)),
-                        ("emissionFactorType", signal.removeprefix("average_")),
-                    ),
-                )
+        url = f"{base_url(source, self)}/v3/carbon-intensity/past-range"
+        parts = (
+            Request(
+                url,
+                (
+                    ("zone", source.region or source.zone),
+                    ("start", utc_text(begin)),
+                    ("end", utc_text(end)),
+                    ("emissionFactorType", signal.removeprefix("average_")),
+                ),
             )
-            if not _items(page, url):
-                raise no_data(source, url, str(body_json(page, url))[:120])
-            yield page
+            for begin, end in spans(first, last, _DAYS)
+        )
+        return ask_in_parts(source, parts, ask, lambda answer, _: electricity_maps_hours(answer))
 
     def read(self, pages: Sequence[Page], source: GridApiInput, signal: str, at: Path) -> GridData:
         kind = signal.removeprefix("average_")
         rows = []
         for page in pages:
-            for item in _items(page, at):
+            for item in electricity_maps_hours(body_json(page, at)):
                 if item.get("emissionFactorType", kind) != kind:
                     raise BadInput(
                         f"{item['emissionFactorType']!r} factors came, {kind!r} was asked for",
                         where=str(at),
                     )
-                # Hours that are not known yet come without a value.
-                if item.get("carbonIntensity") is not None:
-                    rows.append(
-                        (
-                            item.get("datetime"),
-                            item["carbonIntensity"],
-                            bool(item.get("isEstimated")),
-                        )
-                    )
+                estimated = bool(item.get("isEstimated"))
+                rows.append((item.get("datetime"), item["carbonIntensity"], estimated))
         return intensities(
             rows, source, signal, "Electricity Maps API", "electricity-maps", at, minutes=60
         )
-
-
-def _items(page: Page, at: Path | str) -> list[dict[str, object]]:
-    """The hours of an answer; older forms, and refusals with HTTP 200, have none."""
-    answer = body_json(page, at)
-    found = (answer.get("data") or answer.get("history")) if isinstance(answer, dict) else None
-    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []

@@ -22,7 +22,7 @@ from flows.errors import SourceError, UsageError
 from flows.settings import GridApiInput
 from flows.sources import generation
 from flows.sources.grid import GridData, finish
-from flows.sources.providers.base import Ask, Page, Request, no_data, spans
+from flows.sources.providers.base import Ask, Page, Provider, Request, base_url, no_data, spans
 from flows.sources.providers.http import ParamAuth
 
 _DAYS = 100
@@ -30,11 +30,12 @@ _DAYS = 100
 _TOKEN = "securityToken"
 
 
-class Entsoe:
+class Entsoe(Provider):
     url = "https://web-api.tp.entsoe.eu/api"
     token_env = "ENTSOE_TOKEN"
     requests_per_s = 2.0
-    signal = "mix"
+    signals = ("mix",)
+    form = "xml"
 
     def auth(self, secret: str, base: str) -> httpx.Auth | None:
         return ParamAuth(_TOKEN, secret)
@@ -46,7 +47,7 @@ class Entsoe:
         from entsoe import EntsoeRawClient
         from entsoe.exceptions import NoMatchingDataError
 
-        base = source.url or self.url
+        base = base_url(source, self)
         carrier = _Carrier(base, ask)
         session = requests.Session()
         session.mount("https://", carrier)

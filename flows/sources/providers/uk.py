@@ -19,10 +19,12 @@ from flows.sources.grid import GridData
 from flows.sources.providers.base import (
     Ask,
     Page,
+    Provider,
     Request,
+    ask_in_parts,
+    base_url,
     body_json,
     intensities,
-    no_data,
     spans,
     utc_text,
 )
@@ -31,11 +33,12 @@ _DAYS = 13
 """A request may span 14 days, ends included."""
 
 
-class CarbonIntensity:
+class CarbonIntensity(Provider):
     url = "https://api.carbonintensity.org.uk"
     token_env = ""
     requests_per_s = 2.0
-    signal = "average_direct"
+    signals = ("average_direct",)
+    form = "json"
 
     def auth(self, secret: str, base: str) -> httpx.Auth | None:
         return None
@@ -43,24 +46,19 @@ class CarbonIntensity:
     def pages(
         self, source: GridApiInput, signal: str, first: datetime, last: datetime, ask: Ask
     ) -> Iterator[Page]:
-        base = (source.url or self.url).rstrip("/")
-        for begin, end in spans(first, last, _DAYS):
-            # The half hour that ends at `from` is given too, so ask from its middle.
-            span = f"{utc_text(begin + timedelta(minutes=1))}/{utc_text(end)}"
-            url = (
-                f"{base}/regional/intensity/{span}/regionid/{source.region}"
-                if source.region
-                else f"{base}/intensity/{span}"
-            )
-            page = ask(Request(url))
-            if not _items(page, url):
-                raise no_data(source, url, "an empty answer")
-            yield page
+        above, below = ("/regional", f"/regionid/{source.region}") if source.region else ("", "")
+        url = f"{base_url(source, self)}{above}/intensity"
+        # The half hour that ends at `from` is given too, so ask from its middle.
+        parts = (
+            Request(f"{url}/{utc_text(begin + timedelta(minutes=1))}/{utc_text(end)}{below}")
+            for begin, end in spans(first, last, _DAYS)
+        )
+        return ask_in_parts(source, parts, ask, _items)
 
     def read(self, pages: Sequence[Page], source: GridApiInput, signal: str, at: Path) -> GridData:
         rows = []
         for page in pages:
-            for item in _items(page, at):
+            for item in _items(body_json(page, at), at):
                 given = item.get("intensity", {})
                 # A half hour without a measured value keeps its forecast, marked as estimated.
                 actual, forecast = given.get("actual"), given.get("forecast")
@@ -78,8 +76,7 @@ class CarbonIntensity:
         )
 
 
-def _items(page: Page, at: Path | str) -> list[dict[str, Any]]:
-    answer = body_json(page, at)
+def _items(answer: Any, at: Path | str) -> list[dict[str, Any]]:
     found = answer.get("data") if isinstance(answer, dict) else None
     if isinstance(found, dict):  # A region wraps its half hours once more.
         found = found.get("data")

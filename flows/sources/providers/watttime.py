@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import httpx
 
@@ -19,10 +20,12 @@ from flows.sources.grid import GRAMS_PER_KWH, GridData
 from flows.sources.providers.base import (
     Ask,
     Page,
+    Provider,
     Request,
+    ask_in_parts,
+    base_url,
     body_json,
     intensities,
-    no_data,
     spans,
     utc_text,
 )
@@ -31,11 +34,12 @@ _DAYS = 30
 """A request may span 32 days."""
 
 
-class WattTime:
+class WattTime(Provider):
     url = "https://api.watttime.org"
     token_env = "WATTTIME_CREDENTIALS"
     requests_per_s = 5.0
-    signal = "marginal"
+    signals = ("marginal",)
+    form = "json"
 
     def auth(self, secret: str, base: str) -> httpx.Auth | None:
         with _LOCK:
@@ -44,22 +48,20 @@ class WattTime:
     def pages(
         self, source: GridApiInput, signal: str, first: datetime, last: datetime, ask: Ask
     ) -> Iterator[Page]:
-        url = f"{(source.url or self.url).rstrip('/')}/v3/historical"
-        for begin, end in spans(first, last, _DAYS):
-            page = ask(
-                Request(
-                    url,
-                    (
-                        ("region", source.region or source.zone),
-                        ("signal_type", "co2_moer"),
-                        ("start", utc_text(begin)),
-                        ("end", utc_text(end)),
-                    ),
-                )
+        url = f"{base_url(source, self)}/v3/historical"
+        parts = (
+            Request(
+                url,
+                (
+                    ("region", source.region or source.zone),
+                    ("signal_type", "co2_moer"),
+                    ("start", utc_text(begin)),
+                    ("end", utc_text(end)),
+                ),
             )
-            if not (body_json(page, url) or {}).get("data"):
-                raise no_data(source, url, "an empty answer")
-            yield page
+            for begin, end in spans(first, last, _DAYS)
+        )
+        return ask_in_parts(source, parts, ask, _items)
 
     def read(self, pages: Sequence[Page], source: GridApiInput, signal: str, at: Path) -> GridData:
         rows = []
@@ -74,7 +76,7 @@ class WattTime:
                 )
             rows += [
                 (item.get("point_time"), item.get("value"), bool(item.get("imputed", False)))
-                for item in answer["data"]
+                for item in _items(answer, at)
             ]
         return intensities(
             rows,
@@ -86,6 +88,13 @@ class WattTime:
             minutes=5,
             factor=GRAMS_PER_KWH["lb_per_mwh"],
         )
+
+
+def _items(answer: Any, at: Path | str) -> list[dict[str, Any]]:
+    found = answer.get("data") if isinstance(answer, dict) else None
+    if not isinstance(found, list):
+        raise BadInput("the answer has no list of data", where=str(at))
+    return found
 
 
 class _Session(httpx.Auth):
