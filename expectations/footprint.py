@@ -13,6 +13,9 @@ _BOUNDED = (
     ("market-based CO2e", "ug", "co2e_market_{b}ug"),
     ("CO2e of losses", "ug", "co2e_losses_{b}ug"),
     ("marginal CO2e", "ug", "co2e_marginal_{b}ug"),
+    ("embodied CO2e", "ug", "co2e_embodied_{b}ug"),
+    ("embodied water", "ul", "water_embodied_{b}ul"),
+    ("water withdrawal", "ul", "water_withdrawal_{b}ul"),
     ("on-site water", "ul", "water_onsite_{b}ul"),
     ("off-site water", "ul", "water_offsite_{b}ul"),
 )
@@ -73,6 +76,13 @@ def suite(
                 "SELECT kind, run_id, facility_mj, grid_mj, onsite_mj FROM {batch} "
                 "WHERE facility_mj <> grid_mj + onsite_mj",
                 remedy="Run `wattledger footprint` again",
+            ),
+            no_rows(
+                "withdrawn_before_consumed",
+                "No more water is consumed on and off site than is withdrawn",
+                "SELECT kind, run_id, water_withdrawal_ul, water_onsite_ul, water_offsite_ul "
+                "FROM {batch} WHERE water_withdrawal_ul < water_onsite_ul + water_offsite_ul",
+                remedy="Check withdrawal_l_per_kwh of the zone, and run `wattledger footprint` again",
             ),
             no_rows(
                 "contracts_within_grid",
@@ -137,6 +147,15 @@ def suite(
                 "SELECT kind, run_id, filled_mj / energy_mj AS filled_share FROM {batch} "
                 f"WHERE filled_mj > {max_filled_share} * energy_mj",
                 remedy="Load the missing readings, or correct the run's times and GPUs",
+            ),
+            no_rows(
+                "functional_units_count",
+                "A run that declares a functional unit says how many, as a number above zero",
+                "SELECT run_id, functional_unit FROM run_label "
+                "WHERE functional_unit IS NOT NULL AND functional_units IS NULL "
+                "AND EXISTS (FROM {batch})",
+                severity="warn",
+                remedy="Give the label functional_units a number, for example 4e12",
             ),
             no_rows(
                 "second_meter_agrees",

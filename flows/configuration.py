@@ -12,7 +12,7 @@ import duckdb
 
 from flows.errors import BadInput, SettingsError, where
 from flows.factors import WORLD, Factor, country_of, of_site
-from flows.settings import Contract, Quantity, Settings
+from flows.settings import Contract, Quantity, Settings, Tariff
 from flows.signals import COUNTRY_FACTORS
 from flows.sources.runs import time_of
 from flows.warehouse import transaction
@@ -47,6 +47,7 @@ def configure(
         "contract_delivery": [
             row for one in settings.contract for row in _deliveries(settings, one)
         ],
+        "tariff": [_tariff(settings, place, one) for place, one in enumerate(settings.tariff, 1)],
         "factor": _factors(settings, factors),
     }
     with transaction(con):
@@ -83,6 +84,9 @@ def _sites(settings: Settings, factors: Sequence[Factor]) -> list[tuple[Any, ...
                 *_bounds(of["onsite_share"]),
                 *_bounds(of["onsite_g_per_kwh"]),
                 *_bounds(of["onsite_l_per_kwh"]),
+                site.server or None,
+                site.gpus_per_server,
+                *_bounds(of["withdrawal_ratio"]),
             )
         )
     return found
@@ -116,6 +120,22 @@ def _contract(place: int, one: Contract) -> tuple[Any, ...]:
         one.share,
         None if one.energy_mwh is None else one.energy_mwh * 1000,
         *_bounds(one.intensity_g_per_kwh),
+        one.valid_from,
+        one.valid_to,
+        one.source or "wattledger.toml",
+    )
+
+
+def _tariff(settings: Settings, place: int, one: Tariff) -> tuple[Any, ...]:
+    return (
+        one.site,
+        place,
+        one.price_per_kwh,
+        settings.project.currency,
+        one.from_hour,
+        one.to_hour,
+        " ".join(one.weekdays),
+        one.tz,
         one.valid_from,
         one.valid_to,
         one.source or "wattledger.toml",

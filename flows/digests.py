@@ -7,7 +7,7 @@ import json
 
 import duckdb
 
-METHOD_VERSION = "3"
+METHOD_VERSION = "4"
 """Version of docs/method.md; raised when a formula changes."""
 
 _INPUTS = (
@@ -21,6 +21,7 @@ _INPUTS = (
     "FROM zone ORDER BY ALL",
     "FROM contract ORDER BY ALL",
     "FROM contract_delivery ORDER BY ALL",
+    "FROM tariff ORDER BY ALL",
     "FROM host ORDER BY ALL",
 )
 _OUTPUTS = (

@@ -6,7 +6,14 @@ from collections.abc import Iterator, Mapping
 
 import polars as pl
 
-from flows.factors import COUNTRY_MIX, WORLD, country_of, for_model, of_site
+from flows.factors import (
+    COUNTRY_MIX,
+    WORLD,
+    country_of,
+    embodied_factors,
+    for_model,
+    of_site,
+)
 from flows.signals import COUNTRY_FACTORS, MIX_FACTORS, Known
 from transforms.schemas import SERIES_RUNGS
 
@@ -31,6 +38,7 @@ def factor_use(
             _hosts(by_run),
             _sites(known, by_run),
             _grid(known, by_run, sources),
+            _embodied(known, energy, models),
         ]
     ).unique()
     origins = pl.DataFrame(
@@ -92,6 +100,27 @@ def _boards(known: Known, energy: pl.DataFrame, models: Mapping[int, str | None]
         (key,): [
             (name, for_model(known.factors, name, models.get(key)).scope)
             for name in ("gpu_idle_w", "gpu_limit_w")
+        ]
+        for key in keyed["gpu_key"].unique()
+    }
+    return _joined(keyed, ["gpu_key"], uses)
+
+
+def _embodied(known: Known, energy: pl.DataFrame, models: Mapping[int, str | None]) -> pl.DataFrame:
+    """What making the GPUs that runs held, and their servers, counts."""
+    keyed = energy.filter(kind="run").select(*_BY, "gpu_key").unique()
+    servers = dict(
+        known.con.execute(
+            "SELECT gpu_key, any_value(server) FROM gpu JOIN host USING (host) "
+            "JOIN site USING (site) GROUP BY gpu_key"
+        ).fetchall()
+    )
+    uses: dict[tuple[object, ...], list[_Use]] = {
+        (key,): [
+            (factor.factor, factor.scope)
+            for factor in embodied_factors(
+                known.factors, models.get(key), servers.get(key)
+            ).values()
         ]
         for key in keyed["gpu_key"].unique()
     }

@@ -23,6 +23,7 @@ COUNTRY_MIX = {
     "country_lifecycle_g_per_kwh": "lifecycle_g_per_kwh",
     "country_direct_g_per_kwh": "direct_g_per_kwh",
     "country_ewif_l_per_kwh": "ewif_l_per_kwh",
+    "country_withdrawal_l_per_kwh": "withdrawal_l_per_kwh",
 }
 """Yearly factor of a country -> the factor per fuel that its generation mix is weighed with."""
 
@@ -240,6 +241,19 @@ def for_model(factors: Sequence[Factor], name: str, model: str | None) -> Factor
     return of_name[max(fitting, key=len, default="default")]
 
 
+def embodied_factors(
+    factors: Sequence[Factor], model: str | None, server: str | None
+) -> dict[str, Factor]:
+    """What `transforms.embodied.hourly` takes of a GPU model in a server model, by its name there."""
+    return {
+        "gpu_kg": for_model(factors, "gpu_embodied_kg", model),
+        "server_kg": for_model(factors, "server_embodied_kg", server),
+        "gpu_l": for_model(factors, "gpu_embodied_l", model),
+        "years": for_model(factors, "hardware_lifetime_years", model),
+        "utilisation": for_model(factors, "hardware_utilisation", model),
+    }
+
+
 def by_fuel(factors: Sequence[Factor], name: str) -> pl.LazyFrame:
     """One factor for every fuel, as `transforms.grid.mix_factors` takes it."""
     return pl.LazyFrame(
@@ -255,7 +269,7 @@ def scalar(factors: Sequence[Factor], name: str, scope: str) -> float:
 
 
 def of_site(factors: Sequence[Factor], site: Site) -> tuple[dict[str, Quantity], list[Factor]]:
-    """PUE, WUE, host overhead and on-site generation of a site, and the factors they came from.
+    """PUE, WUE, host overhead, on-site generation and withdrawal of a site, and their factors.
 
     What wattledger.toml gives counts; the rest comes from the factors of the operator, climate or
     server that it names.
@@ -275,6 +289,7 @@ def of_site(factors: Sequence[Factor], site: Site) -> tuple[dict[str, Quantity],
     found = {
         "pue": given_or(site.pue, "pue", site.like),
         "wue_l_per_kwh": given_or(site.wue_l_per_kwh, "wue_l_per_kwh", site.like),
+        "withdrawal_ratio": given_or(None, "onsite_withdrawal_ratio", "default"),
         "onsite_share": _NOTHING,
         "onsite_g_per_kwh": _NOTHING,
         "onsite_l_per_kwh": _NOTHING,

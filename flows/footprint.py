@@ -18,11 +18,11 @@ from flows.alternatives import alternatives_of
 from flows.configuration import configure
 from flows.errors import SettingsError
 from flows.factor_use import factor_use
-from flows.factors import Factor, effective, for_model, scalar
-from flows.settings import Settings
+from flows.factors import Factor, effective, embodied_factors, for_model, scalar
+from flows.settings import WEEKDAYS, Settings
 from flows.signals import Known, slot_signals
-from flows.warehouse import disk_errors, transaction, writing
-from transforms import attribution, energy, footprint, host, market
+from flows.warehouse import disk_errors, rows, transaction, writing
+from transforms import attribution, embodied, energy, footprint, host, market
 from transforms.energy import GapRule
 from transforms.schemas import NO_GPU, POWER_SOURCES, PPM, SLOT_US, TABLES
 
@@ -171,13 +171,17 @@ def candidate(
         modelled_low_ppm=round(modelled.low * PPM),
         modelled_high_ppm=round(modelled.high * PPM),
     ).join(_devices(con), on="gpu_key", how="left")
-    at_sites = footprint.by_site(with_hosts).collect()
+    made = _embodied(con, factors)
+    at_sites = footprint.by_site(embodied.embodied(with_hosts, made.lazy())).collect()
     sites = _sites(con, at_sites)
     known = Known(con, settings, factors)
     signals, sources = slot_signals(known, sites.select("zone", "slot").unique())
     facility = footprint.facility_slots(at_sites.lazy(), sites.lazy()).collect()
     contract_slots, contracted = _contracts(con, facility)
-    by_run = footprint.footprint_slots(facility.lazy(), signals.lazy(), contracted.lazy()).collect()
+    priced = market.prices(at_sites.lazy(), _tariffs(con))
+    by_run = footprint.footprint_slots(
+        facility.lazy(), signals.lazy(), contracted.lazy(), priced
+    ).collect()
     devices = bounded.lazy().join(_devices(con).filter("is_gpu"), on="gpu_key", how="semi")
     gpus = devices.group_by("kind", "run_id").agg(gpus=pl.col("gpu_key").n_unique())
     totals = footprint.run_totals(by_run.lazy(), gpus).collect()
@@ -193,6 +197,7 @@ def candidate(
         "run_footprint": totals.with_columns(
             _start("first_slot").alias("first_slot"), _start("last_slot").alias("last_slot")
         ),
+        "gpu_embodied": made,
         "conservation": conserved,
         "run_alternative": alternatives_of(known, by_run, as_of),
         "factor_use": factor_use(known, by_run, sources, shared),
@@ -279,6 +284,49 @@ def _devices(con: duckdb.DuckDBPyConnection) -> pl.LazyFrame:
         "SELECT gpu_key, site, model IS DISTINCT FROM $none AS is_gpu FROM gpu JOIN host USING (host)",
         {"none": NO_GPU},
     )
+
+
+def _embodied(con: duckdb.DuckDBPyConnection, factors: Sequence[Factor]) -> pl.DataFrame:
+    """What making each device and its part of the server counts, per hour held."""
+    kinds = con.execute(
+        """
+        SELECT gpu_key, model, any_value(s.server) AS server,
+            coalesce(any_value(s.gpus_per_server), any_value(seen)) AS gpus_per_server
+        FROM (
+            SELECT gpu_key, host, model,
+                greatest(1, count(*) FILTER (model IS DISTINCT FROM $none) OVER (PARTITION BY host))
+                    AS seen
+            FROM gpu
+        ) JOIN host AS h USING (host) LEFT JOIN site AS s ON s.site = h.site
+        GROUP BY gpu_key, model ORDER BY gpu_key
+        """,
+        {"none": NO_GPU},
+    ).pl()
+    scopes = kinds.select("model", "server").unique()
+    found = []
+    for model, server in scopes.iter_rows():
+        row: dict[str, Any] = {"model": model, "server": server}
+        for name, factor in embodied_factors(factors, model, server).items():
+            row |= {name: factor.value, f"{name}_low": factor.low, f"{name}_high": factor.high}
+        found.append(row)
+    described = pl.DataFrame(found, schema_overrides={"model": pl.String, "server": pl.String})
+    if not found:
+        return pl.DataFrame(schema=dict.fromkeys(TABLES["gpu_embodied"].columns, pl.Int64))
+    return embodied.hourly(
+        kinds.lazy().join(described.lazy(), on=["model", "server"], nulls_equal=True)
+    ).collect()
+
+
+def _tariffs(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    """Tariffs in order, as `transforms.market.prices` takes them."""
+    found = rows(
+        con,
+        "SELECT *, epoch_us(valid_from) AS first_us, epoch_us(valid_to) AS last_us FROM tariff "
+        "ORDER BY position",
+    )
+    for one in found:
+        one["weekdays"] = [WEEKDAYS.index(day) + 1 for day in one["weekdays"].split()]
+    return found
 
 
 def _carriers(con: duckdb.DuckDBPyConnection) -> pl.LazyFrame:

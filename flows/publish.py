@@ -42,6 +42,8 @@ _COPIED = {
     "zone": "",
     "contract": "",
     "contract_delivery": "",
+    "tariff": "",
+    "gpu_embodied": "",
     "factor": "",
     "factor_use": "",
     "grid_fetch": "",

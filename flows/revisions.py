@@ -180,7 +180,7 @@ _PAST = {
     # What was configured then.
     **{
         name: f"FROM was.{name}"
-        for name in ("gpu", "host", "site", "zone", "contract", "contract_delivery")
+        for name in ("gpu", "host", "site", "zone", "contract", "contract_delivery", "tariff")
     },
 }
 """Tables of the past: the warehouse as it was when a publication was computed."""

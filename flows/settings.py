@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -14,6 +15,16 @@ from flows.errors import SettingsError
 from transforms.schemas import FILE_FEED, RUNGS, SERIES_RUNGS
 
 FILE_NAME = "wattledger.toml"
+
+WEEKDAYS: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = (
+    "mon",
+    "tue",
+    "wed",
+    "thu",
+    "fri",
+    "sat",
+    "sun",
+)
 
 
 class _Strict(BaseModel):
@@ -80,11 +91,14 @@ class Site(_Strict):
     pue: Quantity | None = None
     wue_l_per_kwh: Quantity | None = None
     server: str = ""
-    """Scope of the factor host_overhead_w_per_gpu, for example DGX-H100, where none is given."""
+    """Scope of the factor host_overhead_w_per_gpu, for example DGX-H100, where none is given, and of
+    server_embodied_kg."""
     host_overhead_w_per_gpu: Quantity | None = None
     """Everything of the host but its GPUs, where the collector did not meter the host."""
     host_rest_w_per_gpu: Quantity = Quantity(value=0, low=0, high=0)
     """What is neither GPU, CPU nor memory (network, fans, conversion), where it did."""
+    gpus_per_server: Annotated[int, Field(gt=0)] | None = None
+    """GPUs among which a server's embodied carbon is divided; if left out, those seen on the host."""
     onsite: Onsite | None = None
     valid_from: Utc | None = None
     valid_to: Utc | None = None
@@ -126,6 +140,32 @@ class Contract(_Strict):
         return self
 
 
+class Tariff(_Strict):
+    """What a kWh costs at a site; of the tariffs that fit a moment, the last one counts."""
+
+    site: str
+    price_per_kwh: Annotated[float, Field(ge=0)]
+    """In the currency of [project]."""
+    from_hour: Annotated[int, Field(ge=0, le=23)] = 0
+    to_hour: Annotated[int, Field(ge=1, le=24)] = 24
+    """Hours of the day in `tz`; before from_hour it is on the next day."""
+    weekdays: list[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]] = list(WEEKDAYS)
+    tz: str = "UTC"
+    valid_from: Utc | None = None
+    valid_to: Utc | None = None
+    source: str = ""
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Tariff:
+        try:
+            ZoneInfo(self.tz)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ValueError(f"no time zone is called {self.tz!r}") from None
+        if self.from_hour == self.to_hour or not self.weekdays:
+            raise ValueError("a tariff needs at least one hour and one day of the week")
+        return self
+
+
 class Zone(_Strict):
     """How a zone's intensity is chosen, and what stands in where no series covers a slot."""
 
@@ -134,6 +174,7 @@ class Zone(_Strict):
     """ISO 3166-1 alpha-2, where the zone's name does not begin with it; or `world`."""
     fallback_intensity_g_per_kwh: Quantity | None = None
     ewif_l_per_kwh: Quantity | None = None
+    withdrawal_l_per_kwh: Quantity | None = None
     residual_g_per_kwh: Quantity | None = None
     """Residual mix, where no series of it is loaded."""
     transmission_loss: Quantity | None = None
@@ -348,6 +389,8 @@ class Project(_Strict):
 
     name: str = "wattledger"
     title: str = ""
+    currency: str = "USD"
+    """Of all tariffs."""
 
 
 class Settings(_Strict):
@@ -360,6 +403,7 @@ class Settings(_Strict):
     input: Inputs = Inputs()
     site: list[Site] = []
     contract: list[Contract] = []
+    tariff: list[Tariff] = []
     gpu: list[Gpu] = []
     zones: dict[str, Zone] = {}
     factors: dict[str, dict[str, Quantity]] = {}
@@ -379,6 +423,9 @@ class Settings(_Strict):
         for one in self.contract:
             if one.site not in known:
                 raise ValueError(f"contract {one.name!r} names no [[site]]: {one.site!r}")
+        for price in self.tariff:
+            if price.site not in known:
+                raise ValueError(f"a tariff names no [[site]]: {price.site!r}")
         return self
 
     @property

@@ -18,12 +18,13 @@ from flows.errors import BadInput
 from flows.factors import WORLD, Factor, by_fuel, country_of, scalar
 from flows.settings import Quantity, Settings, Zone
 from transforms import grid
-from transforms.schemas import FILE_FEED, QUANTITIES, RUNGS, SERIES_RUNGS, SLOT_US
+from transforms.schemas import FILE_FEED, QUANTITIES, RUNGS, SERIES_RUNGS, SLOT_US, WATER
 
 MIX_FACTORS = {
     "average_lifecycle": "lifecycle_g_per_kwh",
     "average_direct": "direct_g_per_kwh",
     "ewif": "ewif_l_per_kwh",
+    "withdrawal": "withdrawal_l_per_kwh",
 }
 """Signal -> the factor per fuel that turns a generation mix into it."""
 
@@ -31,6 +32,7 @@ COUNTRY_FACTORS = {
     "average_lifecycle": "country_lifecycle_g_per_kwh",
     "average_direct": "country_direct_g_per_kwh",
     "ewif": "country_ewif_l_per_kwh",
+    "withdrawal": "country_withdrawal_l_per_kwh",
     "residual_mix": "residual_mix_g_per_kwh",
 }
 """Signal -> its yearly factor per country."""
@@ -85,7 +87,7 @@ def slot_signals(known: Known, slots: pl.DataFrame) -> tuple[pl.DataFrame, pl.Da
     sources = []
     for quantity in QUANTITIES:
         signal, source = slot_values(known, slots, quantity)
-        unit = "l_per_kwh" if quantity == "ewif" else "g_per_kwh"
+        unit = "l_per_kwh" if quantity in WATER else "g_per_kwh"
         names = dict(zip(grid.VALUES, _columns(quantity, unit), strict=True))
         shares = {
             "intensity": {name: name for name in ("series_ppm", "estimated_ppm", "fallback_ppm")},
@@ -107,7 +109,7 @@ def slot_values(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """One quantity for zones and slots from the given rungs: `slot_signal` and `slot_sources`."""
     # Few zones have generation by fuel, so water takes what there is, and says so.
-    ladder = RUNGS if quantity == "ewif" else known.settings.grid.ladder
+    ladder = RUNGS if quantity in WATER else known.settings.grid.ladder
     allowed = [rung for rung in ladder if rung in rungs]
     found = [pl.DataFrame(schema=_PIECES)]
     for (zone,), asked in slots.sort("zone", "slot").partition_by("zone", as_dict=True).items():
@@ -127,7 +129,7 @@ def _zone_pieces(
     first, last = int(slots["slot"].min()), int(slots["slot"].max()) + 1  # type: ignore[arg-type]
     series = _stored(known, zone, (first, last), quantity).filter(pl.col("rung").is_in(rungs))
     found = [series]
-    if "profile" in rungs and quantity in ("intensity", "ewif"):
+    if "profile" in rungs and quantity in ("intensity", *WATER):
         covered = grid.slot_parts(grid.best(series.lazy()), slots.lazy())
         signal = grid.slot_signal(covered, slots.lazy()).collect()
         open_slots = signal.filter(pl.col("value").is_null())
@@ -193,6 +195,7 @@ def _constants(
     given: Quantity | None = {
         "intensity": of_zone.fallback_intensity_g_per_kwh,
         "ewif": of_zone.ewif_l_per_kwh,
+        "withdrawal": of_zone.withdrawal_l_per_kwh,
         "residual": of_zone.residual_g_per_kwh,
     }.get(quantity)
     if given is not None:
@@ -242,7 +245,7 @@ def _stored(known: Known, zone: str, span: tuple[int, int], quantity: str) -> pl
         "as_of": known.as_of or _FAR,
     }
     found = []
-    if quantity != "ewif":
+    if quantity not in WATER:
         rows = f"FROM grid_intensity WHERE {_IN_FORCE} AND signal = $signal"
         series = known.con.execute(_STALE.format(rows=rows), {**values, "signal": signal}).pl()
         tolerance = scalar(known.factors, "grid_series_tolerance", "default")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from transforms.embodied import EMBODIED
 from transforms.schemas import PPM
 
 _MJ_PER_KWH = 3_600_000_000
@@ -65,6 +66,17 @@ SUMMED = (
     "co2e_losses_ug",
     "co2e_losses_low_ug",
     "co2e_losses_high_ug",
+    "co2e_embodied_ug",
+    "co2e_embodied_low_ug",
+    "co2e_embodied_high_ug",
+    "water_embodied_ul",
+    "water_embodied_low_ul",
+    "water_embodied_high_ul",
+    "water_withdrawal_ul",
+    "water_withdrawal_low_ul",
+    "water_withdrawal_high_ul",
+    "cost_micro",
+    "priced_mj",
 )
 """The quantities of a footprint; each adds up over slots, sites and runs."""
 
@@ -76,8 +88,8 @@ def _times(quantity: pl.Expr, factor: pl.Expr) -> pl.Expr:
 def by_site(energy: pl.LazyFrame) -> pl.LazyFrame:
     """Sum energy over the GPUs of a run at one site in one slot.
 
-    Takes the result of `transforms.host.with_hosts`, joined with site and is_gpu of each gpu_key.
-    Only GPUs count in gpus and held_us.
+    Takes the result of `transforms.host.with_hosts`, joined with site and is_gpu of each gpu_key, and
+    the result of `transforms.embodied.embodied`. Only GPUs count in gpus and held_us.
     """
     sums = [
         "energy_mj",
@@ -90,6 +102,7 @@ def by_site(energy: pl.LazyFrame) -> pl.LazyFrame:
         "host_measured_mj",
         "host_low_mj",
         "host_high_mj",
+        *EMBODIED,
     ]
     return energy.group_by("kind", "run_id", "site", "slot").agg(
         pl.col("gpu_key").filter("is_gpu").n_unique().cast(pl.Int64).alias("gpus"),
@@ -107,11 +120,12 @@ def it_energy() -> list[pl.Expr]:
 
     def overhead(bound: str) -> pl.Expr:
         unmetered = pl.col("held_us") - pl.col("metered_us")
+        # mW x us of 100,000 GPUs do not fit 64 bits.
         modelled = (
-            pl.col(f"overhead{bound}_mw_per_gpu") * unmetered
-            + pl.col(f"rest{bound}_mw_per_gpu") * pl.col("metered_us")
+            pl.col(f"overhead{bound}_mw_per_gpu").cast(pl.Int128) * unmetered
+            + pl.col(f"rest{bound}_mw_per_gpu").cast(pl.Int128) * pl.col("metered_us")
         ) // 1_000_000
-        return pl.col(f"host{bound}_mj") + modelled
+        return pl.col(f"host{bound}_mj") + modelled.cast(pl.Int64)
 
     return [
         overhead("").alias("overhead_mj"),
@@ -278,6 +292,33 @@ def water() -> list[pl.Expr]:
     ]
 
 
+def water_withdrawal() -> list[pl.Expr]:
+    """Water withdrawn: on site = consumed x ratio; off site = grid energy x withdrawal factor.
+
+    Macknick et al. 2012 (ERL 7 045802). No less than what is consumed; stands beside consumption
+    and is never added to it. Takes the results of `water`.
+    """
+
+    def withdrawn(bound: str) -> pl.Expr:
+        onsite = _times(pl.col(f"water_onsite{bound}_ul"), pl.col(f"withdrawal_ratio{bound}"))
+        offsite = _per_kwh(pl.col(f"grid{bound}_mj"), pl.col(f"withdrawal{bound}_l_per_kwh"))
+        consumed = pl.col(f"water_offsite{bound}_ul")
+        # Where nothing is known of withdrawal, there is no figure.
+        known = pl.when(offsite.is_not_null()).then(pl.max_horizontal(offsite, consumed))
+        return (onsite + known).alias(f"water_withdrawal{bound}_ul")
+
+    return [withdrawn(bound) for bound in _BOUNDS]
+
+
+def cost() -> list[pl.Expr]:
+    """Cost = facility energy x price then and there, in millionths of the currency."""
+    price = pl.col("price_per_kwh")
+    return [
+        _per_kwh(pl.col("facility_mj"), price).fill_null(0).alias("cost_micro"),
+        pl.when(price.is_null()).then(0).otherwise("facility_mj").alias("priced_mj"),
+    ]
+
+
 def facility_slots(energy: pl.LazyFrame, sites: pl.LazyFrame) -> pl.LazyFrame:
     """IT, facility, grid and on-site energy per run, site and slot.
 
@@ -294,24 +335,30 @@ def facility_slots(energy: pl.LazyFrame, sites: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def footprint_slots(
-    facility: pl.LazyFrame, signals: pl.LazyFrame, contracts: pl.LazyFrame
+    facility: pl.LazyFrame,
+    signals: pl.LazyFrame,
+    contracts: pl.LazyFrame,
+    prices: pl.LazyFrame,
 ) -> pl.LazyFrame:
     """Energy, carbon and water per run, site and slot.
 
-    Takes the result of `facility_slots`; signals (zone, slot, intensity, EWIF, marginal and
-    residual with bounds, series_ppm, ewif_series_ppm); and the result of
-    `transforms.market.contracted`. Gives kind, run_id, site, zone, slot, gpus and `SUMMED`. A slot
+    Takes the result of `facility_slots`; signals (zone, slot, intensity, EWIF, withdrawal, marginal
+    and residual with bounds, series_ppm, ewif_series_ppm); the result of
+    `transforms.market.contracted`; and that of `transforms.market.prices`. Gives kind, run_id, site, zone, slot, gpus and `SUMMED`. A slot
     without intensity has null CO2e and counts in facility_uncovered_mj.
     """
     return (
         facility.join(signals, on=["zone", "slot"], how="left")
         .join(contracts, on=["site", "slot"], how="left")
+        .join(prices, on=["site", "slot"], how="left")
         .with_columns(co2e_location_based())
         .with_columns(co2e_scope1())
         .with_columns(co2e_market_based())
         .with_columns(co2e_marginal())
         .with_columns(co2e_losses())
         .with_columns(water())
+        .with_columns(water_withdrawal())
+        .with_columns(cost())
         .select("kind", "run_id", "site", "zone", "slot", "gpus", *SUMMED)
         .sort("kind", "run_id", "site", "slot")
     )

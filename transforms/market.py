@@ -1,10 +1,13 @@
-"""Which contracts cover how much of a site's grid energy (docs/method.md, "Market-based").
+"""Which contracts cover how much of a site's grid energy, and what it costs (docs/method.md, "Market-based").
 
 GHG Protocol Scope 2 Guidance: contracted electricity counts with the contract's intensity, the rest
 with the residual mix. All shares are integers, so the result does not depend on the order of rows.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import polars as pl
 
@@ -15,6 +18,31 @@ _MJ_PER_KWH = 3_600_000_000
 
 _BIG = pl.Int128
 """Millijoules of a year times a length of time do not fit 64 bits."""
+
+
+def prices(slots: pl.LazyFrame, tariffs: Sequence[Mapping[str, Any]]) -> pl.LazyFrame:
+    """The price of a kWh at each site and slot; null where no tariff fits.
+
+    Takes slots (site, slot) and tariffs in order (site, price_per_kwh, from_hour, to_hour,
+    weekdays: numbers from Monday = 1, tz, first_us, last_us, either null for always). The last that
+    fits counts. Hours that end before they begin go over midnight. Gives site, slot, price_per_kwh.
+    """
+    price: pl.Expr = pl.lit(None, pl.Float64)
+    start = pl.col("slot") * SLOT_US
+    moment = pl.from_epoch(start, "us").dt.replace_time_zone("UTC")
+    for one in tariffs:
+        local = moment.dt.convert_time_zone(one["tz"])
+        hour, day = local.dt.hour(), local.dt.weekday()
+        since, until = hour >= one["from_hour"], hour < one["to_hour"]
+        through = one["from_hour"] >= one["to_hour"]
+        fits = (pl.col("site") == one["site"]) & day.is_in(one["weekdays"])
+        fits &= (since | until) if through else (since & until)
+        if one["first_us"] is not None:
+            fits &= start >= one["first_us"]
+        if one["last_us"] is not None:
+            fits &= start < one["last_us"]
+        price = pl.when(fits).then(pl.lit(one["price_per_kwh"], pl.Float64)).otherwise(price)
+    return slots.select("site", "slot").unique().with_columns(price_per_kwh=price)
 
 
 def contract_slots(

@@ -27,7 +27,8 @@ fallback from wattledger.toml, the country's yearly mix, the world's."""
 FILE_FEED = "file"
 """The feed of grid data that was loaded from files."""
 
-QUANTITIES = ("intensity", "ewif", "marginal", "residual")
+WATER = ("ewif", "withdrawal")
+QUANTITIES = ("intensity", *WATER, "marginal", "residual")
 """What `slot_signal` holds for a zone and slot, and `slot_source` explains."""
 
 NO_GPU = "none"
@@ -483,6 +484,62 @@ _FIELDS: dict[str, Field] = {
         Field("gpus", "BIGINT", "GPUs that took part"),
         Field("first_slot", _T, "First slot with energy, UTC"),
         Field("last_slot", _T, "Last slot with energy, UTC"),
+        Field(
+            "co2e_embodied_ug",
+            "BIGINT",
+            "Embodied CO2e of the hardware for the time held (scope 3)",
+            "µg",
+        ),
+        Field("co2e_embodied_low_ug", "BIGINT", "Lower bound of co2e_embodied_ug", "µg"),
+        Field("co2e_embodied_high_ug", "BIGINT", "Upper bound of co2e_embodied_ug", "µg"),
+        Field(
+            "water_embodied_ul",
+            "BIGINT",
+            "Water consumed in making the GPUs, for the time held",
+            "µL",
+        ),
+        Field("water_embodied_low_ul", "BIGINT", "Lower bound of water_embodied_ul", "µL"),
+        Field("water_embodied_high_ul", "BIGINT", "Upper bound of water_embodied_ul", "µL"),
+        Field(
+            "water_withdrawal_ul",
+            "BIGINT",
+            "Water withdrawn, on and off site: beside consumption, never added to it",
+            "µL",
+        ),
+        Field("water_withdrawal_low_ul", "BIGINT", "Lower bound of water_withdrawal_ul", "µL"),
+        Field("water_withdrawal_high_ul", "BIGINT", "Upper bound of water_withdrawal_ul", "µL"),
+        Field(
+            "cost_micro",
+            "BIGINT",
+            "Cost of the facility energy that has a price, in millionths of the tariff's currency",
+            "1e-6",
+        ),
+        Field("priced_mj", "BIGINT", "Part of facility_mj that has a price", "mJ"),
+        Field(
+            "embodied_ug_per_h",
+            "BIGINT",
+            "Embodied CO2e of a GPU and its part of the server for an hour held",
+            "µg/h",
+        ),
+        Field("embodied_low_ug_per_h", "BIGINT", "Its lower bound", "µg/h"),
+        Field("embodied_high_ug_per_h", "BIGINT", "Its upper bound", "µg/h"),
+        Field("embodied_ul_per_h", "BIGINT", "Embodied water of a GPU for an hour held", "µL/h"),
+        Field("embodied_low_ul_per_h", "BIGINT", "Its lower bound", "µL/h"),
+        Field("embodied_high_ul_per_h", "BIGINT", "Its upper bound", "µL/h"),
+        Field("gpus_per_server", "INTEGER", "GPUs among which a server is divided"),
+        Field("server", "VARCHAR", "Server model from wattledger.toml: scope of its factors"),
+        Field("withdrawal_ratio", "DOUBLE", "Water withdrawn on site per litre consumed", "1"),
+        Field("withdrawal_ratio_low", "DOUBLE", "Its lower bound", "1"),
+        Field("withdrawal_ratio_high", "DOUBLE", "Its upper bound", "1"),
+        Field("withdrawal_l_per_kwh", "DOUBLE", "Water withdrawn in generating a kWh", "L/kWh"),
+        Field("withdrawal_low_l_per_kwh", "DOUBLE", "Its lower bound", "L/kWh"),
+        Field("withdrawal_high_l_per_kwh", "DOUBLE", "Its upper bound", "L/kWh"),
+        Field("price_per_kwh", "DOUBLE", "Price of a kWh in the tariff's currency", "1/kWh"),
+        Field("currency", "VARCHAR", "Currency, from wattledger.toml"),
+        Field("from_hour", "INTEGER", "First hour of the day, in the tariff's time zone", "h"),
+        Field("to_hour", "INTEGER", "Hour at which it ends; 24 is midnight", "h"),
+        Field("weekdays", "VARCHAR", "Days of the week on which it holds"),
+        Field("tz", "VARCHAR", "Time zone of its hours"),
         # publication
         Field("computed_at", _T, "When the candidate was computed, UTC"),
         Field("publication_id", "VARCHAR", "Number and short digest of the publication"),
@@ -594,6 +651,78 @@ _FIELDS: dict[str, Field] = {
         ),
         Field("co2e_marginal_low_kg", "DOUBLE", "Its lower bound", "kg"),
         Field("co2e_marginal_high_kg", "DOUBLE", "Its upper bound", "kg"),
+        Field(
+            "co2e_embodied_kg",
+            "DOUBLE",
+            "Embodied CO2e of the hardware for the time held (scope 3)",
+            "kg",
+        ),
+        Field("co2e_embodied_low_kg", "DOUBLE", "Its lower bound", "kg"),
+        Field("co2e_embodied_high_kg", "DOUBLE", "Its upper bound", "kg"),
+        Field(
+            "co2e_total_kg",
+            "DOUBLE",
+            "Scope 1, scope 2 location-based, and the parts of scope 3 counted here: grid losses, embodied",
+            "kg",
+        ),
+        Field("co2e_total_low_kg", "DOUBLE", "Its lower bound", "kg"),
+        Field("co2e_total_high_kg", "DOUBLE", "Its upper bound", "kg"),
+        Field(
+            "water_embodied_l",
+            "DOUBLE",
+            "Water consumed in making the GPUs, for the time held",
+            "L",
+        ),
+        Field("water_embodied_low_l", "DOUBLE", "Its lower bound", "L"),
+        Field("water_embodied_high_l", "DOUBLE", "Its upper bound", "L"),
+        Field(
+            "water_withdrawal_l",
+            "DOUBLE",
+            "Water withdrawn on and off site: beside consumption, never added to it",
+            "L",
+        ),
+        Field("water_withdrawal_low_l", "DOUBLE", "Its lower bound", "L"),
+        Field("water_withdrawal_high_l", "DOUBLE", "Its upper bound", "L"),
+        Field(
+            "cost",
+            "DOUBLE",
+            "Cost of the facility energy that has a price, in `currency`; null without a tariff",
+        ),
+        Field("priced_share", "DOUBLE", "Part of the facility energy that has a price, 0 to 1"),
+        Field("family", "VARCHAR", "Label `family`: runs under one model; else the run's model"),
+        Field(
+            "phase",
+            "VARCHAR",
+            "Label `phase`: training, development, evaluation, inference; training if it has none",
+        ),
+        Field(
+            "outcome",
+            "VARCHAR",
+            "Label `outcome`, else from exit code or scheduler: completed, failed, stopped, running, unknown",
+        ),
+        Field(
+            "functional_unit",
+            "VARCHAR",
+            "Label `functional_unit`: what the run did (token, step, sample, run)",
+        ),
+        Field("functional_units", "DOUBLE", "Label `functional_units`: how many of it"),
+        Field(
+            "sci_g_per_unit",
+            "DOUBLE",
+            "Software carbon intensity per functional unit: (operational + embodied) / units (ISO/IEC 21031)",
+            "g",
+        ),
+        Field("family_share", "DOUBLE", "Part of the family's facility energy, 0 to 1"),
+        Field(
+            "idle_facility_kwh",
+            "DOUBLE",
+            "The run's part of the idle and unallocated facility energy of its sites, by GPU time",
+            "kWh",
+        ),
+        Field(
+            "idle_co2e_kg", "DOUBLE", "CO2e of that energy (scope 1 and 2, location-based)", "kg"
+        ),
+        Field("idle_water_l", "DOUBLE", "Water consumed with that energy, on and off site", "L"),
         Field("overrides", "VARCHAR", "Factors from wattledger.toml that the figures rest on"),
         Field("location_co2e_kg", "DOUBLE", "Location-based CO2e as it was", "kg"),
         Field(
@@ -626,7 +755,11 @@ _FOOTPRINT_VALUES = (
     "co2e_scope1_ug co2e_scope1_low_ug co2e_scope1_high_ug "
     "co2e_market_ug co2e_market_low_ug co2e_market_high_ug contracted_mj residual_mj "
     "co2e_marginal_ug co2e_marginal_low_ug co2e_marginal_high_ug marginal_mj "
-    "co2e_losses_ug co2e_losses_low_ug co2e_losses_high_ug"
+    "co2e_losses_ug co2e_losses_low_ug co2e_losses_high_ug "
+    "co2e_embodied_ug co2e_embodied_low_ug co2e_embodied_high_ug "
+    "water_embodied_ul water_embodied_low_ul water_embodied_high_ul "
+    "water_withdrawal_ul water_withdrawal_low_ul water_withdrawal_high_ul "
+    "cost_micro priced_mj"
 )
 
 TABLES: dict[str, Table] = {
@@ -730,7 +863,8 @@ TABLES: dict[str, Table] = {
             "rest_mw_per_gpu rest_low_mw_per_gpu rest_high_mw_per_gpu "
             "onsite_share onsite_share_low onsite_share_high "
             "onsite_g_per_kwh onsite_low_g_per_kwh onsite_high_g_per_kwh "
-            "onsite_l_per_kwh onsite_low_l_per_kwh onsite_high_l_per_kwh",
+            "onsite_l_per_kwh onsite_low_l_per_kwh onsite_high_l_per_kwh "
+            "server gpus_per_server withdrawal_ratio withdrawal_ratio_low withdrawal_ratio_high",
         ),
         _table(
             "zone",
@@ -756,6 +890,19 @@ TABLES: dict[str, Table] = {
             "one contract in one slot",
             "What share of its site's grid energy a contract covers",
             "contract site slot_start covered_ppm",
+        ),
+        _table(
+            "tariff",
+            "one price for some hours at one site",
+            "Prices of electricity as configured; of those that fit, the last counts",
+            "site position price_per_kwh currency from_hour to_hour weekdays tz valid_from valid_to source",
+        ),
+        _table(
+            "gpu_embodied",
+            "one GPU",
+            "Embodied carbon and water of a GPU and its part of the server, per hour held",
+            "gpu_key gpus_per_server embodied_ug_per_h embodied_low_ug_per_h embodied_high_ug_per_h "
+            "embodied_ul_per_h embodied_low_ul_per_h embodied_high_ul_per_h",
         ),
         _table(
             "host",
@@ -824,7 +971,8 @@ TABLES: dict[str, Table] = {
             "zone slot_start intensity_g_per_kwh intensity_low_g_per_kwh intensity_high_g_per_kwh series_ppm estimated_ppm fallback_ppm "
             "ewif_l_per_kwh ewif_low_l_per_kwh ewif_high_l_per_kwh ewif_series_ppm "
             "marginal_g_per_kwh marginal_low_g_per_kwh marginal_high_g_per_kwh "
-            "residual_g_per_kwh residual_low_g_per_kwh residual_high_g_per_kwh",
+            "residual_g_per_kwh residual_low_g_per_kwh residual_high_g_per_kwh "
+            "withdrawal_l_per_kwh withdrawal_low_l_per_kwh withdrawal_high_l_per_kwh",
         ),
         _table(
             "slot_source",
@@ -883,7 +1031,35 @@ TABLES: dict[str, Table] = {
             "co2e_scope1_kg co2e_scope1_low_kg co2e_scope1_high_kg "
             "co2e_market_kg co2e_market_low_kg co2e_market_high_kg contracted_share residual_share "
             "co2e_losses_kg co2e_losses_low_kg co2e_losses_high_kg "
-            "co2e_marginal_kg co2e_marginal_low_kg co2e_marginal_high_kg marginal_share overrides",
+            "co2e_marginal_kg co2e_marginal_low_kg co2e_marginal_high_kg marginal_share "
+            "co2e_embodied_kg co2e_embodied_low_kg co2e_embodied_high_kg "
+            "co2e_total_kg co2e_total_low_kg co2e_total_high_kg "
+            "water_embodied_l water_embodied_low_l water_embodied_high_l "
+            "water_withdrawal_l water_withdrawal_low_l water_withdrawal_high_l "
+            "cost currency priced_share family phase outcome functional_unit functional_units "
+            "sci_g_per_unit overrides",
+            "view",
+        ),
+        _table(
+            "run_label",
+            "one training run",
+            "What the labels of a run say of its place among others (docs/formats.md)",
+            "run_id family phase outcome functional_unit functional_units",
+            "view",
+        ),
+        _table(
+            "family_summary",
+            "one phase and outcome of one family of runs",
+            "What a model cost with its experiments, restarts and failures",
+            "family phase outcome runs gpu_hours facility_kwh co2e_total_kg co2e_total_low_kg "
+            "co2e_total_high_kg water_onsite_l water_offsite_l cost family_share",
+            "view",
+        ),
+        _table(
+            "idle_spread",
+            "one training run",
+            "Idle and unallocated energy of a site, divided among its runs by GPU time; in no figure of a run",
+            "run_id gpu_hours idle_facility_kwh idle_co2e_kg idle_water_l",
             "view",
         ),
         _table(

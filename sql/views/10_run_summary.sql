@@ -53,6 +53,33 @@ SELECT
     CASE WHEN f.marginal_mj > 0 THEN f.co2e_marginal_low_ug / 1e9 END AS co2e_marginal_low_kg,
     CASE WHEN f.marginal_mj > 0 THEN f.co2e_marginal_high_ug / 1e9 END AS co2e_marginal_high_kg,
     f.marginal_mj / nullif(f.grid_mj, 0) AS marginal_share,
+    f.co2e_embodied_ug / 1e9 AS co2e_embodied_kg,
+    f.co2e_embodied_low_ug / 1e9 AS co2e_embodied_low_kg,
+    f.co2e_embodied_high_ug / 1e9 AS co2e_embodied_high_kg,
+    (f.co2e_scope1_ug::HUGEINT + f.co2e_ug + f.co2e_losses_ug + f.co2e_embodied_ug) / 1e9
+        AS co2e_total_kg,
+    (f.co2e_scope1_low_ug::HUGEINT + f.co2e_low_ug + f.co2e_losses_low_ug + f.co2e_embodied_low_ug)
+        / 1e9 AS co2e_total_low_kg,
+    (
+        f.co2e_scope1_high_ug::HUGEINT + f.co2e_high_ug + f.co2e_losses_high_ug
+        + f.co2e_embodied_high_ug
+    ) / 1e9 AS co2e_total_high_kg,
+    f.water_embodied_ul / 1e6 AS water_embodied_l,
+    f.water_embodied_low_ul / 1e6 AS water_embodied_low_l,
+    f.water_embodied_high_ul / 1e6 AS water_embodied_high_l,
+    f.water_withdrawal_ul / 1e6 AS water_withdrawal_l,
+    f.water_withdrawal_low_ul / 1e6 AS water_withdrawal_low_l,
+    f.water_withdrawal_high_ul / 1e6 AS water_withdrawal_high_l,
+    CASE WHEN f.priced_mj > 0 THEN f.cost_micro / 1e6 END AS cost,
+    (SELECT any_value(currency) FROM tariff) AS currency,
+    f.priced_mj / nullif(f.facility_mj, 0) AS priced_share,
+    l.family,
+    l.phase,
+    l.outcome,
+    l.functional_unit,
+    l.functional_units,
+    (f.co2e_scope1_ug::HUGEINT + f.co2e_ug + f.co2e_embodied_ug) / 1e6 / l.functional_units
+        AS sci_g_per_unit,
     (
         SELECT string_agg(u.factor || ' ' || u.scope, ', ' ORDER BY u.factor, u.scope)
         FROM factor_use AS u
@@ -60,5 +87,6 @@ SELECT
     ) AS overrides
 FROM run_footprint AS f
 LEFT JOIN training_run AS r ON r.run_id = f.run_id AND r.superseded_at IS NULL
+LEFT JOIN run_label AS l ON l.run_id = f.run_id
 WHERE f.kind = 'run'
 ORDER BY r.started_at, f.run_id;

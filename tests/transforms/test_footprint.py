@@ -8,8 +8,10 @@ import polars as pl
 import pytest
 
 from transforms import footprint
+from transforms.embodied import EMBODIED, embodied, hourly
 
-MWH_MJ = 3_600_000_000 * 1000
+KWH_MJ = 3_600_000_000
+MWH_MJ = KWH_MJ * 1000
 
 
 def one_slot(energy_mj: int, **given: float | None) -> dict[str, float]:
@@ -24,6 +26,9 @@ def one_slot(energy_mj: int, **given: float | None) -> dict[str, float]:
         "host_measured_mj": 0,
         "intensity_g_per_kwh": 0.0,
         "ewif_l_per_kwh": 0.0,
+        "withdrawal_l_per_kwh": 0.0,
+        "withdrawal_ratio": 1.0,
+        "price_per_kwh": None,
         "held_us": 0,
         "onsite_share": 0.0,
         "onsite_g_per_kwh": 0.0,
@@ -54,6 +59,7 @@ def one_slot(energy_mj: int, **given: float | None) -> dict[str, float]:
             "host_measured_mj": [int(values["host_measured_mj"])],
             "host_low_mj": [int(values["host_mj"])],
             "host_high_mj": [int(values["host_mj"])],
+            **{name: [0] for name in EMBODIED},
         }
     )
     site = {"site": ["s"], "slot": [0], "zone": ["z"]}
@@ -65,6 +71,7 @@ def one_slot(energy_mj: int, **given: float | None) -> dict[str, float]:
         ("onsite", "_g_per_kwh"),
         ("onsite", "_l_per_kwh"),
         ("onsite_share", ""),
+        ("withdrawal_ratio", ""),
         ("loss", ""),
     ):
         for bound in ("", "_low", "_high"):
@@ -74,18 +81,23 @@ def one_slot(energy_mj: int, **given: float | None) -> dict[str, float]:
     for table, name, unit in (
         (signal, "intensity", "_g_per_kwh"),
         (signal, "ewif", "_l_per_kwh"),
+        (signal, "withdrawal", "_l_per_kwh"),
         (signal, "marginal", "_g_per_kwh"),
         (signal, "residual", "_g_per_kwh"),
         (contract, "contracted", "_g_per_kwh"),
     ):
         for bound in ("", "_low", "_high"):
             table[f"{name}{bound}{unit}"] = [values[f"{name}{unit}"]]  # type: ignore[index]
+    price = pl.LazyFrame(
+        {"site": ["s"], "slot": [0], "price_per_kwh": [values["price_per_kwh"]]},
+        schema_overrides={"price_per_kwh": pl.Float64},
+    )
     sites = pl.LazyFrame(site).with_columns(pl.col("^(overhead|rest).*$").cast(pl.Int64))
     factors = pl.col("^.*_g_per_kwh$").cast(pl.Float64)
     facility = footprint.facility_slots(energy, sites)
     return (
         footprint.footprint_slots(
-            facility, pl.LazyFrame(signal).with_columns(factors), pl.LazyFrame(contract)
+            facility, pl.LazyFrame(signal).with_columns(factors), pl.LazyFrame(contract), price
         )
         .collect()
         .row(0, named=True)
@@ -222,3 +234,62 @@ def test_losses_are_what_was_generated_beyond_what_arrived() -> None:
     found = one_slot(100 * KWH_MJ, intensity_g_per_kwh=400, loss=0.05)
     assert found["co2e_losses_ug"] == pytest.approx(100 * 400e6 * 0.05 / 0.95, abs=1)
     assert one_slot(100 * KWH_MJ, intensity_g_per_kwh=400)["co2e_losses_ug"] == 0
+
+
+def test_withdrawal_stands_beside_consumption_and_is_no_less() -> None:
+    """10 kWh: 5 L on site, of which 4/5 evaporate; 2 L/kWh consumed off site, 30 withdrawn."""
+    given = {"wue_l_per_kwh": 0.5, "withdrawal_ratio": 1.25, "ewif_l_per_kwh": 2.0}
+    found = one_slot(10 * KWH_MJ, withdrawal_l_per_kwh=30.0, **given)
+    assert found["water_withdrawal_ul"] == round(5e6 * 1.25) + 300_000_000
+    assert found["water_onsite_ul"] + found["water_offsite_ul"] == 25_000_000
+    impossible = one_slot(10 * KWH_MJ, withdrawal_l_per_kwh=1.0, **given)
+    assert impossible["water_withdrawal_ul"] == round(5e6 * 1.25) + 20_000_000
+
+
+def test_cost_is_of_the_facility_and_unknown_without_a_price() -> None:
+    found = one_slot(10 * KWH_MJ, pue=1.2, price_per_kwh=0.25)
+    assert (found["cost_micro"], found["priced_mj"]) == (3_000_000, 12 * KWH_MJ)
+    free = one_slot(10 * KWH_MJ)
+    assert (free["cost_micro"], free["priced_mj"]) == (0, 0)
+
+
+def test_overhead_of_a_hundred_thousand_gpus_fits() -> None:
+    """575 W for 100,000 GPUs over 5 minutes: more than 2^63 mW us."""
+    found = one_slot(0, held_us=100_000 * 300_000_000, overhead_mw_per_gpu=575_000)
+    assert found["it_mj"] == 100_000 * 300 * 575_000
+
+
+LUCCIONI = {"gpu_kg": 150.0, "server_kg": 2500.0, "gpu_l": 0.0, "years": 6.0, "utilisation": 0.85}
+
+
+def rates(gpus_per_server: int = 8, **given: float) -> pl.LazyFrame:
+    values = {
+        f"{name}{bound}": [value]
+        for name, value in {**LUCCIONI, **given}.items()
+        for bound in ("", "_low", "_high")
+    }
+    return hourly(pl.LazyFrame({"gpu_key": [1], "gpus_per_server": [gpus_per_server], **values}))
+
+
+def test_embodied_carbon_of_bloom() -> None:
+    """Luccioni et al. 2022: 1,082,990 GPU hours, 2,500 kg a server of 8, 150 kg a GPU: 11.2 t."""
+    per_hour = rates().collect()["embodied_ug_per_h"][0]
+    assert per_hour * 1_082_990 / 1e12 == pytest.approx(11.2, abs=0.05)
+
+
+def test_embodied_counts_held_time_and_idle_hardware_has_none() -> None:
+    energy = pl.LazyFrame(
+        {"kind": ["run", "idle"], "gpu_key": [1, 1], "slot": [0, 1], "held_us": [300_000_000] * 2},
+        schema_overrides={"gpu_key": pl.Int64},
+    )
+    made = rates(gpu_l=199.0)
+    found = embodied(energy, made).sort("slot").collect()
+    [per_hour] = made.collect()["embodied_ug_per_h"]
+    assert found["co2e_embodied_ug"].to_list() == [per_hour // 12, 0]
+    assert found["water_embodied_ul"][0] == made.collect()["embodied_ul_per_h"][0] // 12
+
+
+def test_a_longer_life_and_more_gpus_to_a_server_embody_less() -> None:
+    value = rates().collect()["embodied_ug_per_h"][0]
+    assert rates(years=12.0).collect()["embodied_ug_per_h"][0] == pytest.approx(value / 2, abs=1)
+    assert rates(gpus_per_server=1).collect()["embodied_ug_per_h"][0] > 5 * value

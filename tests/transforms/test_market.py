@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import polars as pl
 import pytest
 from hypothesis import given
@@ -151,3 +153,39 @@ def test_no_contract_covers_more_than_it_delivered_or_than_was_used(
             assert all(used * share <= limit * PPM for share in ppm)
     total = sum(used * found.get(("a", hour), 0) for hour, used in enumerate(kwh))
     assert total <= sum(k for _, k in delivered) * PPM
+
+
+def tariff(price: float, **given: object) -> dict[str, object]:
+    return {
+        "site": "s",
+        "price_per_kwh": price,
+        "from_hour": 0,
+        "to_hour": 24,
+        "weekdays": [1, 2, 3, 4, 5, 6, 7],
+        "tz": "UTC",
+        "first_us": None,
+        "last_us": None,
+        **given,
+    }
+
+
+def price_at(moment: datetime, *tariffs: dict[str, object], site: str = "s") -> float | None:
+    slot = int(moment.timestamp() * 1_000_000) // SLOT_US
+    found = market.prices(pl.LazyFrame({"site": [site], "slot": [slot]}), tariffs).collect()
+    return found["price_per_kwh"][0]  # type: ignore[no-any-return]
+
+
+def test_of_the_tariffs_that_fit_the_last_counts() -> None:
+    night = tariff(0.1, from_hour=22, to_hour=6, tz="Europe/Berlin")
+    weekend = tariff(0.05, weekdays=[6, 7])
+    friday = datetime(2024, 5, 3, tzinfo=UTC)
+    assert price_at(friday + timedelta(hours=12), tariff(0.3), night, weekend) == 0.3
+    # 20:00 UTC is 22:00 in Berlin in summer, 21:00 in winter.
+    assert price_at(friday + timedelta(hours=20), tariff(0.3), night, weekend) == 0.1
+    assert price_at(datetime(2024, 1, 5, 20, tzinfo=UTC), tariff(0.3), night) == 0.3
+    assert price_at(friday + timedelta(hours=27), tariff(0.3), night, weekend) == 0.05
+    assert price_at(friday, night, site="elsewhere") is None
+    soon = int((friday + timedelta(hours=13)).timestamp() * 1_000_000)
+    later = tariff(0.4, first_us=soon)
+    assert price_at(friday + timedelta(hours=12), tariff(0.3), later) == 0.3
+    assert price_at(friday + timedelta(hours=13), tariff(0.3), later) == 0.4

@@ -1,0 +1,66 @@
+"""What it took to make the hardware, by the time that runs held it (docs/method.md, "Embodied")."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from transforms.grid import HOUR_US
+
+HOURS_PER_YEAR = 8766
+"""Of 365.25 days."""
+
+EMBODIED = (
+    "co2e_embodied_ug",
+    "co2e_embodied_low_ug",
+    "co2e_embodied_high_ug",
+    "water_embodied_ul",
+    "water_embodied_low_ul",
+    "water_embodied_high_ul",
+)
+_RATES = tuple(
+    f"embodied{bound}_{unit}_per_h" for unit in ("ug", "ul") for bound in ("", "_low", "_high")
+)
+
+
+def hourly(devices: pl.LazyFrame) -> pl.LazyFrame:
+    """Embodied carbon and water for an hour of a GPU in use.
+
+    (GPU + server / GPUs per server) / (lifetime x share of it in use): SCI (ISO/IEC 21031:2024),
+    amortised over the hours used as Luccioni et al. 2022 (arXiv 2211.02001), so idle hours carry
+    none. Takes gpu_kg, server_kg, gpu_l, years and utilisation, each with _low and _high, and
+    gpus_per_server. Adds embodied_ug_per_h and embodied_ul_per_h with bounds, as integers.
+    """
+
+    def rate(amount: pl.Expr, bound: str) -> pl.Expr:
+        other = {"": "", "_low": "_high", "_high": "_low"}[bound]
+        used_h = pl.col(f"years{other}") * HOURS_PER_YEAR * pl.col(f"utilisation{other}")
+        return (amount / used_h).round().cast(pl.Int64)
+
+    def carbon(bound: str) -> pl.Expr:
+        share = pl.col(f"server_kg{bound}") / pl.col("gpus_per_server")
+        return (pl.col(f"gpu_kg{bound}") + share) * 1e9
+
+    return devices.with_columns(
+        *(rate(carbon(b), b).alias(f"embodied{b}_ug_per_h") for b in ("", "_low", "_high")),
+        *(
+            rate(pl.col(f"gpu_l{b}") * 1e6, b).alias(f"embodied{b}_ul_per_h")
+            for b in ("", "_low", "_high")
+        ),
+    )
+
+
+def embodied(energy: pl.LazyFrame, rates: pl.LazyFrame) -> pl.LazyFrame:
+    """Embodied carbon and water of what runs held in each slot; idle hardware has none.
+
+    Takes energy (kind, gpu_key, slot, held_us) and the result of `hourly` by gpu_key. Adds
+    `EMBODIED`, in integers per GPU and slot.
+    """
+    held = pl.when(pl.col("kind") == "run").then("held_us").otherwise(0)
+    return (
+        energy.join(rates.select("gpu_key", *_RATES), on="gpu_key", how="left")
+        .with_columns(
+            (held * pl.col(rate) // HOUR_US).alias(name)
+            for name, rate in zip(EMBODIED, _RATES, strict=True)
+        )
+        .drop(_RATES)
+    )
