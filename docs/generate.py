@@ -1,7 +1,7 @@
 """Write the generated pages: `make docs`. A test holds them to the code.
 
 data-dictionary.md from transforms/schemas.py, cli.md from the command's own help, settings.md from
-the settings model.
+the settings model, validation.md from the published record.
 """
 
 from __future__ import annotations
@@ -188,7 +188,46 @@ def _default(value: Any) -> str:
     return repr(value)
 
 
+_MEANINGS = {"seen": "read in a stored copy", "recalled": "recalled: not looked up again"}
+
+
+def validation() -> str:
+    from flows.record import compare, studies
+
+    found = compare()
+    agreeing = sum(one.agrees for one in found)
+    lines = [
+        _NOTE,
+        "# The published record",
+        "",
+        "Source: `flows/data/published/record.toml`. Inputs as published, put through the formulas of the ledger",
+        "(`transforms/estimate.py`), beside the published figures. A published number stands for all that rounds to it,",
+        "inputs as well as figures; a figure *agrees* if some such inputs give such a figure. The tests hold this page to",
+        f"the code. {agreeing} of {len(found)} figures agree; of the others each says why.",
+    ]
+    for study in studies():
+        lines += ["", f"## {study['name']}", "", f"{study['source']} ({_MEANINGS[study['read']]})."]
+        if "remark" in study:
+            lines += ["", study["remark"]]
+        lines += [
+            "",
+            f"| case | {' | '.join(study['inputs'])} | figure | published | ours | difference | |",
+            "|" + "---|" * (len(study["inputs"]) + 6),
+        ]
+        rows = {row[0]: row[1 : 1 + len(study["inputs"])] for row in study["rows"]}
+        for one in (one for one in found if one.study == study["name"]):
+            given = " | ".join(text.removeprefix("=") for text in rows[one.case])
+            span = "" if one.low == one.high else f" ({one.low:.4g} to {one.high:.4g})"
+            lines.append(
+                f"| {one.case} | {given} | {one.figure} | {one.published} {one.unit} | "
+                f"{one.ours:.5g}{span} | {one.difference:+.2%} | "
+                f"{'agrees' if one.agrees else one.differs} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
 PAGES = {
+    "validation.md": validation,
     "data-dictionary.md": data_dictionary,
     "cli.md": command_line,
     "settings.md": settings,

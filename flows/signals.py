@@ -65,14 +65,9 @@ class Known:
     factors: Sequence[Factor]
     as_of: datetime | None = None
 
-    def zone(self, name: str) -> Zone:
-        return self.settings.zones.get(name, Zone())
-
     def signal(self, zone: str, quantity: str) -> str:
         """The signal that is a quantity in a zone."""
-        if quantity == "intensity":
-            return self.zone(zone).signal
-        return {"marginal": "marginal", "residual": "residual_mix"}.get(quantity, quantity)
+        return signal_for(self.settings, zone, quantity)
 
 
 def slot_signals(known: Known, slots: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -138,27 +133,27 @@ def _zone_pieces(
     span = pl.DataFrame(
         {"valid_from": [first * SLOT_US], "valid_to": [last * SLOT_US]}
     ).with_columns(pl.from_epoch(pl.all(), "us").dt.replace_time_zone("UTC"))
-    for rung, start, end, value, low, high, source in _constants(known, zone, quantity):
-        if rung in rungs:
-            found.append(
-                span.with_columns(
-                    pl.max_horizontal("valid_from", pl.lit(start, _TIMES)),
-                    pl.min_horizontal("valid_to", pl.lit(end, _TIMES)),
-                )
-                .filter(pl.col("valid_from") < pl.col("valid_to"))
-                .with_columns(
-                    zone=pl.lit(zone),
-                    rung=pl.lit(rung),
-                    feed=pl.lit(""),
-                    source=pl.lit(source),
-                    is_estimated=pl.lit(True),
-                    value=pl.lit(value, pl.Float64),
-                    low=pl.lit(low, pl.Float64),
-                    high=pl.lit(high, pl.Float64),
-                )
-                .with_columns(rank=_LOWER + RUNGS.index(rung))
-                .select(pl.col(name).cast(kind) for name, kind in _PIECES.items())
-            )
+    found += [
+        span.with_columns(
+            pl.max_horizontal("valid_from", pl.lit(one.valid_from, _TIMES)),
+            pl.min_horizontal("valid_to", pl.lit(one.valid_to, _TIMES)),
+        )
+        .filter(pl.col("valid_from") < pl.col("valid_to"))
+        .with_columns(
+            zone=pl.lit(zone),
+            rung=pl.lit(one.rung),
+            feed=pl.lit(""),
+            source=pl.lit(one.source),
+            is_estimated=pl.lit(True),
+            value=pl.lit(one.value, pl.Float64),
+            low=pl.lit(one.low, pl.Float64),
+            high=pl.lit(one.high, pl.Float64),
+        )
+        .with_columns(rank=_LOWER + RUNGS.index(one.rung))
+        .select(pl.col(name).cast(kind) for name, kind in _PIECES.items())
+        for one in stand_ins(known.settings, known.factors, zone, quantity)
+        if one.rung in rungs
+    ]
     return pl.concat(found)
 
 
@@ -186,12 +181,25 @@ def _profile(known: Known, zone: str, open_slots: pl.DataFrame, quantity: str) -
     ).select(list(_PIECES))
 
 
-def _constants(
-    known: Known, zone: str, quantity: str
-) -> list[tuple[str, datetime | None, datetime | None, float, float, float, str]]:
-    """What stands in for a series: rung, validity, value, low, high, source."""
-    found: list[tuple[str, datetime | None, datetime | None, float, float, float, str]] = []
-    of_zone = known.zone(zone)
+@dataclass(frozen=True)
+class StandIn:
+    """What stands in for a series on one rung of the ladder, in g/kWh or L/kWh."""
+
+    rung: str
+    value: float
+    low: float
+    high: float
+    source: str
+    valid_from: datetime | None = None
+    valid_to: datetime | None = None
+
+
+def stand_ins(
+    settings: Settings, factors: Sequence[Factor], zone: str, quantity: str
+) -> list[StandIn]:
+    """What stands in for a series of a quantity in a zone, best first."""
+    found: list[StandIn] = []
+    of_zone = settings.zones.get(zone, Zone())
     given: Quantity | None = {
         "intensity": of_zone.fallback_intensity_g_per_kwh,
         "ewif": of_zone.ewif_l_per_kwh,
@@ -200,16 +208,25 @@ def _constants(
     }.get(quantity)
     if given is not None:
         said = given.source or "wattledger.toml"
-        found.append(("configured", None, None, given.value, given.low, given.high, said))
-    name = COUNTRY_FACTORS.get(known.signal(zone, quantity), "")
-    places = {zone, country_of(known.settings, zone)} - {WORLD}
+        found.append(StandIn("configured", given.value, given.low, given.high, said))
+    name = COUNTRY_FACTORS.get(signal_for(settings, zone, quantity), "")
+    places = {zone, country_of(settings, zone)} - {WORLD}
     for rung, scopes in (("country_year", places), ("world", {WORLD})):
         found += [
-            (rung, f.valid_from, f.valid_to, f.value, f.low, f.high, f"{f.source} ({f.scope})")
-            for f in known.factors
+            StandIn(
+                rung, f.value, f.low, f.high, f"{f.source} ({f.scope})", f.valid_from, f.valid_to
+            )
+            for f in factors
             if f.factor == name and f.scope in scopes
         ]
     return found
+
+
+def signal_for(settings: Settings, zone: str, quantity: str) -> str:
+    """The signal that is a quantity in a zone."""
+    if quantity == "intensity":
+        return settings.zones.get(zone, Zone()).signal
+    return {"marginal": "marginal", "residual": "residual_mix"}.get(quantity, quantity)
 
 
 _STALE = """
