@@ -78,6 +78,8 @@ def command_line() -> str:
         ["footprint"],
         ["check"],
         ["publish"],
+        ["estimate"],
+        ["scenario"],
         ["recompute"],
         ["query"],
         ["report"],

@@ -602,6 +602,70 @@ def _settings_or_none(project: Path) -> Settings:
 
 
 @app.command()
+def estimate(
+    gpu: Annotated[str, typer.Option(help="GPU model, for example H100.")],
+    gpu_hours: Annotated[float, typer.Option(min=0, help="GPUs x hours.")],
+    utilisation: Annotated[
+        float | None, typer.Option(min=0, max=1, help="0 idle, 1 at the board limit.")
+    ] = None,
+    power_w: Annotated[
+        float | None, typer.Option(min=0, help="Mean power of a GPU, if you know it.")
+    ] = None,
+    site: Annotated[str, typer.Option(help="A [[site]] of wattledger.toml.")] = "",
+    zone: Annotated[str, typer.Option(help="Grid zone or country; the world if left out.")] = "",
+    like: Annotated[
+        str, typer.Option(help="Operator or climate whose PUE and WUE it has.")
+    ] = "default",
+    server: Annotated[
+        str, typer.Option(help="Server model, for example HGX-H100.", show_default="the usual")
+    ] = "",
+    project: Project = Path(),
+    json_: Json = False,
+) -> None:
+    """Estimate a run that nobody metered, from its GPU-hours; every assumption is named."""
+    from flows import show_estimates as show
+    from flows.errors import UsageError
+    from flows.estimate import Load, exact, of_run
+    from flows.settings import Site
+
+    settings = _settings_or_none(project)
+    place = next((one for one in settings.site if one.name == site), None)
+    if site and place is None:
+        known = ", ".join(sorted({one.name for one in settings.site})) or "none"
+        raise UsageError(f"no [[site]] is called {site!r}", remedy=f"Known: {known}")
+    done = of_run(
+        settings,
+        place or Site(name="estimate", zone=zone or "world", like=like, server=server),
+        gpu,
+        gpu_hours,
+        Load(
+            power_w=None if power_w is None else exact(power_w),
+            utilisation=None if utilisation is None else exact(utilisation),
+        ),
+    )
+    if json_:
+        _print_json(done)
+    else:
+        show.estimated(done)
+
+
+@app.command()
+def scenario(
+    name: Annotated[str, typer.Argument(help="A shipped scenario (colossus), or a file.")],
+    json_: Json = False,
+) -> None:
+    """Estimate a cluster from the bottom up: fleet, site, trainings, and what is publicly said of it."""
+    from flows import scenario as scenarios
+    from flows import show_estimates as show
+
+    done = scenarios.run(*scenarios.load(name))
+    if json_:
+        _print_json(done)
+    else:
+        show.scenario(done)
+
+
+@app.command()
 def recompute(
     publication: Annotated[str, typer.Argument(help="Its id, or its number: 0001.")],
     project: Project = Path(),

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from flows.errors import UsageError
-from flows.factors import Factor, embodied_factors, find, for_model, of_site
+from flows.factors import Factor, effective, embodied_factors, find, for_model, of_site
 from flows.settings import Quantity, Settings, Site, Zone
 from flows.signals import stand_ins
 from transforms.estimate import BOUNDS, INPUTS, bounded, estimate
@@ -40,12 +40,32 @@ def run(
     for name, inputs in cases.items():
         row: dict[str, Any] = {"case": name, "gpus_per_server": gpus_per_server}
         for key, neutral in INPUTS.items():
-            given = inputs.get(key) or Quantity(value=neutral, low=neutral, high=neutral)
+            given = inputs.get(key) or exact(neutral)
             for bound, value in zip(BOUNDS, (given.value, given.low, given.high), strict=True):
                 row[bounded(key, bound)] = float(value)
         rows.append(row)
     found = {row["case"]: row for row in estimate(pl.LazyFrame(rows)).collect().to_dicts()}
     return [found[name] for name in cases]
+
+
+def of_run(
+    settings: Settings, site: Site, gpu: str, gpu_hours: float, load: Load
+) -> dict[str, Any]:
+    """One run: its figures with bounds, and the inputs that they rest on, each with its source."""
+    factors = effective(settings)
+    inputs = {
+        "gpu_hours": Quantity(value=gpu_hours, low=gpu_hours, high=gpu_hours, source="as given"),
+        **inputs_of(settings, factors, site, gpu, load),
+    }
+    [figures] = run({"estimate": inputs}, site.gpus_per_server or GPUS_PER_SERVER)
+    del figures["case"]
+    return {
+        "estimated": True,
+        "gpu": gpu,
+        "zone": site.zone,
+        "figures": figures,
+        "inputs": {name: given.model_dump() for name, given in inputs.items()},
+    }
 
 
 def inputs_of(
@@ -91,6 +111,15 @@ def grid_input(settings: Settings, factors: Sequence[Factor], zone: str, name: s
     """Intensity or water of a zone without a series: as configured, else of its country, else the world's."""
     best = stand_ins(settings, factors, zone, name)[0]
     return Quantity(value=best.value, low=best.low, high=best.high, source=best.source)
+
+
+def exact(value: float) -> Quantity:
+    return Quantity(value=value, low=value, high=value)
+
+
+def scaled(one: Quantity, by: float) -> Quantity:
+    """A quantity, `by` times as large."""
+    return Quantity(value=one.value * by, low=one.low * by, high=one.high * by, source=one.source)
 
 
 def quantity(factor: Factor) -> Quantity:

@@ -11,7 +11,7 @@ from importlib import resources
 from typing import Any
 
 from flows import estimate
-from flows.estimate import Inputs
+from flows.estimate import Inputs, exact, scaled
 from flows.factors import effective
 from flows.settings import Quantity, Settings
 from transforms.estimate import bounded
@@ -107,16 +107,12 @@ def _inputs(given: Mapping[str, str]) -> Inputs:
     found: Inputs = {name: rounded(text) for name, text in given.items() if name != "zone"}
     if "energy_kwh" in found:
         # Energy instead of GPU-hours and power.
-        found["gpu_hours"], found["gpu_w"] = rounded("=1"), _times(found.pop("energy_kwh"), 1000)
+        found["gpu_hours"], found["gpu_w"] = exact(1), scaled(found.pop("energy_kwh"), 1000)
     if "count" in found:
         count, days = found.pop("count"), found.pop("days")
-        found["gpu_hours"] = _times(days, 24 * count.value)
+        found["gpu_hours"] = scaled(days, 24 * count.value)
     if "zone" in given:
         settings = Settings()
         zone = estimate.grid_input(settings, effective(settings), given["zone"], "intensity")
         found["intensity_g_per_kwh"] = zone
     return found
-
-
-def _times(one: Quantity, factor: float) -> Quantity:
-    return Quantity(value=one.value * factor, low=one.low * factor, high=one.high * factor)

@@ -27,11 +27,13 @@ WEEKDAYS: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] =
 )
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A table in which unknown names are refused."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class Quantity(_Strict):
+class Quantity(Strict):
     """A value with its bounds; a bare number in the file means low = value = high."""
 
     value: float
@@ -65,7 +67,7 @@ Utc = Annotated[datetime, AfterValidator(_utc)]
 """A time; without a zone it is UTC."""
 
 
-class Onsite(_Strict):
+class Onsite(Strict):
     """Electricity generated on site: its direct emissions are scope 1, the rest is the grid's."""
 
     share: Quantity
@@ -80,7 +82,7 @@ class Onsite(_Strict):
         return self
 
 
-class Site(_Strict):
+class Site(Strict):
     """A data centre: its grid zone, PUE, WUE and host overhead, optionally for a period."""
 
     name: str
@@ -110,7 +112,7 @@ class Site(_Strict):
         return self
 
 
-class Contract(_Strict):
+class Contract(Strict):
     """A contract or certificates for electricity, for the market-based figure.
 
     One of `share`, `energy_mwh` and `deliveries` says how much it covers.
@@ -140,7 +142,7 @@ class Contract(_Strict):
         return self
 
 
-class Tariff(_Strict):
+class Tariff(Strict):
     """What a kWh costs at a site; of the tariffs that fit a moment, the last one counts."""
 
     site: str
@@ -166,7 +168,7 @@ class Tariff(_Strict):
         return self
 
 
-class Zone(_Strict):
+class Zone(Strict):
     """How a zone's intensity is chosen, and what stands in where no series covers a slot."""
 
     signal: Literal["average_lifecycle", "average_direct"] = "average_lifecycle"
@@ -189,7 +191,7 @@ class Zone(_Strict):
         return self
 
 
-class Grid(_Strict):
+class Grid(Strict):
     """Which carbon intensities may be used, and how far alternatives look."""
 
     ladder: list[str] = list(RUNGS)
@@ -209,7 +211,7 @@ class Grid(_Strict):
         return self
 
 
-class Gpu(_Strict):
+class Gpu(Strict):
     """GPUs of a host that are known without readings, or a model for GPUs whose log names none."""
 
     host: str
@@ -218,14 +220,14 @@ class Gpu(_Strict):
     model: str | None = None
 
 
-class Column(_Strict):
+class Column(Strict):
     """Where a quantity stands in a file, and in which unit."""
 
     column: str
     unit: str = ""
 
 
-class GpuSource(_Strict):
+class GpuSource(Strict):
     """How to read one kind of GPU log that is neither ours nor nvidia-smi's."""
 
     columns: list[str] = []
@@ -249,7 +251,7 @@ class GpuSource(_Strict):
     unsorted: bool = False
 
 
-class GridSource(_Strict):
+class GridSource(Strict):
     """How to read one kind of grid series that has no layout of its own."""
 
     ts: Column
@@ -261,7 +263,7 @@ class GridSource(_Strict):
     source: str = ""
 
 
-class Readings(_Strict):
+class Readings(Strict):
     """What a believable reading is, and how gaps are treated."""
 
     max_gap_s: Annotated[float, Field(gt=0)] = 30
@@ -271,7 +273,7 @@ class Readings(_Strict):
     future_tolerance_s: Annotated[float, Field(ge=0)] = 300
 
 
-class Gate(_Strict):
+class Gate(Strict):
     """Thresholds of the checks that guard publication."""
 
     min_carbon_coverage: Annotated[float, Field(ge=0, le=1)] = 1.0
@@ -282,7 +284,7 @@ class Gate(_Strict):
     max_fallback_share: Annotated[float, Field(ge=0, le=1)] = 1.0
 
 
-class GpuInput(_Strict):
+class GpuInput(Strict):
     """Files of readings that the pipeline looks for."""
 
     paths: list[str]
@@ -293,7 +295,7 @@ class GpuInput(_Strict):
     gpus_per_sweep: int = 0
 
 
-class GridInput(_Strict):
+class GridInput(Strict):
     """Files of grid data that the pipeline looks for."""
 
     paths: list[str]
@@ -306,14 +308,14 @@ class GridInput(_Strict):
     provider: str = ""
 
 
-class RunsInput(_Strict):
+class RunsInput(Strict):
     """Run tables that the pipeline looks for."""
 
     paths: list[str]
     tz: str = ""
 
 
-class PrometheusInput(_Strict):
+class PrometheusInput(Strict):
     """A Prometheus that scrapes DCGM exporters; the pipeline fetches what is new."""
 
     name: str = "prometheus"
@@ -337,7 +339,7 @@ class PrometheusInput(_Strict):
         return self
 
 
-class GridApiInput(_Strict):
+class GridApiInput(Strict):
     """A provider of grid data for one zone; the order of these entries is the order of asking."""
 
     provider: Literal["electricity-maps", "watttime", "uk-carbon-intensity", "entsoe", "eia"]
@@ -374,7 +376,7 @@ class GridApiInput(_Strict):
         return self
 
 
-class Inputs(_Strict):
+class Inputs(Strict):
     """Where the pipeline looks for data, relative to the project folder."""
 
     prometheus: list[PrometheusInput] = []
@@ -384,7 +386,7 @@ class Inputs(_Strict):
     runs: list[RunsInput] = []
 
 
-class Project(_Strict):
+class Project(Strict):
     """What the project is called; the title heads its report."""
 
     name: str = "wattledger"
@@ -393,7 +395,7 @@ class Project(_Strict):
     """Of all tariffs."""
 
 
-class Settings(_Strict):
+class Settings(Strict):
     """The whole of wattledger.toml."""
 
     project: Project = Project()
@@ -490,10 +492,15 @@ def parse(text: str, path: Path) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"not valid TOML: {error}", where=str(path)) from None
     except ValidationError as error:
-        first = error.errors()[0]
-        at = ".".join(str(part) for part in first["loc"])
-        raise SettingsError(
-            f"{first['msg']} (got {first['input']!r:.80})",
-            where=f"{path}, setting {at}",
-            remedy="See docs/settings.md for every setting",
-        ) from None
+        raise invalid(error, path) from None
+
+
+def invalid(error: ValidationError, path: object) -> SettingsError:
+    """The first thing that is wrong with a file, as a sentence."""
+    first = error.errors()[0]
+    at = ".".join(str(part) for part in first["loc"])
+    return SettingsError(
+        f"{first['msg']} (got {first['input']!r:.80})",
+        where=f"{path}, setting {at}",
+        remedy="See docs/settings.md for every setting",
+    )

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from expectations.checks import Verdict
 from flows.catalogue import Outcome
+from flows.console import console as console_for_people
 from flows.errors import UsageError
 from flows.factors import Factor
 from flows.footprint import Computed
@@ -35,14 +36,9 @@ _VERDICTS = {
 }
 
 
-def _console() -> Console:
-    # Piped output keeps its columns; a terminal its own width.
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 150)
-
-
 def outcomes(found: list[Outcome]) -> None:
     """One line per file, then what was refused and why."""
-    console = _console()
+    console = console_for_people()
     table = Table(box=None, pad_edge=False)
     for name in ("file", "verdict"):
         table.add_column(name)
@@ -124,7 +120,7 @@ def runs_table(found: list[dict[str, Any]]) -> Table:
 
 def pipeline(settings: Settings, report: Any) -> None:
     """The end of the pipeline: files, runs, where the results are."""
-    console = _console()
+    console = console_for_people()
     fresh = [o for o in report.outcomes if o.verdict == "loaded"]
     known = sum(o.verdict == "known" for o in report.outcomes)
     console.print(
@@ -136,7 +132,7 @@ def pipeline(settings: Settings, report: Any) -> None:
 
 
 def computed(settings: Settings, done: Computed) -> None:
-    console = _console()
+    console = console_for_people()
     console.print(runs_table(run_rows(settings.warehouse)))
     console.print(
         f"\n{done.readings:,} readings, {done.runs} runs. Not published yet: `wattledger publish`"
@@ -145,7 +141,7 @@ def computed(settings: Settings, done: Computed) -> None:
 
 def published(settings: Settings, done: Published) -> None:
     """The publication in force: its runs, warnings and files."""
-    console = _console()
+    console = console_for_people()
     con = connect(done.database, read_only=True)
     try:
         found = rows(con, "FROM run_summary")
@@ -200,7 +196,7 @@ def verdicts(found: list[Verdict], docs: Path) -> None:
     """Every suite in a line, every check that did not pass below it."""
     from expectations.gate import describe
 
-    console = _console()
+    console = console_for_people()
     for verdict in found:
         passed = sum(r.success for r in verdict.results)
         colour = "green" if verdict.success else "bold red"
@@ -264,7 +260,7 @@ def query(settings: Settings, sql: str, *, warehouse: bool, as_json: bool, as_cs
 
 
 def _print_rows(names: list[str], found: list[tuple[Any, ...]]) -> None:
-    console = _console()
+    console = console_for_people()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for i, name in enumerate(names):
         numeric = bool(found) and all(isinstance(r[i], int | float | None) for r in found)
@@ -279,7 +275,7 @@ def _print_rows(names: list[str], found: list[tuple[Any, ...]]) -> None:
 def report(settings: Settings) -> Path:
     """Print the runs of the publication in force and where its report is."""
     database = _database(settings, warehouse=False)
-    console = _console()
+    console = console_for_people()
     console.print(runs_table(run_rows(database)))
     path = settings.published / "report.html"
     console.print(f"\nreport  {escape(str(path))}", soft_wrap=True)
@@ -331,7 +327,7 @@ def status_of(settings: Settings) -> dict[str, Any]:
 
 
 def status(found: dict[str, Any]) -> None:
-    console = _console()
+    console = console_for_people()
     readings = found["readings"]
     span = f", {readings['first_ts']} to {readings['last_ts']}" if readings["rows"] else ""
     console.print(f"readings   {readings['rows']:,} of {readings['gpus']} GPUs{span}")
@@ -379,7 +375,7 @@ def factors(found: list[Factor], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps([vars(f) for f in found], default=str, indent=2))
         return
-    console = _console()
+    console = console_for_people()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("factor", "scope"):
         table.add_column(name, no_wrap=True)
@@ -408,7 +404,7 @@ def factor(found: Factor, own: Factor | None, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({**vars(found), "shipped": own and vars(own)}, default=str, indent=2))
         return
-    console = _console()
+    console = console_for_people()
     console.print(f"[bold]{found.factor}[/] {escape(found.scope)}")
     for one in (found, *([own] if own else [])):
         console.print(
@@ -430,7 +426,7 @@ _SOURCE_WIDTH = 60
 
 def recomputed(done: Recomputed) -> None:
     """A publication and its recomputation, run by run."""
-    console = _console()
+    console = console_for_people()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("run", "published kg CO2e", "computed again", ""):
         table.add_column(name, justify="left" if name in ("run", "") else "right")
