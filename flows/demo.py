@@ -29,6 +29,7 @@ _SETTINGS = """\
 [project]
 name = "wattledger-demo"
 title = "{title}"
+currency = "EUR"
 
 [[input.gpu]]
 paths = ["readings/*"]
@@ -55,16 +56,28 @@ zone = "DE"
 pue = {{ value = 1.20, low = 1.10, high = 1.40 }}
 wue_l_per_kwh = {{ value = 0.50, low = 0.10, high = 1.80 }}
 host_overhead_w_per_gpu = {{ value = 250, low = 150, high = 575 }}
+
+# An imagined price, cheaper at night.
+[[tariff]]
+site = "demo"
+price_per_kwh = 0.18
+
+[[tariff]]
+site = "demo"
+price_per_kwh = 0.12
+from_hour = 23
+to_hour = 6
+tz = "Europe/Berlin"
 """
 
 _RUNS = """\
-run_id,name,owner,model,started_at,ended_at,host,gpu,share
-llm-7b-pretrain,7B pretraining,foundation,demo-7b,2020-10-24T20:15:00Z,2020-10-25T01:40:00Z,node01;node02,0-3,1
-llm-7b-finetune,instruction tuning,applied,demo-7b-it,2020-10-25T01:52:30Z,2020-10-25T03:31:10Z,node01,0-3,1
-vision-base,ViT-B from scratch,vision,demo-vit,2020-10-24T22:03:20Z,2020-10-25T02:47:05Z,node02,4-7,1
-ablation-a,learning rate sweep A,applied,demo-1b,2020-10-24T20:40:00Z,2020-10-24T23:10:00Z,node01,4-5,0.5
-ablation-b,learning rate sweep B,applied,demo-1b,2020-10-24T21:20:00Z,2020-10-25T00:25:00Z,node01,4-5,0.5
-eval-nightly,nightly evaluation,applied,demo-7b,2020-10-25T02:10:00Z,,node01,6,1
+run_id,name,owner,model,started_at,ended_at,host,gpu,share,family,phase,outcome,functional_unit,functional_units
+llm-7b-pretrain,7B pretraining,foundation,demo-7b,2020-10-24T20:15:00Z,2020-10-25T01:40:00Z,node01;node02,0-3,1,demo-7b,training,completed,token,1.2e9
+llm-7b-finetune,instruction tuning,applied,demo-7b-it,2020-10-25T01:52:30Z,2020-10-25T03:31:10Z,node01,0-3,1,demo-7b,training,completed,token,9e7
+vision-base,ViT-B from scratch,vision,demo-vit,2020-10-24T22:03:20Z,2020-10-25T02:47:05Z,node02,4-7,1,demo-vit,training,completed,sample,2.5e7
+ablation-a,learning rate sweep A,applied,demo-1b,2020-10-24T20:40:00Z,2020-10-24T23:10:00Z,node01,4-5,0.5,demo-7b,development,completed,,
+ablation-b,learning rate sweep B,applied,demo-1b,2020-10-24T21:20:00Z,2020-10-25T00:25:00Z,node01,4-5,0.5,demo-7b,development,failed,,
+eval-nightly,nightly evaluation,applied,demo-7b,2020-10-25T02:10:00Z,,node01,6,1,demo-7b,evaluation,,,
 """
 
 

@@ -25,6 +25,7 @@ from flows.warehouse import disk_errors, rows, transaction, writing
 from transforms import attribution, embodied, energy, footprint, host, market
 from transforms.energy import GapRule
 from transforms.schemas import NO_GPU, POWER_SOURCES, PPM, SLOT_US, TABLES
+from transforms.sensitivity import sensitivity
 
 _BATCH = 1 << 20
 """Readings held in memory at a time."""
@@ -200,6 +201,9 @@ def candidate(
         "gpu_embodied": made,
         "conservation": conserved,
         "run_alternative": alternatives_of(known, by_run, as_of),
+        "run_sensitivity": sensitivity(
+            at_sites.lazy(), sites.lazy(), signals.lazy(), contracted.lazy(), priced
+        ).collect(),
         "factor_use": factor_use(known, by_run, sources, shared),
     }
 

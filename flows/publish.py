@@ -61,6 +61,7 @@ _COPIED = {
     "footprint_slot": "",
     "run_footprint": "",
     "run_alternative": "",
+    "run_sensitivity": "",
     "conservation": "",
     "computation": "",
     "publication": "",

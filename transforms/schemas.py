@@ -723,6 +723,16 @@ _FIELDS: dict[str, Field] = {
             "idle_co2e_kg", "DOUBLE", "CO2e of that energy (scope 1 and 2, location-based)", "kg"
         ),
         Field("idle_water_l", "DOUBLE", "Water consumed with that energy, on and off site", "L"),
+        Field("input", "VARCHAR", "What alone is moved: a meter, a site's figure, a factor"),
+        Field("water_low_ul", "BIGINT", "Water consumed with the input at its low", "µL"),
+        Field("co2e_at_low_kg", "DOUBLE", "co2e_total_kg with the input at its low", "kg"),
+        Field("water_at_low_l", "DOUBLE", "water_l with the input at its low", "L"),
+        Field("water_high_ul", "BIGINT", "Water consumed with the input at its high", "µL"),
+        Field("co2e_at_high_kg", "DOUBLE", "co2e_total_kg with the input at its high", "kg"),
+        Field("water_at_high_l", "DOUBLE", "water_l with the input at its high", "L"),
+        Field("water_l", "DOUBLE", "Water consumed on and off site", "L"),
+        Field("co2e_swing_kg", "DOUBLE", "How much the input alone moves co2e_total_kg", "kg"),
+        Field("water_swing_l", "DOUBLE", "How much the input alone moves water_l", "L"),
         Field("overrides", "VARCHAR", "Factors from wattledger.toml that the figures rest on"),
         Field("location_co2e_kg", "DOUBLE", "Location-based CO2e as it was", "kg"),
         Field(
@@ -1000,6 +1010,12 @@ TABLES: dict[str, Table] = {
             "run_id zone shift_h covered_ppm co2e_ug",
         ),
         _table(
+            "run_sensitivity",
+            "one input of one run",
+            "Totals of a run (scopes 1 to 3; water consumed) with one input at its low and at its high",
+            "run_id input co2e_low_ug co2e_high_ug water_low_ul water_high_ul",
+        ),
+        _table(
             "conservation",
             "one GPU",
             "Metered energy against attributed + idle + unallocated",
@@ -1103,6 +1119,14 @@ TABLES: dict[str, Table] = {
             "one run at another time or in another zone",
             "When and where would a finished run have been cleaner",
             "run_id zone is_own_zone shift_h started_would co2e_kg location_co2e_kg difference",
+            "view",
+        ),
+        _table(
+            "sensitivity",
+            "one input of one run",
+            "Which input moves a run's totals most, each alone between its low and its high",
+            "run_id input co2e_total_kg co2e_at_low_kg co2e_at_high_kg co2e_swing_kg "
+            "water_l water_at_low_l water_at_high_l water_swing_l",
             "view",
         ),
         _table(

@@ -131,6 +131,38 @@ def stacked_bars(parts: pl.DataFrame, title: str, colours: dict[str, str]) -> st
     )
 
 
+def tornado(moved: pl.DataFrame, title: str, colour: str) -> str:
+    """What each input alone moves, the largest on top; one small picture per run.
+
+    Takes run_id, input, value, at_low, at_high; runs in the order of their first row.
+    """
+    import altair as alt
+
+    runs = moved["run_id"].unique(maintain_order=True).to_list()
+    inputs = (
+        moved.group_by("input")
+        .agg(((pl.col("at_high") - pl.col("at_low")).abs() / pl.col("value")).max().alias("swing"))
+        .sort("swing", "input", descending=[True, False])["input"]
+        .to_list()
+    )
+    data = _data(
+        moved.with_columns(
+            low=pl.min_horizontal("at_low", "at_high") / pl.col("value") - 1,
+            high=pl.max_horizontal("at_low", "at_high") / pl.col("value") - 1,
+        )
+    )
+    base = alt.Chart(width=250, height=alt.Step(18))
+    y = alt.Y("input:N", sort=inputs, title=None, axis=alt.Axis(labelLimit=110))
+    x = alt.X("low:Q", title=title, axis=alt.Axis(format="+%", tickCount=5))
+    bar = base.mark_bar(color=colour, size=11).encode(x=x, x2="high:Q", y=y)
+    middle = base.mark_rule(color=_INK, strokeWidth=1).encode(x=alt.datum(0))
+    return _svg(
+        alt.layer(bar, middle, data=data).facet(
+            facet=alt.Facet("run_id:N", title=None, sort=runs), columns=3
+        )
+    )
+
+
 def _data(frame: pl.DataFrame) -> object:
     """Inline data; times as UTC text, so that a browser or renderer can't shift them."""
     import altair as alt

@@ -78,6 +78,8 @@ def _content(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         ),
         "contracts": rows(con, _CONTRACTS),
         "cleaner": rows(con, _CLEANER),
+        "families": rows(con, "FROM family_summary"),
+        "idle": {row["run_id"]: row for row in rows(con, "FROM idle_spread")},
         "events": rows(con, _EVENTS),
         "charts": _charts(con, runs),
     }
@@ -181,7 +183,28 @@ def _charts(con: duckdb.DuckDBPyConnection, runs: list[dict[str, Any]]) -> dict[
         "WHERE co2e_kg IS NOT NULL AND run_id IN (SELECT run_id FROM run_footprint "
         f"WHERE kind = 'run' ORDER BY co2e_ug DESC LIMIT {_COMPARED})"
     ).pl()
+    moved = con.execute(
+        "SELECT s.* FROM sensitivity AS s JOIN run_footprint AS f ON f.run_id = s.run_id "
+        "AND f.kind = 'run' QUALIFY dense_rank() OVER (ORDER BY f.co2e_ug DESC, s.run_id) "
+        f"<= {_COMPARED} ORDER BY f.co2e_ug DESC, s.run_id"
+    ).pl()
+
+    def swings(total: str, low: str, high: str) -> pl.DataFrame:
+        return moved.select("run_id", "input", value=total, at_low=low, at_high=high).filter(
+            (pl.col("value") > 0)
+            & ((pl.col("at_low") != pl.col("value")) | (pl.col("at_high") != pl.col("value")))
+        )
+
+    tornados = {
+        "co2e": (swings("co2e_total_kg", "co2e_at_low_kg", "co2e_at_high_kg"), "CO2e", "#7a5c99"),
+        "water": (swings("water_l", "water_at_low_l", "water_at_high_l"), "water", "#3b7ea1"),
+    }
     return {
+        **{
+            f"tornado_{name}": charts.tornado(frame, f"{title}, by each input alone", colour)
+            for name, (frame, title, colour) in tornados.items()
+            if frame.height
+        },
         "alternatives": charts.alternatives(elsewhen) if elsewhen.height else "",
         "power": charts.power_over_time(power),
         "intensity": charts.intensity_over_time(signals) if signals.height else "",

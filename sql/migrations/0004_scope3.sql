@@ -1,4 +1,4 @@
--- Embodied carbon and water, water withdrawal, and cost.
+-- Embodied carbon and water, water withdrawal, cost, and which input moves a run's figures most.
 
 CREATE TABLE tariff (
     site VARCHAR NOT NULL,
@@ -23,6 +23,15 @@ CREATE TABLE gpu_embodied (
     embodied_ul_per_h BIGINT NOT NULL,
     embodied_low_ul_per_h BIGINT NOT NULL,
     embodied_high_ul_per_h BIGINT NOT NULL
+);
+
+CREATE TABLE run_sensitivity (
+    run_id VARCHAR NOT NULL,
+    input VARCHAR NOT NULL,
+    co2e_low_ug BIGINT,
+    co2e_high_ug BIGINT,
+    water_low_ul BIGINT,
+    water_high_ul BIGINT
 );
 
 ALTER TABLE site ADD COLUMN server VARCHAR;

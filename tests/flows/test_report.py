@@ -64,7 +64,7 @@ def test_the_report_opens_offline_and_shows_the_runs(browser: Any, demo: Path) -
         "eval-nightly",
     ]
     charts = browser.find_elements("css selector", "figure svg")
-    assert len(charts) == 6
+    assert len(charts) == 8
     assert all(c.size["width"] > 200 and c.size["height"] > 60 for c in charts)
     assert "0 mJ" in text(browser, "td.ok")
     # Nothing asked for from anywhere, no script, no error.

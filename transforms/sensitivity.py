@@ -1,0 +1,85 @@
+"""What each input alone would change of a run's CO2e and water (docs/method.md, "Sensitivity")."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from transforms.footprint import facility_slots, footprint_slots
+
+INPUTS: dict[str, tuple[str, ...]] = {
+    "GPU energy": ("energy{}_mj",),
+    "host energy": ("host{}_mj", "overhead{}_mw_per_gpu", "rest{}_mw_per_gpu"),
+    "PUE": ("pue{}",),
+    "WUE": ("wue{}_l_per_kwh",),
+    "on-site share": ("onsite_share{}",),
+    "on-site plant": ("onsite{}_g_per_kwh", "onsite{}_l_per_kwh"),
+    "grid intensity": ("intensity{}_g_per_kwh",),
+    "EWIF": ("ewif{}_l_per_kwh",),
+    "grid losses": ("loss{}",),
+    "hardware": ("co2e_embodied{}_ug",),
+}
+"""Input -> the columns that are it; those with low or high in them are its bounds."""
+
+TOTALS = {
+    "co2e_ug": ("co2e_scope1_ug", "co2e_ug", "co2e_losses_ug", "co2e_embodied_ug"),
+    "water_ul": ("water_onsite_ul", "water_offsite_ul"),
+}
+"""What is looked at: all scopes, location-based; and water consumed on and off site."""
+
+
+def sensitivity(
+    energy: pl.LazyFrame,
+    sites: pl.LazyFrame,
+    signals: pl.LazyFrame,
+    contracts: pl.LazyFrame,
+    prices: pl.LazyFrame,
+) -> pl.LazyFrame:
+    """Totals of each run with one input at its low and at its high, all others at their value.
+
+    Takes what `facility_slots` and `footprint_slots` take. Gives run_id, input, co2e_low_ug,
+    co2e_high_ug, water_low_ul and water_high_ul (`low`: with the input at its low, which need not
+    be the lower total) for inputs that have bounds and change something.
+    """
+    runs = energy.filter(pl.col("kind") == "run")
+    frames = (runs, sites, signals)
+
+    def totals(moved: tuple[str, ...], bound: str) -> pl.LazyFrame:
+        at = [
+            frame.with_columns(
+                pl.col(column.format(bound)).alias(column.format(""))
+                for column in moved
+                if column.format(bound) in frame.collect_schema().names()
+            )
+            for frame in frames
+        ]
+        slots = footprint_slots(facility_slots(at[0], at[1]), at[2], contracts, prices)
+        return slots.group_by("run_id").agg(
+            pl.sum_horizontal(pl.col(part).sum() for part in parts).alias(name)
+            for name, parts in TOTALS.items()
+        )
+
+    asked = [("", ("", ()))] + [
+        (bound, (name, columns)) for name, columns in INPUTS.items() for bound in ("_low", "_high")
+    ]
+    collected = pl.collect_all([totals(columns, bound) for bound, (_, columns) in asked])
+    central, *moved = collected
+    found = []
+    for low, high, name in zip(moved[::2], moved[1::2], INPUTS, strict=True):
+        both = low.join(high, on="run_id", suffix="_high").join(central, on="run_id", suffix="_was")
+        found.append(
+            both.filter(
+                pl.any_horizontal(
+                    pl.col(f"{total}{bound}") != pl.col(f"{total}_was")
+                    for total in TOTALS
+                    for bound in ("", "_high")
+                )
+            ).select(
+                "run_id",
+                input=pl.lit(name),
+                co2e_low_ug="co2e_ug",
+                co2e_high_ug="co2e_ug_high",
+                water_low_ul="water_ul",
+                water_high_ul="water_ul_high",
+            )
+        )
+    return pl.concat(found).lazy().sort("run_id", "input")
