@@ -16,8 +16,9 @@ SELECT
     s.feed,
     s.source,
     s.is_estimated,
-    sum(e.facility_mj * s.covered_us::HUGEINT) / 3e8 / nullif(any_value(t.facility_mj), 0)
-        AS energy_share
+    -- One division of whole numbers: what covers all of it is 1, and not a little more.
+    sum(e.facility_mj * s.covered_us::HUGEINT)
+        / nullif(any_value(t.facility_mj) * 300_000_000::HUGEINT, 0) AS energy_share
 FROM energy AS e
 JOIN slot_source AS s USING (zone, slot_start)
 JOIN total AS t USING (run_id)

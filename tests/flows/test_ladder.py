@@ -19,8 +19,9 @@ from flows.ingest_runs import ingest_runs
 from flows.project import override
 from flows.publish import publish
 from flows.settings import Settings
-from flows.warehouse import connect
+from flows.warehouse import connect, writing
 from tests.conftest import T0, ask, make_project, runs_csv, segment, wattledger
+from transforms.schemas import TABLES
 
 HELD = "r1,2024-05-01T12:05:00Z,2024-05-01T12:15:00Z,node01,all,1"
 
@@ -289,3 +290,27 @@ def test_alternatives_by_hour_and_zone(tmp_path: Path) -> None:
     [(count,)] = con.execute("SELECT count(*) FROM alternatives").fetchall()
     con.close()
     assert count == 10
+
+
+def test_a_rung_that_covers_all_of_it_has_a_share_of_one(project: Settings) -> None:
+    """To the last bit, whatever the energies: the gate compares it with a threshold of 1."""
+    values = {
+        **dict.fromkeys(TABLES["footprint_slot"].columns, "1"),
+        "kind": "'run'",
+        "site": "'main'",
+        "zone": "'XX'",
+        "run_id": "'r' || run",
+        "facility_mj": "hash(run, slot) % 9876543210",
+        "slot_start": "make_timestamptz(slot * 300000000)",
+    }
+    columns = ", ".join(f"{value} AS {name}" for name, value in values.items())
+    with writing(project.warehouse) as con:
+        con.execute(
+            f"INSERT INTO footprint_slot BY NAME SELECT {columns} FROM range(200) AS r(run), range(97) AS s(slot)"
+        )
+        con.execute(
+            "INSERT INTO slot_source SELECT 'XX', make_timestamptz(slot * 300000000), 'intensity', "
+            "'world', '', 'x', true, 300000000 FROM range(97) AS s(slot)"
+        )
+    found = ask(project, "SELECT DISTINCT energy_share AS share FROM intensity_sources")
+    assert found == [{"share": 1.0}]
