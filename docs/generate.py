@@ -1,7 +1,7 @@
 """Write the generated pages: `make docs`. A test holds them to the code.
 
 data-dictionary.md from transforms/schemas.py, cli.md from the command's own help, settings.md from
-the settings model, validation.md from the published record.
+the settings model, validation.md from the published record, frames.md from the reporting frames.
 """
 
 from __future__ import annotations
@@ -83,6 +83,7 @@ def command_line() -> str:
         ["recompute"],
         ["query"],
         ["report"],
+        ["export"],
         ["status"],
         ["factors", "list"],
         ["factors", "show"],
@@ -190,6 +191,39 @@ def _default(value: Any) -> str:
     return repr(value)
 
 
+def frames() -> str:
+    from flows.frames import FRAMES
+
+    lines = [
+        _NOTE,
+        "# Reporting frames",
+        "",
+        "Source: `flows/frames.py`. `wattledger export FRAME` prints the published figures in these forms: `--from` and",
+        "`--to` choose a period, `--family` or `--run` one of them, `--json` and `--csv` a form for machines. `{}` in a",
+        "formula stands for nothing, `_low` or `_high`: the figure has these bounds. An entry without a formula is what the",
+        "ledger cannot know.",
+    ]
+    sources = {
+        "period": "`footprint_slot` of the period",
+        "family": "`run_summary` of a family",
+        "run": "`run_summary` of a run",
+    }
+    for frame in FRAMES.values():
+        lines += [
+            "",
+            f"## {frame.name}",
+            "",
+            f"{frame.title}. {frame.about} Formulas are over {sources[frame.per]}.",
+            "",
+            "| field | unit | formula | remark |",
+            "|---|---|---|---|",
+        ]
+        for entry in frame.entries:
+            formula = f"`{entry.value}`".replace("|", "\\|") if entry.value else ""
+            lines.append(f"| {entry.field} | {entry.unit} | {formula} | {entry.remark} |")
+    return "\n".join(lines) + "\n"
+
+
 _MEANINGS = {"seen": "read in a stored copy", "recalled": "recalled: not looked up again"}
 
 
@@ -230,6 +264,7 @@ def validation() -> str:
 
 PAGES = {
     "validation.md": validation,
+    "frames.md": frames,
     "data-dictionary.md": data_dictionary,
     "cli.md": command_line,
     "settings.md": settings,

@@ -736,6 +736,37 @@ def query(
 
 
 @app.command()
+def export(
+    frame: Annotated[
+        str,
+        typer.Argument(help="ghg-protocol, esrs, eu-ai-act, hugging-face or codecarbon."),
+    ],
+    first: Annotated[str, typer.Option("--from", help="First day (UTC) of the period.")] = "",
+    last: Annotated[str, typer.Option("--to", help="Last day (UTC), included.")] = "",
+    family: Annotated[str, typer.Option(help="One family of runs.")] = "",
+    run: Annotated[str, typer.Option(help="One run.")] = "",
+    project: Project = Path(),
+    json_: Json = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+) -> None:
+    """Print the published figures in the form of a reporting frame (docs/frames.md)."""
+    settings = _load(project)
+    from datetime import UTC, datetime
+
+    from flows import show
+    from flows.errors import UsageError
+    from flows.frames import FRAMES, Asked
+
+    if frame not in FRAMES:
+        raise UsageError(f"no frame is called {frame!r}", remedy=f"One of: {', '.join(FRAMES)}")
+    begin, end = (
+        datetime.fromisoformat(day).replace(tzinfo=UTC) if day else None
+        for day in _span(first, last)
+    )
+    show.frame(settings, FRAMES[frame], Asked(begin, end, family, run), as_json=json_, as_csv=csv)
+
+
+@app.command()
 def report(
     project: Project = Path(),
     open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,

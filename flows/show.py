@@ -16,11 +16,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from expectations.checks import Verdict
+from flows import frames
 from flows.catalogue import Outcome
 from flows.console import console as console_for_people
 from flows.errors import UsageError
 from flows.factors import Factor
 from flows.footprint import Computed
+from flows.frames import Asked, Frame
 from flows.publish import Published
 from flows.report.numbers import between, change, percent, significant
 from flows.revisions import Recomputed
@@ -257,6 +259,55 @@ def query(settings: Settings, sql: str, *, warehouse: bool, as_json: bool, as_cs
         raise UsageError(str(error).splitlines()[0], remedy="See docs/data-dictionary.md") from None
     finally:
         con.close()
+
+
+def frame(settings: Settings, wanted: Frame, asked: Asked, *, as_json: bool, as_csv: bool) -> None:
+    """Print a reporting frame: YAML and emissions.csv as they are, the others as tables.
+
+    Raises:
+        UsageError: nothing is published of what was asked for.
+    """
+    con = connect(_database(settings, warehouse=False), read_only=True)
+    try:
+        reports = frames.report(con, wanted, asked)
+        publication = frames.published(con)
+    finally:
+        con.close()
+    if as_json:
+        whole = {
+            "frame": wanted.name,
+            "publication_id": publication["publication_id"],
+            "sample": publication["sample"],
+            "reports": reports,
+        }
+        print(json.dumps(whole, default=str, indent=2))
+        return
+    if publication["sample"]:
+        print("SAMPLE DATA: these GPU readings were generated, not measured", file=sys.stderr)
+    if as_csv or wanted is frames.CODECARBON:
+        print(frames.as_csv(wanted, reports), end="")
+        return
+    if wanted is frames.HUGGING_FACE:
+        print(frames.as_yaml(reports), end="")
+        return
+    console = console_for_people()
+    console.print(f"[bold]{escape(wanted.title)}[/]\n{escape(wanted.about)}")
+    for one in reports:
+        table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
+        table.add_column(escape(one["subject"]), overflow="fold")
+        for name in ("value", "low", "high"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("", no_wrap=True)
+        table.add_column("", style="dim", overflow="fold", max_width=60)
+        for entry in one["entries"]:
+            numbers = (
+                "" if entry[bound] is None else significant(entry[bound])
+                for bound in ("value", "low", "high")
+            )
+            table.add_row(escape(entry["field"]), *numbers, entry["unit"], escape(entry["remark"]))
+        console.print()
+        console.print(table)
+    console.print(f"\npublication {publication['publication_id']}")
 
 
 def _print_rows(names: list[str], found: list[tuple[Any, ...]]) -> None:

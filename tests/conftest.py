@@ -110,6 +110,43 @@ def loaded(project: Settings) -> Settings:
     return project
 
 
+ACCOUNTED_GRID = "[zones.XX]\nfallback_intensity_g_per_kwh = 300\newif_l_per_kwh = 2\nwithdrawal_l_per_kwh = 50\n"
+ACCOUNTED_TARIFF = """
+[[tariff]]
+site = "main"
+price_per_kwh = 0.2
+[[tariff]]
+site = "main"
+price_per_kwh = 0.5
+from_hour = 14
+to_hour = 15
+tz = "Europe/Berlin"
+"""
+
+ACCOUNTED_RUNS = """run_id,started_at,ended_at,host,gpu,model,family,phase,functional_unit,functional_units,exit_code,outcome
+main,2024-05-01T12:05:00Z,2024-05-01T12:15:00Z,node01,all,llm,,,token,2e6,0,
+probe,2024-05-01T12:00:00Z,2024-05-01T12:05:00Z,node01,0,llm,,development,,,1,
+restart,2024-05-01T12:15:00Z,2024-05-01T12:20:00Z,node01,0,,llm,,step,many,,stopped
+other,2024-05-01T12:15:00Z,2024-05-01T12:20:00Z,node01,1,,,,,,,
+"""
+
+
+@pytest.fixture
+def accounted(tmp_path: Path) -> Settings:
+    """A computed project with a family of runs, labels of all kinds and tariffs."""
+    from flows.footprint import compute
+    from flows.ingest_gpu import ingest_gpu
+    from flows.ingest_runs import ingest_runs
+
+    project = make_project(tmp_path / "p", ACCOUNTED_GRID + ACCOUNTED_TARIFF)
+    ingest_gpu(project, [segment(project.root)])
+    path = project.root / "runs.csv"
+    path.write_text(ACCOUNTED_RUNS)
+    assert ingest_runs(project, [path])[0].verdict == "loaded"
+    compute(project)
+    return project
+
+
 def wattledger(
     *words: str | Path, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,134 @@
+"""Reporting frames, from a real publication."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flows.footprint import compute
+from flows.frames import CODECARBON, FRAMES
+from flows.ingest_runs import ingest_runs
+from flows.publish import publish
+from flows.settings import Settings
+from tests.conftest import ask, make_project, wattledger
+
+
+@pytest.fixture
+def published(accounted: Settings) -> Settings:
+    publish(accounted)
+    return accounted
+
+
+def export(project: Settings, *words: str) -> str:
+    done = wattledger("export", *words, "--project", project.root)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def entries(project: Settings, *words: str) -> list[dict[str, dict[str, Any]]]:
+    found = json.loads(export(project, *words, "--json"))
+    assert found["publication_id"].startswith("0001-")
+    return [{e["field"]: e for e in one["entries"]} for one in found["reports"]]
+
+
+def test_an_inventory_counts_everything_once(published: Settings) -> None:
+    """Runs, idle and unallocated; low, value and high; each scope as in the ledger."""
+    [found] = entries(published, "ghg-protocol")
+    [total] = ask(
+        published,
+        "SELECT sum(co2e_ug) / 1e12 AS location, sum(co2e_market_ug) / 1e12 AS market, "
+        "sum(co2e_embodied_ug) / 1e12 AS embodied, sum(grid_mj) / 3.6e12 AS grid FROM run_footprint",
+    )
+    assert found["Scope 2, location-based"]["value"] == pytest.approx(total["location"])
+    assert found["Scope 2, market-based"]["value"] == pytest.approx(total["market"])
+    assert found["Scope 3, category 2: capital goods"]["value"] == pytest.approx(total["embodied"])
+    assert found["Electricity from the grid"]["value"] == pytest.approx(total["grid"])
+    for entry in found.values():
+        if entry["low"] is not None:
+            assert entry["low"] <= entry["value"] <= entry["high"]
+
+
+def test_data_points_that_the_ledger_cannot_know_are_empty(published: Settings) -> None:
+    [found] = entries(published, "esrs")
+    empty = {name for name, entry in found.items() if entry["value"] is None}
+    assert len(empty) == 2
+    assert all("Not in the ledger" in found[name]["remark"] for name in empty)
+    assert (
+        found["E1-6 §52 (a): total, location-based"]["value"]
+        > found["E1-6 §49 (a): gross scope 2, location-based"]["value"]
+    )
+
+
+def test_a_period_and_what_lies_outside(published: Settings) -> None:
+    whole, day = (
+        entries(published, "ghg-protocol", *words)[0]["Electricity from the grid"]["value"]
+        for words in ((), ("--from", "2024-05-01", "--to", "2024-05-01"))
+    )
+    assert whole == day
+    done = wattledger("export", "ghg-protocol", "--from", "2030-01-01", "--project", published.root)
+    assert done.returncode == 1
+    assert "nothing is published for that period" in done.stderr
+    assert "One of: ghg-protocol" in wattledger("export", "x", "--project", published.root).stderr
+
+
+def test_the_energy_of_a_model_with_its_failures(published: Settings) -> None:
+    [found] = entries(published, "eu-ai-act", "--family", "llm")
+    [total] = ask(
+        published,
+        "SELECT sum(facility_kwh) / 1000 AS mwh, sum(gpu_hours) AS hours FROM run_summary "
+        "WHERE family = 'llm'",
+    )
+    assert found["2 (e): energy consumption of the model"]["value"] == pytest.approx(total["mwh"])
+    assert found["2 (d): computational resources"]["value"] == pytest.approx(total["hours"])
+    completed = found["2 (e): of it final training runs that completed"]["value"]
+    assert 0 < completed < total["mwh"]
+    # From the start of the experiment to the end of the restart.
+    assert found["2 (d): training time"]["value"] == pytest.approx(20 / 60)
+
+
+def test_a_model_card_block_is_yaml(published: Settings) -> None:
+    text = export(published, "hugging-face", "--run", "main")
+    block = yaml.safe_load(text)["co2_eq_emissions"]
+    [run] = ask(published, "FROM run_summary WHERE run_id = 'main'")
+    assert block["emissions"] == pytest.approx(run["co2e_kg"] * 1000, rel=1e-5)
+    assert block["source"].startswith("Wattledger 0.1.0, 0001-")
+    assert block["training_type"] == "pre-training"
+    assert block["geographical_location"] == "XX"
+    assert block["hardware_used"].startswith("2 x ")
+
+
+def test_emissions_csv_has_codecarbons_columns_and_reads_back(
+    published: Settings, tmp_path: Path
+) -> None:
+    from codecarbon.output_methods.emissions_data import EmissionsData
+
+    text = export(published, "codecarbon")
+    table = list(csv.DictReader(io.StringIO(text)))
+    assert list(table[0]) == [field.name for field in fields(EmissionsData)]
+    # Into another ledger, by the reader of codecarbon's own files.
+    other = make_project(tmp_path / "other", "[zones.XX]\nfallback_intensity_g_per_kwh = 300\n")
+    path = other.root / "emissions.csv"
+    path.write_text(text)
+    [outcome] = ingest_runs(other, [path], tz="UTC")
+    assert outcome.verdict == "loaded", outcome.reason
+    compute(other)
+    again = {r["name"]: r for r in ask(other, "FROM run_summary")}
+    for run in ask(published, "FROM run_summary"):
+        assert again[run["run_id"]]["energy_kwh"] == pytest.approx(run["energy_kwh"], rel=1e-6)
+        assert again[run["run_id"]]["co2e_kg"] == pytest.approx(run["co2e_kg"], rel=1e-4)
+
+
+def test_every_frame_prints_for_people_and_as_csv(published: Settings) -> None:
+    for name, frame in FRAMES.items():
+        if frame is not CODECARBON:
+            assert frame.entries[0].field in export(published, name)
+    lines = export(published, "esrs", "--csv").splitlines()
+    assert lines[0] == "subject,field,value,low,high,unit,remark"
+    assert len(lines) == 1 + len(FRAMES["esrs"].entries)
