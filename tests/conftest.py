@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import multiprocessing
 import os
 import shutil
 import socket
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -95,19 +96,66 @@ def runs_csv(folder: Path, rows: list[str], name: str = "runs.csv") -> Path:
     return path
 
 
-@pytest.fixture
-def loaded(project: Settings) -> Settings:
-    """A project with readings, grid and one run, not yet computed."""
+@contextmanager
+def _once(tmp_path_factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
+    """A folder that all test processes of this run share, one of them at a time."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / name
+    shared.mkdir(exist_ok=True)
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield shared
+
+
+def made_once(
+    tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]
+) -> Path:
+    """A project folder that is made once in this run of tests, to be copied."""
+    with _once(tmp_path_factory, name) as shared:
+        if not (shared / "made").exists():
+            shutil.rmtree(shared / "project", ignore_errors=True)
+            make(shared / "project")
+            (shared / "made").touch()
+    return shared / "project"
+
+
+def copied(template: Path, target: Path) -> Settings:
+    """A copy of a project, for one test to change."""
+    return settings_module.load(Path(shutil.copytree(template, target, symlinks=True)))
+
+
+def _load(folder: Path) -> None:
     from flows.ingest_gpu import ingest_gpu
     from flows.ingest_grid import ingest_grid
     from flows.ingest_runs import ingest_runs
 
-    root = project.root
-    assert ingest_gpu(project, [segment(root)])[0].verdict == "loaded"
-    assert ingest_grid(project, [grid_csv(root, [100, 200, 300, 400])])[0].verdict == "loaded"
+    project = make_project(folder)
+    assert ingest_gpu(project, [segment(folder)])[0].verdict == "loaded"
+    assert ingest_grid(project, [grid_csv(folder, [100, 200, 300, 400])])[0].verdict == "loaded"
     row = "r1,2024-05-01T12:05:00Z,2024-05-01T12:15:00Z,node01,all,1"
-    assert ingest_runs(project, [runs_csv(root, [row])])[0].verdict == "loaded"
-    return project
+    assert ingest_runs(project, [runs_csv(folder, [row])])[0].verdict == "loaded"
+
+
+@pytest.fixture
+def loaded(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Settings:
+    """A project with readings, grid and one run, not yet computed."""
+    return copied(made_once(tmp_path_factory, "loaded", _load), tmp_path / "project")
+
+
+def _publish(folder: Path) -> None:
+    from flows.footprint import compute
+    from flows.publish import publish
+
+    _load(folder)
+    project = settings_module.load(folder)
+    compute(project)
+    assert publish(project).changed
+
+
+@pytest.fixture
+def published(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Settings:
+    """The same, published."""
+    return copied(made_once(tmp_path_factory, "published", _publish), tmp_path / "project")
 
 
 ACCOUNTED_GRID = "[zones.XX]\nfallback_intensity_g_per_kwh = 300\newif_l_per_kwh = 2\nwithdrawal_l_per_kwh = 50\n"
@@ -131,20 +179,43 @@ other,2024-05-01T12:15:00Z,2024-05-01T12:20:00Z,node01,1,,,,,,,
 """
 
 
-@pytest.fixture
-def accounted(tmp_path: Path) -> Settings:
-    """A computed project with a family of runs, labels of all kinds and tariffs."""
+def _account(folder: Path) -> None:
     from flows.footprint import compute
     from flows.ingest_gpu import ingest_gpu
     from flows.ingest_runs import ingest_runs
+    from flows.publish import publish
 
-    project = make_project(tmp_path / "p", ACCOUNTED_GRID + ACCOUNTED_TARIFF)
-    ingest_gpu(project, [segment(project.root)])
-    path = project.root / "runs.csv"
+    project = make_project(folder, ACCOUNTED_GRID + ACCOUNTED_TARIFF)
+    ingest_gpu(project, [segment(folder)])
+    path = folder / "runs.csv"
     path.write_text(ACCOUNTED_RUNS)
     assert ingest_runs(project, [path])[0].verdict == "loaded"
     compute(project)
-    return project
+    assert publish(project).changed
+
+
+@pytest.fixture
+def accounted(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Settings:
+    """A published project with a family of runs, labels of all kinds and tariffs."""
+    return copied(made_once(tmp_path_factory, "accounted", _account), tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def kill_while() -> Callable[..., None]:
+    """Runs a function of `tests.preloaded` in a process of its own, and kills it after some seconds."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.preloaded"])
+
+    def run(work: Callable[..., None], *given: object, after_s: float) -> None:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=work, args=(*given, theirs))
+        process.start()
+        assert ours.recv() == "go"
+        time.sleep(after_s)
+        process.kill()
+        process.join()
+
+    return run
 
 
 def wattledger(
@@ -161,17 +232,6 @@ def wattledger(
         check=False,
         timeout=240,
     )
-
-
-@contextmanager
-def _once(tmp_path_factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
-    """A folder that all test processes of this run share, one of them at a time."""
-    base = tmp_path_factory.getbasetemp()
-    shared = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / name
-    shared.mkdir(exist_ok=True)
-    with (shared / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield shared
 
 
 @pytest.fixture(scope="session")

@@ -155,7 +155,7 @@ def test_a_failed_gate_exits_3_and_bad_files_exit_2(
     with (demo_copy / "wattledger.toml").open("a") as settings:
         settings.write("[gate]\nmax_fallback_share = 0.1\n")
     with (demo_copy / "runs.csv").open("a") as runs:
-        runs.write("late,late,x,y,2020-10-28T00:00:00Z,2020-10-28T01:00:00Z,node01,7,1\n")
+        runs.write("late,late,x,y,2020-10-28T00:00:00Z,2020-10-28T01:00:00Z,node01,7,1,,,,,\n")
     done = wattledger("pipeline", "--project", demo_copy, env=on_server)
     assert done.returncode == 3
     assert "footprint.not_too_much_fallback" in done.stderr

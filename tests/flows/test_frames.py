@@ -13,17 +13,11 @@ import pytest
 import yaml
 
 from flows.footprint import compute
-from flows.frames import CODECARBON, FRAMES
+from flows.frames import CODECARBON, FRAMES, Asked, report
 from flows.ingest_runs import ingest_runs
-from flows.publish import publish
 from flows.settings import Settings
+from flows.warehouse import connect
 from tests.conftest import ask, make_project, wattledger
-
-
-@pytest.fixture
-def published(accounted: Settings) -> Settings:
-    publish(accounted)
-    return accounted
 
 
 def export(project: Settings, *words: str) -> str:
@@ -32,17 +26,20 @@ def export(project: Settings, *words: str) -> str:
     return done.stdout
 
 
-def entries(project: Settings, *words: str) -> list[dict[str, dict[str, Any]]]:
-    found = json.loads(export(project, *words, "--json"))
-    assert found["publication_id"].startswith("0001-")
-    return [{e["field"]: e for e in one["entries"]} for one in found["reports"]]
+def entries(project: Settings, frame: str, **asked: Any) -> list[dict[str, dict[str, Any]]]:
+    con = connect(project.published / "published.duckdb", read_only=True)
+    try:
+        reports = report(con, FRAMES[frame], Asked(**asked))
+    finally:
+        con.close()
+    return [{e["field"]: e for e in one["entries"]} for one in reports]
 
 
-def test_an_inventory_counts_everything_once(published: Settings) -> None:
+def test_an_inventory_counts_everything_once(accounted: Settings) -> None:
     """Runs, idle and unallocated; low, value and high; each scope as in the ledger."""
-    [found] = entries(published, "ghg-protocol")
+    [found] = entries(accounted, "ghg-protocol")
     [total] = ask(
-        published,
+        accounted,
         "SELECT sum(co2e_ug) / 1e12 AS location, sum(co2e_market_ug) / 1e12 AS market, "
         "sum(co2e_embodied_ug) / 1e12 AS embodied, sum(grid_mj) / 3.6e12 AS grid FROM run_footprint",
     )
@@ -55,8 +52,8 @@ def test_an_inventory_counts_everything_once(published: Settings) -> None:
             assert entry["low"] <= entry["value"] <= entry["high"]
 
 
-def test_data_points_that_the_ledger_cannot_know_are_empty(published: Settings) -> None:
-    [found] = entries(published, "esrs")
+def test_data_points_that_the_ledger_cannot_know_are_empty(accounted: Settings) -> None:
+    [found] = entries(accounted, "esrs")
     empty = {name for name, entry in found.items() if entry["value"] is None}
     assert len(empty) == 2
     assert all("Not in the ledger" in found[name]["remark"] for name in empty)
@@ -66,22 +63,25 @@ def test_data_points_that_the_ledger_cannot_know_are_empty(published: Settings) 
     )
 
 
-def test_a_period_and_what_lies_outside(published: Settings) -> None:
-    whole, day = (
-        entries(published, "ghg-protocol", *words)[0]["Electricity from the grid"]["value"]
-        for words in ((), ("--from", "2024-05-01", "--to", "2024-05-01"))
+def test_a_period_and_what_lies_outside(accounted: Settings) -> None:
+    [whole] = entries(accounted, "ghg-protocol")
+    done = export(accounted, "ghg-protocol", "--from", "2024-05-01", "--to", "2024-05-01", "--json")
+    day = json.loads(done)
+    assert day["publication_id"].startswith("0001-")
+    energy = next(
+        e for e in day["reports"][0]["entries"] if e["field"] == "Electricity from the grid"
     )
-    assert whole == day
-    done = wattledger("export", "ghg-protocol", "--from", "2030-01-01", "--project", published.root)
+    assert energy["value"] == whole["Electricity from the grid"]["value"]
+    done = wattledger("export", "ghg-protocol", "--from", "2030-01-01", "--project", accounted.root)
     assert done.returncode == 1
     assert "nothing is published for that period" in done.stderr
-    assert "One of: ghg-protocol" in wattledger("export", "x", "--project", published.root).stderr
+    assert "One of: ghg-protocol" in wattledger("export", "x", "--project", accounted.root).stderr
 
 
-def test_the_energy_of_a_model_with_its_failures(published: Settings) -> None:
-    [found] = entries(published, "eu-ai-act", "--family", "llm")
+def test_the_energy_of_a_model_with_its_failures(accounted: Settings) -> None:
+    [found] = entries(accounted, "eu-ai-act", family="llm")
     [total] = ask(
-        published,
+        accounted,
         "SELECT sum(facility_kwh) / 1000 AS mwh, sum(gpu_hours) AS hours FROM run_summary "
         "WHERE family = 'llm'",
     )
@@ -93,10 +93,10 @@ def test_the_energy_of_a_model_with_its_failures(published: Settings) -> None:
     assert found["2 (d): training time"]["value"] == pytest.approx(20 / 60)
 
 
-def test_a_model_card_block_is_yaml(published: Settings) -> None:
-    text = export(published, "hugging-face", "--run", "main")
+def test_a_model_card_block_is_yaml(accounted: Settings) -> None:
+    text = export(accounted, "hugging-face", "--run", "main")
     block = yaml.safe_load(text)["co2_eq_emissions"]
-    [run] = ask(published, "FROM run_summary WHERE run_id = 'main'")
+    [run] = ask(accounted, "FROM run_summary WHERE run_id = 'main'")
     assert block["emissions"] == pytest.approx(run["co2e_kg"] * 1000, rel=1e-5)
     assert block["source"].startswith("Wattledger 0.1.0, 0001-")
     assert block["training_type"] == "pre-training"
@@ -105,11 +105,11 @@ def test_a_model_card_block_is_yaml(published: Settings) -> None:
 
 
 def test_emissions_csv_has_codecarbons_columns_and_reads_back(
-    published: Settings, tmp_path: Path
+    accounted: Settings, tmp_path: Path
 ) -> None:
     from codecarbon.output_methods.emissions_data import EmissionsData
 
-    text = export(published, "codecarbon")
+    text = export(accounted, "codecarbon")
     table = list(csv.DictReader(io.StringIO(text)))
     assert list(table[0]) == [field.name for field in fields(EmissionsData)]
     # Into another ledger, by the reader of codecarbon's own files.
@@ -120,15 +120,15 @@ def test_emissions_csv_has_codecarbons_columns_and_reads_back(
     assert outcome.verdict == "loaded", outcome.reason
     compute(other)
     again = {r["name"]: r for r in ask(other, "FROM run_summary")}
-    for run in ask(published, "FROM run_summary"):
+    for run in ask(accounted, "FROM run_summary"):
         assert again[run["run_id"]]["energy_kwh"] == pytest.approx(run["energy_kwh"], rel=1e-6)
         assert again[run["run_id"]]["co2e_kg"] == pytest.approx(run["co2e_kg"], rel=1e-4)
 
 
-def test_every_frame_prints_for_people_and_as_csv(published: Settings) -> None:
+def test_every_frame_prints_for_people_and_as_csv(accounted: Settings) -> None:
     for name, frame in FRAMES.items():
         if frame is not CODECARBON:
-            assert frame.entries[0].field in export(published, name)
-    lines = export(published, "esrs", "--csv").splitlines()
+            assert frame.entries[0].field in export(accounted, name)
+    lines = export(accounted, "esrs", "--csv").splitlines()
     assert lines[0] == "subject,field,value,low,high,unit,remark"
     assert len(lines) == 1 + len(FRAMES["esrs"].entries)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-import sys
-import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,7 +20,8 @@ from flows.settings import Settings
 from flows.sources import grid, segments
 from flows.sources.nvidia_smi import Options
 from flows.warehouse import connect, rows
-from tests.conftest import ROOT, T0, grid_csv, make_project, runs_csv, segment
+from tests import preloaded
+from tests.conftest import T0, grid_csv, make_project, runs_csv, segment
 
 UTC_OPTIONS = Options(host="n1", tz="UTC")
 
@@ -474,30 +473,12 @@ def test_nothing_of_a_load_is_left_when_the_process_dies_inside_it(
     assert ingest_gpu(project, [path])[0].verdict == "loaded"
 
 
-_LOAD = (
-    "import sys; from pathlib import Path; from flows import settings, ingest_gpu; "
-    "import expectations.gate; expectations.gate._great_expectations(); "
-    "p = settings.load(Path(sys.argv[1])); print('go', flush=True); "
-    "ingest_gpu.ingest_gpu(p, sys.argv[2:]); print('done', flush=True)"
-)
-
-
 @pytest.mark.parametrize("after_s", [0.05, 0.3, 0.6, 0.9, 1.2])
 def test_a_kill_while_loading_loses_and_doubles_nothing(
-    after_s: float, project: Settings, tmp_path: Path
+    after_s: float, project: Settings, tmp_path: Path, kill_while: Callable[..., None]
 ) -> None:
     paths = [segment(tmp_path, f"node{n:02d}", seconds=6000, gpus=4) for n in range(6)]
-    process = subprocess.Popen(
-        [sys.executable, "-c", _LOAD, str(project.root), *map(str, paths)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    process.stdout.readline()
-    time.sleep(after_s)
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    kill_while(preloaded.load, project.root, paths, after_s=after_s)
     # Each file is in whole or not at all, with its catalogue row.
     if project.warehouse.exists() and after_s > 0.1:
         counts = ask(

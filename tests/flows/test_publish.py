@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
@@ -22,6 +21,7 @@ from flows.ingest_runs import ingest_runs
 from flows.publish import check_only, publish
 from flows.settings import Settings
 from flows.warehouse import connect, open_warehouse
+from tests import preloaded
 from tests.conftest import ROOT, grid_csv, make_project, runs_csv, segment
 from transforms.schemas import TABLES
 
@@ -40,13 +40,6 @@ def write(project: Settings, sql: str) -> None:
     con = open_warehouse(project.warehouse)
     con.execute(sql)
     con.close()
-
-
-@pytest.fixture
-def published(loaded: Settings) -> Settings:
-    compute(loaded)
-    assert publish(loaded).changed
-    return loaded
 
 
 def test_figures_by_hand(published: Settings) -> None:
@@ -275,28 +268,14 @@ def test_check_only_publishes_nothing(loaded: Settings) -> None:
     assert not loaded.published.exists()
 
 
-_PUBLISH = (
-    "import sys; from pathlib import Path; from flows import settings, publish; "
-    "p = settings.load(Path(sys.argv[1])); print('go', flush=True); publish.publish(p)"
-)
-
-
-@pytest.mark.parametrize("after_s", [0.2, 1.0, 2.5, 4.0, 5.5])
+@pytest.mark.parametrize("after_s", [0.05, 0.6, 1.2, 1.8, 2.4])
 def test_a_kill_at_any_instant_leaves_the_last_publication(
-    after_s: float, published: Settings
+    after_s: float, published: Settings, kill_while: Callable[..., None]
 ) -> None:
     before = fingerprint(published.published)
     ingest_grid(published, [grid_csv(published.root, [100, 200, 333, 400])])
     compute(published)
-    process = subprocess.Popen(
-        [sys.executable, "-c", _PUBLISH, str(published.root)], cwd=ROOT, stdout=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    process.stdout.readline()
-    time.sleep(after_s)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+    kill_while(preloaded.put_in_force, published.root, after_s=after_s)
     # Old or new, whole in either case.
     database = published.published / "published.duckdb"
     con = connect(database, read_only=True)
