@@ -111,8 +111,8 @@ def _embodied(known: Known, energy: pl.DataFrame, models: Mapping[int, str | Non
     keyed = energy.filter(kind="run").select(*_BY, "gpu_key").unique()
     servers = dict(
         known.con.execute(
-            "SELECT gpu_key, any_value(server) FROM gpu JOIN host USING (host) "
-            "JOIN site USING (site) GROUP BY gpu_key"
+            "SELECT gpu_key, last(server ORDER BY valid_from NULLS FIRST) FROM gpu "
+            "JOIN host USING (host) JOIN site USING (site) GROUP BY gpu_key"
         ).fetchall()
     )
     uses: dict[tuple[object, ...], list[_Use]] = {

@@ -294,8 +294,10 @@ def _embodied(con: duckdb.DuckDBPyConnection, factors: Sequence[Factor]) -> pl.D
     """What making each device and its part of the server counts, per hour held."""
     kinds = con.execute(
         """
-        SELECT gpu_key, model, any_value(s.server) AS server,
-            coalesce(any_value(s.gpus_per_server), any_value(seen)) AS gpus_per_server
+        SELECT gpu_key, model, last(s.server ORDER BY s.valid_from NULLS FIRST) AS server,
+            coalesce(
+                last(s.gpus_per_server ORDER BY s.valid_from NULLS FIRST), any_value(seen)
+            ) AS gpus_per_server
         FROM (
             SELECT gpu_key, host, model,
                 greatest(1, count(*) FILTER (model IS DISTINCT FROM $none) OVER (PARTITION BY host))

@@ -100,7 +100,7 @@ GHG = Frame(
 ESRS = Frame(
     "esrs",
     "ESRS E1 (climate) and E3 (water): data points",
-    "Commission Delegated Regulation (EU) 2023/2772, Annex I. Of the period: runs, idle and unallocated. Paragraphs as we recall those of 2023: check them against the text in force.",
+    "Commission Delegated Regulation (EU) 2023/2772, Annex I. Of the period: runs, idle and unallocated. Paragraph numbers are those of the text of 2023; later amendments are not looked at.",
     "period",
     (
         Entry(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from transforms.footprint import facility_slots, footprint_slots
@@ -58,13 +60,13 @@ def sensitivity(
             for name, parts in TOTALS.items()
         )
 
-    asked = [("", ("", ()))] + [
-        (bound, (name, columns)) for name, columns in INPUTS.items() for bound in ("_low", "_high")
-    ]
-    collected = pl.collect_all([totals(columns, bound) for bound, (_, columns) in asked])
-    central, *moved = collected
-    found = []
-    for low, high, name in zip(moved[::2], moved[1::2], INPUTS, strict=True):
+    central = totals((), "").collect()
+    found = [_NOTHING]
+    for name, moved in INPUTS.items():
+        if not _has_bounds(frames, moved):
+            continue
+        # One after the other: all at once would hold as many copies of the slots.
+        low, high = (totals(moved, bound).collect() for bound in ("_low", "_high"))
         both = low.join(high, on="run_id", suffix="_high").join(central, on="run_id", suffix="_was")
         found.append(
             both.filter(
@@ -83,3 +85,29 @@ def sensitivity(
             )
         )
     return pl.concat(found).lazy().sort("run_id", "input")
+
+
+_NOTHING = pl.DataFrame(
+    schema={
+        "run_id": pl.String,
+        "input": pl.String,
+        **dict.fromkeys(("co2e_low_ug", "co2e_high_ug", "water_low_ul", "water_high_ul"), pl.Int64),
+    }
+)
+
+
+def _has_bounds(frames: Sequence[pl.LazyFrame], columns: Sequence[str]) -> bool:
+    """Whether any of an input's columns has another low or high than value."""
+    return any(
+        frame.select(
+            pl.any_horizontal(
+                (pl.col(column.format(bound)) != pl.col(column.format(""))).any()
+                for column in known
+                for bound in ("_low", "_high")
+            )
+        )
+        .collect()
+        .item()
+        for frame in frames
+        if (known := [c for c in columns if c.format("") in frame.collect_schema().names()])
+    )
