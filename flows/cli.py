@@ -611,6 +611,9 @@ def estimate(
     power_w: Annotated[
         float | None, typer.Option(min=0, help="Mean power of a GPU, if you know it.")
     ] = None,
+    price_per_kwh: Annotated[
+        float | None, typer.Option("--price", min=0, help="Price of a kWh, in your currency.")
+    ] = None,
     site: Annotated[str, typer.Option(help="A [[site]] of wattledger.toml.")] = "",
     zone: Annotated[str, typer.Option(help="Grid zone or country; the world if left out.")] = "",
     like: Annotated[
@@ -639,9 +642,10 @@ def estimate(
         gpu,
         gpu_hours,
         Load(
-            power_w=None if power_w is None else exact(power_w),
+            power_w=None if power_w is None else exact(power_w, "as given"),
             utilisation=None if utilisation is None else exact(utilisation),
         ),
+        price_per_kwh,
     )
     if json_:
         _print_json(done)

@@ -49,14 +49,21 @@ def run(
 
 
 def of_run(
-    settings: Settings, site: Site, gpu: str, gpu_hours: float, load: Load
+    settings: Settings,
+    site: Site,
+    gpu: str,
+    gpu_hours: float,
+    load: Load,
+    price_per_kwh: float | None = None,
 ) -> dict[str, Any]:
     """One run: its figures with bounds, and the inputs that they rest on, each with its source."""
     factors = effective(settings)
     inputs = {
-        "gpu_hours": Quantity(value=gpu_hours, low=gpu_hours, high=gpu_hours, source="as given"),
+        "gpu_hours": exact(gpu_hours, "as given"),
         **inputs_of(settings, factors, site, gpu, load),
     }
+    if price_per_kwh is not None:
+        inputs["price_per_kwh"] = exact(price_per_kwh, "as given")
     [figures] = run({"estimate": inputs}, site.gpus_per_server or GPUS_PER_SERVER)
     del figures["case"]
     return {
@@ -101,6 +108,13 @@ def inputs_of(
         ("withdrawal", "withdrawal_l_per_kwh"),
     ):
         found[key] = grid_input(settings, factors, site.zone, name)
+    # Without contracts, the market-based figure is of the residual mix, or else of the location.
+    residual = stand_ins(settings, factors, site.zone, "residual")
+    found["residual_g_per_kwh"] = (
+        grid_input(settings, factors, site.zone, "residual")
+        if residual
+        else found["intensity_g_per_kwh"]
+    )
     loss = settings.zones.get(site.zone, Zone()).transmission_loss
     if loss is not None:
         found["loss"] = loss
@@ -113,8 +127,8 @@ def grid_input(settings: Settings, factors: Sequence[Factor], zone: str, name: s
     return Quantity(value=best.value, low=best.low, high=best.high, source=best.source)
 
 
-def exact(value: float) -> Quantity:
-    return Quantity(value=value, low=value, high=value)
+def exact(value: float, source: str = "") -> Quantity:
+    return Quantity(value=value, low=value, high=value, source=source)
 
 
 def scaled(one: Quantity, by: float) -> Quantity:

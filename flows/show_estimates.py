@@ -18,6 +18,7 @@ _FIGURES = {
     "facility_kwh": ("facility energy", "kWh"),
     "co2e_scope1_kg": ("CO2e scope 1, on site", "kg"),
     "co2e_kg": ("CO2e scope 2, location-based", "kg"),
+    "co2e_market_kg": ("CO2e scope 2, market-based", "kg"),
     "co2e_losses_kg": ("CO2e scope 3, grid losses", "kg"),
     "co2e_embodied_kg": ("CO2e scope 3, embodied", "kg"),
     "co2e_total_kg": ("CO2e, all of these", "kg"),
@@ -41,6 +42,8 @@ def estimated(done: dict[str, Any]) -> None:
         numbers = [figures[bounded(name, bound)] for bound in BOUNDS]
         if any(numbers):
             table.add_row(words, *(significant(number) for number in numbers), unit)
+    if figures["cost"]:
+        table.add_row("cost", significant(figures["cost"]), "", "", "")
     console.print(table)
     console.print(f"\n[bold]It rests on[/] (nothing was metered; zone {escape(done['zone'])})")
     _assumptions(console, done["inputs"])

@@ -13,7 +13,6 @@ import polars as pl
 from transforms.embodied import embodied, hourly
 from transforms.footprint import facility_slots, footprint_slots
 from transforms.grid import HOUR_US
-from transforms.schemas import PPM
 
 BOUNDS = ("", "_low", "_high")
 
@@ -29,6 +28,7 @@ INPUTS: dict[str, float] = {
     "withdrawal_ratio": 1.0,
     "loss": 0.0,
     "intensity_g_per_kwh": 0.0,
+    "residual_g_per_kwh": 0.0,
     "ewif_l_per_kwh": 0.0,
     "withdrawal_l_per_kwh": 0.0,
     "gpu_kg": 0.0,
@@ -47,6 +47,7 @@ _FIGURES = {
     "grid_kwh": ("grid{}_mj", 3.6e9),
     "co2e_scope1_kg": ("co2e_scope1{}_ug", 1e9),
     "co2e_kg": ("co2e{}_ug", 1e9),
+    "co2e_market_kg": ("co2e_market{}_ug", 1e9),
     "co2e_losses_kg": ("co2e_losses{}_ug", 1e9),
     "co2e_embodied_kg": ("co2e_embodied{}_ug", 1e9),
     "water_onsite_l": ("water_onsite{}_ul", 1e6),
@@ -132,21 +133,22 @@ def estimate(cases: pl.LazyFrame) -> pl.LazyFrame:
         "slot",
         *(
             bounded(name, b)
-            for name in ("intensity_g_per_kwh", "ewif_l_per_kwh", "withdrawal_l_per_kwh")
+            for name in (
+                "intensity_g_per_kwh",
+                "residual_g_per_kwh",
+                "ewif_l_per_kwh",
+                "withdrawal_l_per_kwh",
+            )
             for b in BOUNDS
         ),
         series_ppm=pl.lit(0),
         ewif_series_ppm=pl.lit(0),
-        **{
-            f"{name}{b}_g_per_kwh": pl.lit(None, pl.Float64)
-            for name in ("marginal", "residual")
-            for b in BOUNDS
-        },
+        **{f"marginal{b}_g_per_kwh": pl.lit(None, pl.Float64) for b in BOUNDS},
     )
     contracts = unit.select(
         "site",
         "slot",
-        contracted_ppm=pl.lit(PPM),
+        contracted_ppm=pl.lit(0),
         **{f"contracted{b}_g_per_kwh": pl.lit(0.0) for b in BOUNDS},
     )
     prices = unit.select("site", "slot", "price_per_kwh")

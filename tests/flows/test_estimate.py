@@ -45,6 +45,9 @@ def test_power_and_utilisation_as_told() -> None:
     assert half["inputs"]["gpu_w"]["value"] == pytest.approx(70 + 0.5 * 630)
     told = json.loads(wattledger(*words, "--power-w", "123").stdout)
     assert told["figures"]["energy_kwh"] == pytest.approx(1.23)
+    assert told["figures"]["co2e_market_kg"] == told["figures"]["co2e_kg"]
+    priced = json.loads(wattledger(*words, "--price", "0.5").stdout)["figures"]
+    assert priced["cost"] == pytest.approx(priced["facility_kwh"] * 0.5)
 
 
 @pytest.mark.parametrize(

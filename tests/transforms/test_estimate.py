@@ -32,6 +32,7 @@ def test_an_hour_by_hand() -> None:
         onsite_share=0.1,
         onsite_g_per_kwh=500,
         intensity_g_per_kwh=400,
+        residual_g_per_kwh=600,
         wue_l_per_kwh=0.5,
         ewif_l_per_kwh=2,
         withdrawal_l_per_kwh=20,
@@ -47,6 +48,7 @@ def test_an_hour_by_hand() -> None:
     assert found["grid_kwh"] == pytest.approx(10.8)
     assert found["co2e_scope1_kg"] == pytest.approx(0.6)
     assert found["co2e_kg"] == pytest.approx(4.32)
+    assert found["co2e_market_kg"] == pytest.approx(6.48)
     assert found["co2e_embodied_kg"] == pytest.approx(0.1)
     assert found["co2e_total_kg"] == pytest.approx(5.02)
     assert found["water_l"] == pytest.approx(5 + 21.6)
