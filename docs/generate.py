@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from flows.scenario import Scenario
 from flows.settings import Settings
 from transforms.schemas import TABLES, Table
 
@@ -130,6 +131,8 @@ def settings() -> str:
         "# Settings",
         "",
         "Source: `flows/settings.py`. All of `wattledger.toml`; unknown names are refused.",
+        "A scenario file (`wattledger scenario FILE`; `flows/data/scenarios/colossus.toml` is one) has the tables at the",
+        "end, and of these `[project]`, one `[[site]]`, `[zones]` and `[factors]`.",
         'A *quantity* is a number, or `{ value = 1.2, low = 1.1, high = 1.3, source = "..." }`.',
     ]
     seen: set[type[BaseModel]] = set()
@@ -145,18 +148,20 @@ def settings() -> str:
             if field.exclude:
                 continue
             kind = _kind(field.annotation)
-            default = "required" if field.is_required() else f"`{_default(field.default)}`"
+            given = field.get_default(call_default_factory=True)
+            default = "required" if field.is_required() else f"`{_default(given)}`"
             lines.append(f"| {name} | {kind} | {default} |")
             inner += [(m, _path(at, name, field.annotation)) for m in _models(field.annotation)]
         for one, path in inner:
             describe(one, path)
 
     describe(Settings, "wattledger.toml")
+    describe(Scenario, "scenario file")
     return "\n".join(lines) + "\n"
 
 
 def _path(at: str, name: str, annotation: Any) -> str:
-    prefix = "" if at == "wattledger.toml" else at.strip("[]") + "."
+    prefix = "" if at in ("wattledger.toml", "scenario file") else at.strip("[]") + "."
     text = str(annotation)
     if "list[" in text:
         return f"[[{prefix}{name}]]"
@@ -174,7 +179,7 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 def _kind(annotation: Any) -> str:
     text = re.sub(r"Annotated\[([^,\]]+), AfterValidator\([^]]*\]", r"\1", str(annotation))
     text = text.replace("<class '", "").replace("'>", "")
-    for noise in ("flows.settings.", "typing.", "datetime."):
+    for noise in ("flows.settings.", "flows.scenario.", "typing.", "datetime."):
         text = text.replace(noise, "")
     return (
         text.replace("Quantity", "quantity")
@@ -184,6 +189,8 @@ def _kind(annotation: Any) -> str:
 
 
 def _default(value: Any) -> str:
+    if isinstance(value, list) and any(isinstance(one, BaseModel) for one in value):
+        return "see below"
     if isinstance(value, BaseModel) and type(value).__name__ != "Quantity":
         return "see below"
     if isinstance(value, BaseModel):

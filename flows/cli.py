@@ -629,6 +629,7 @@ def estimate(
     from flows import show_estimates as show
     from flows.errors import UsageError
     from flows.estimate import Load, exact, of_run
+    from flows.factors import WORLD
     from flows.settings import Site
 
     settings = _settings_or_none(project)
@@ -638,7 +639,7 @@ def estimate(
         raise UsageError(f"no [[site]] is called {site!r}", remedy=f"Known: {known}")
     done = of_run(
         settings,
-        place or Site(name="estimate", zone=zone or "world", like=like, server=server),
+        place or Site(name="estimate", zone=zone or WORLD, like=like, server=server),
         gpu,
         gpu_hours,
         Load(

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from flows.errors import UsageError
-from flows.factors import Factor, effective, embodied_factors, find, for_model, of_site
+from flows.factors import WORLD, Factor, effective, embodied_factors, find, for_model, of_site
 from flows.settings import Quantity, Settings, Site, Zone
 from flows.signals import stand_ins
 from transforms.estimate import BOUNDS, INPUTS, bounded, estimate
@@ -81,7 +81,7 @@ def inputs_of(
     """Everything but the GPU-hours, for GPUs of a model at a site.
 
     Raises:
-        UsageError: no factor knows the GPU, and no power was given.
+        UsageError: no factor knows the GPU, and no power was given; nothing is known of the zone.
         SettingsError: the site names an operator, server or plant that no factor knows.
     """
     server = site.server or _usual_server(factors, gpu)
@@ -122,8 +122,19 @@ def inputs_of(
 
 
 def grid_input(settings: Settings, factors: Sequence[Factor], zone: str, name: str) -> Quantity:
-    """Intensity or water of a zone without a series: as configured, else of its country, else the world's."""
+    """Intensity or water of a zone without a series: as configured, else of its country, else the world's.
+
+    Raises:
+        UsageError: no intensity is known but the world's, and that was not asked for.
+    """
     best = stand_ins(settings, factors, zone, name)[0]
+    if name == "intensity" and best.rung == WORLD and zone != WORLD:
+        raise UsageError(
+            f"nothing is known of zone {zone!r}",
+            where="zone",
+            remedy="Name a country (US, or US-TVA), `world`, or set "
+            f"zones.{zone}.fallback_intensity_g_per_kwh in wattledger.toml",
+        )
     return Quantity(value=best.value, low=best.low, high=best.high, source=best.source)
 
 

@@ -378,8 +378,18 @@ def report(con: duckdb.DuckDBPyConnection, frame: Frame, asked: Asked) -> list[d
     Gives subject and entries (field, value, low, high, unit, remark) for each period, family or run.
 
     Raises:
-        UsageError: there is nothing of what was asked for.
+        UsageError: there is nothing of what was asked for, or it is not what the frame is about.
     """
+    useless = {
+        "--from and --to": frame.per != "period" and (asked.first or asked.last),
+        "--family": frame.per != "family" and asked.family,
+        "--run": frame.per != "run" and asked.run,
+    }
+    for option, given in useless.items():
+        if given:
+            raise UsageError(
+                f"{option} makes no sense here: it is one report a {frame.per}", where=frame.name
+            )
     found = rows(con, *_query(con, frame, asked))
     if not found or (frame.per == "period" and found[0]["slots"] == 0):
         raise UsageError(
@@ -484,7 +494,7 @@ def as_yaml(reports: Sequence[Mapping[str, Any]]) -> str:
     """Blocks of a model card's front matter, each after a comment that names its run."""
     lines = []
     for one in reports:
-        lines += [f"# {one['subject']}", "co2_eq_emissions:"]
+        lines += [f"# {json.dumps(one['subject'], ensure_ascii=False)}", "co2_eq_emissions:"]
         for entry in one["entries"]:
             value = entry["value"]
             # JSON is YAML, and quotes what needs it.

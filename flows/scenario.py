@@ -72,7 +72,7 @@ class Scenario(Strict):
     title: str
     about: str = ""
     load: LoadTable = LoadTable()
-    fleet: list[Fleet]
+    fleet: Annotated[list[Fleet], Field(min_length=1)]
     option: list[Option] = Field(default_factory=lambda: [Option(name="as described")])
     training: list[Training] = Field(default_factory=list)
     public: list[Public] = Field(default_factory=list)
@@ -162,9 +162,9 @@ def _rows(scenario: Scenario, of: dict[str, Inputs], site: Site) -> list[dict[st
     figures = {row.pop("case"): row for row in estimate.run(cases, per_server)}
     present = [one for one in scenario.fleet if not one.planned]
     planned = [one for one in scenario.fleet if one.planned]
-    days: list[tuple[str, list[Fleet]]] = [(_names(present), present)]
+    days = [(_names(present), present)] if present else []
     days += [(one.name, [one]) for one in planned]
-    if planned:
+    if present and planned:
         days.append(("all together", scenario.fleet))
     rows = []
     for what, fleets in days:

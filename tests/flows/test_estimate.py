@@ -56,6 +56,7 @@ def test_power_and_utilisation_as_told() -> None:
         (("--gpu", "Foo"), "no factor knows the GPU 'Foo'"),
         (("--gpu", "H100", "--like", "nobody"), "has no scope 'nobody'"),
         (("--gpu", "H100", "--site", "mars"), "no [[site]] is called 'mars'"),
+        (("--gpu", "H100", "--zone", "Mars"), "nothing is known of zone 'Mars'"),
         (("--gpu", "H100", "--utilisation", "2"), "less than or equal to 1"),
     ],
 )
@@ -135,7 +136,7 @@ def test_colossus_from_the_bottom_up() -> None:
 def test_any_cluster_can_be_described(tmp_path: Path) -> None:
     path = tmp_path / "small.toml"
     path.write_text(
-        'title = "One server"\n[[fleet]]\nname = "eight"\ngpu = "A100"\ncount = 8\n'
+        f'title = "One server"\n{FLEET}'
         '[[site]]\nname = "here"\nzone = "FR"\npue = 1.5\nwue_l_per_kwh = 0\n'
         "host_overhead_w_per_gpu = 100\n[load]\nutilisation = 1\n"
     )
@@ -146,12 +147,16 @@ def test_any_cluster_can_be_described(tmp_path: Path) -> None:
     assert found["public"] == []
 
 
+FLEET = '[[fleet]]\nname = "eight"\ngpu = "A100"\ncount = 8\n'
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("", "title"),
-        ('title = "x"\nfleet = []\n', "one [[site]]"),
-        ('title = "x"\nfleet = []\nspeed = 3\n', "speed"),
+        (f'title = "x"\n{FLEET}', "one [[site]]"),
+        (f'title = "x"\nspeed = 3\n{FLEET}', "speed"),
+        ('title = "x"\nfleet = []\n', "at least 1"),
         ("title = ", "not valid TOML"),
     ],
 )

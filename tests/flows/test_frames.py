@@ -75,6 +75,8 @@ def test_a_period_and_what_lies_outside(accounted: Settings) -> None:
     done = wattledger("export", "ghg-protocol", "--from", "2030-01-01", "--project", accounted.root)
     assert done.returncode == 1
     assert "nothing is published for that period" in done.stderr
+    done = wattledger("export", "ghg-protocol", "--run", "main", "--project", accounted.root)
+    assert "--run makes no sense here: it is one report a period" in done.stderr
     assert "One of: ghg-protocol" in wattledger("export", "x", "--project", accounted.root).stderr
 
 
