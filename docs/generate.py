@@ -82,6 +82,8 @@ def command_line() -> str:
         ["estimate"],
         ["scenario"],
         ["recompute"],
+        ["diff"],
+        ["history"],
         ["query"],
         ["report"],
         ["export"],

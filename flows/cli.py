@@ -692,6 +692,45 @@ def recompute(
 
 
 @app.command()
+def diff(
+    before: Annotated[str, typer.Argument(help="A publication: its id, or its number: 0001.")],
+    after: Annotated[str, typer.Argument(help="Another one.")],
+    project: Project = Path(),
+    json_: Json = False,
+) -> None:
+    """Compare two publications: every run's figures, and what of their inputs differs."""
+    settings = _load(project)
+    from dataclasses import asdict
+
+    from flows import show
+    from flows.history import diff as run
+
+    done = run(settings, before, after)
+    if json_:
+        _print_json(asdict(done))
+    else:
+        show.difference(done)
+
+
+@app.command()
+def history(
+    run: Annotated[str, typer.Argument(help="The run.")],
+    project: Project = Path(),
+    json_: Json = False,
+) -> None:
+    """Show a run in every publication that has it, and what changed in between."""
+    settings = _load(project)
+    from flows import show
+    from flows.history import history as run_history
+
+    found = run_history(settings, run)
+    if json_:
+        _print_json(found)
+    else:
+        show.history(run, found)
+
+
+@app.command()
 def check(project: Project = Path(), json_: Json = False) -> None:
     """Run every check on the computed figures; publish nothing."""
     settings = _load(project)

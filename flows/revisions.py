@@ -120,7 +120,7 @@ def recompute(settings: Settings, publication: str) -> Recomputed:
     Raises:
         UsageError: there is no such publication.
     """
-    folder = _folder(settings, publication)
+    folder = folder_of(settings, publication)
     con = connect(Path(":memory:"))
     try:
         con.execute(f"ATTACH {literal(settings.warehouse)} AS store (READ_ONLY)")
@@ -186,8 +186,18 @@ _PAST = {
 """Tables of the past: the warehouse as it was when a publication was computed."""
 
 
-def _folder(settings: Settings, publication: str) -> Path:
-    known = sorted(p for p in settings.publications.glob("*") if (p / "published.duckdb").is_file())
+def publications(settings: Settings) -> list[Path]:
+    """Folders of all publications, oldest first."""
+    return sorted(p for p in settings.publications.glob("*") if (p / "published.duckdb").is_file())
+
+
+def folder_of(settings: Settings, publication: str) -> Path:
+    """The folder of a publication, by its id or its number.
+
+    Raises:
+        UsageError: there is none.
+    """
+    known = publications(settings)
     fitting = [p for p in known if p.name == publication or p.name.split("-")[0] == publication]
     if len(fitting) != 1:
         raise UsageError(

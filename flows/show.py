@@ -23,6 +23,7 @@ from flows.errors import UsageError
 from flows.factors import Factor
 from flows.footprint import Computed
 from flows.frames import Asked, Frame
+from flows.history import Difference
 from flows.publish import Published
 from flows.report.numbers import between, change, percent, significant
 from flows.revisions import Recomputed
@@ -494,6 +495,77 @@ def recomputed(done: Recomputed) -> None:
         f"\n{done.publication_id}, as known at {done.as_of:%Y-%m-%d %H:%M:%SZ}: "
         + ("the same to the last digit" if done.identical else "not the same")
     )
+
+
+_COMPARED = {
+    "facility_kwh": "facility kWh",
+    "co2e_kg": "kg CO2e (location)",
+    "water_onsite_l": "L water on site",
+    "water_offsite_l": "L water off site",
+}
+
+
+def difference(done: Difference) -> None:
+    """Two publications, run by run: figures after, and how far they moved; then why."""
+    console = console_for_people()
+    console.print(f"[bold]{done.before}[/] and [bold]{done.after}[/]")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("run")
+    for title in _COMPARED.values():
+        table.add_column(title, justify="right")
+    same = 0
+    for run in done.runs:
+        pairs = [(run[f"{name}_before"], run[f"{name}_after"]) for name in _COMPARED]
+        if all(before == after for before, after in pairs):
+            same += 1
+            continue
+        table.add_row(escape(run["run_id"]), *(_moved(before, after) for before, after in pairs))
+    if same < len(done.runs):
+        console.print(table)
+    if same:
+        console.print(f"{same} run{'s' if same > 1 else ''}: the same")
+    _causes(console, [vars(cause) for cause in done.causes])
+
+
+def history(run_id: str, found: list[dict[str, Any]]) -> None:
+    """A run through all publications."""
+    console = console_for_people()
+    console.print(f"[bold]{escape(run_id)}[/]")
+    before: dict[str, Any] = {}
+    for row in found:
+        figures = ", ".join(
+            f"{_moved(before.get(name), row[name]) if before else significant(row[name])} {title}"
+            for name, title in _COMPARED.items()
+        )
+        console.print(
+            f"\n{row['publication_id']}  {row['published_at']:%Y-%m-%d %H:%MZ}  {figures}",
+            soft_wrap=True,
+        )
+        if before:
+            _causes(console, row["causes"])
+        before = row
+
+
+def _moved(before: float | None, after: float | None) -> str:
+    """A figure after, and how far from before."""
+    if after is None:
+        return "[red]gone[/]"
+    if before is None:
+        return f"{significant(after)} [green]new[/]"
+    if before == after:
+        return significant(after)
+    return f"{significant(after)} ({change(after - before)})"
+
+
+def _causes(console: Console, causes: list[dict[str, Any]]) -> None:
+    if not causes:
+        console.print("No input differs.")
+    for cause in causes:
+        console.print(
+            f"[yellow]{cause['holds']}[/]: {cause['gone']:,} rows gone, {cause['new']:,} new; "
+            f"{escape(cause['example'])}",
+            soft_wrap=True,
+        )
 
 
 def collector(spool: Spool, *, as_json: bool) -> bool:
