@@ -82,6 +82,7 @@ def command_line() -> str:
         ["estimate"],
         ["scenario"],
         ["recompute"],
+        ["explain"],
         ["diff"],
         ["history"],
         ["query"],

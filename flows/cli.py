@@ -731,6 +731,27 @@ def history(
 
 
 @app.command()
+def explain(
+    run: Annotated[str, typer.Argument(help="The run.")],
+    at: Annotated[
+        str,
+        typer.Option(
+            help="A time (UTC) whose slot to work through.",
+            show_default="the slot with most energy",
+        ),
+    ] = "",
+    project: Project = Path(),
+    json_: Json = False,
+) -> None:
+    """Show a published run as arithmetic: GPUs, a slot worked through, the sum, factors, sources."""
+    settings = _load(project)
+    from flows import show
+    from flows.sources.runs import time_of
+
+    show.explained(settings, run, time_of(at, "at", "--at", "UTC"), as_json=json_)
+
+
+@app.command()
 def check(project: Project = Path(), json_: Json = False) -> None:
     """Run every check on the computed figures; publish nothing."""
     settings = _load(project)

@@ -28,7 +28,7 @@ _INPUTS = {
         "allocations of GPUs",
         ("run_id", "gpu_uuid", "from_ts", "to_ts", "share_ppm"),
     ),
-    "slot_signal": ("grid data by slot", ()),
+    "slot_signal": ("grid by slot, from its data and factors", ()),
     "site": ("sites", ()),
     "zone": ("zones", ()),
     "contract": ("contracts", ()),
@@ -142,8 +142,9 @@ def _causes(con: duckdb.DuckDBPyConnection) -> Iterator[Cause]:
     if then != now:
         yield Cause("computation", "method", 1, 1, f"version {then} became {now}")
     for table, (holds, wanted) in _INPUTS.items():
-        shared = _columns(con, "old", table) & _columns(con, "new", table)
-        names = [name for name in wanted or sorted(shared) if name in shared]
+        known = _columns(con, "old", table)
+        shared = [name for name in _columns(con, "new", table) if name in known]
+        names = [name for name in wanted or shared if name in shared]
         if not names:
             continue
         columns = ", ".join(names)
@@ -167,9 +168,10 @@ def _causes(con: duckdb.DuckDBPyConnection) -> Iterator[Cause]:
             )
 
 
-def _columns(con: duckdb.DuckDBPyConnection, database: str, table: str) -> set[str]:
+def _columns(con: duckdb.DuckDBPyConnection, database: str, table: str) -> list[str]:
     found = con.execute(
-        "SELECT column_name FROM duckdb_columns() WHERE database_name = ? AND table_name = ?",
+        "SELECT column_name FROM duckdb_columns() WHERE database_name = ? AND table_name = ? "
+        "ORDER BY column_index",
         [database, table],
     ).fetchall()
-    return {name for (name,) in found}
+    return [name for (name,) in found]

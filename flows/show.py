@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from expectations.checks import Verdict
-from flows import frames
+from flows import explain, frames
 from flows.catalogue import Outcome
 from flows.console import console as console_for_people
 from flows.errors import UsageError
@@ -555,6 +555,77 @@ def _moved(before: float | None, after: float | None) -> str:
     if before == after:
         return significant(after)
     return f"{significant(after)} ({change(after - before)})"
+
+
+def explained(settings: Settings, run_id: str, at: datetime | None, *, as_json: bool) -> None:
+    """A run as arithmetic that a person can redo by hand.
+
+    Raises:
+        UsageError: nothing published, no such run, or no slot at that time.
+    """
+    con = connect(_database(settings, warehouse=False), read_only=True)
+    try:
+        found = explain.explain(con, run_id)
+    finally:
+        con.close()
+    if as_json:
+        print(json.dumps(found, default=str, indent=2))
+        return
+    console = console_for_people()
+    console.print(f"[bold]{escape(run_id)}[/]\n\n[bold]1. Energy by GPU[/], mJ")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("GPU", "host"):
+        table.add_column(name, no_wrap=True)
+    for name in ("GPU-hours", "counter", "power integrated", "gaps", "filled", "energy"):
+        table.add_column(name, justify="right")
+    for gpu in found["gpus"]:
+        numbers = ("counter_mj", "power_integral_mj", "gap_mj", "filled_mj", "energy_mj")
+        table.add_row(
+            escape(gpu["gpu_uuid"]),
+            escape(gpu["host"]),
+            f"{gpu['held_us'] / 3.6e9:.6g}",
+            *(f"{gpu[name]:,}" for name in numbers),
+        )
+    console.print(table)
+    slot = explain.chosen(found, at)
+    console.print(
+        f"\n[bold]2. One of its {len(found['slots'])} slots of five minutes[/]: "
+        f"{slot['slot_start']:%Y-%m-%d %H:%MZ} at {escape(slot['site'])}, zone {escape(slot['zone'])}; "
+        "each result is rounded to whole units, and mJ x g/kWh / 3600 is ug"
+    )
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for justify in ("left", "left", "right"):
+        table.add_column(justify=justify, no_wrap=True)
+    for what, how, much in explain.worked(slot):
+        table.add_row(what, f"= {escape(how)}", f"= {much}")
+    console.print(table)
+    console.print("\n[bold]3. The sum of its slots[/]")
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    for _ in range(2):
+        table.add_column(justify="right", no_wrap=True)
+    units = {"mj": ("mJ", 3.6e9, "kWh"), "ug": ("ug", 1e9, "kg"), "ul": ("uL", 1e6, "L")}
+    for name, total in found["totals"].items():
+        unit, scale, large = units[name.rpartition("_")[2]]
+        table.add_row(name, f"{total:,} {unit}", f"{total / scale:,.9g} {large}")
+    console.print(table)
+    console.print("\n[bold]4. Where the intensities are from[/]")
+    for source in found["sources"]:
+        feed = f" of {source['feed']}" if source["feed"] else ""
+        console.print(
+            f"{source['quantity']}: {percent(source['energy_share'])} {source['rung']}{escape(feed)}: "
+            f"{escape(source['source'])}",
+            soft_wrap=True,
+        )
+    console.print("\n[bold]5. Factors[/]")
+    for one in found["factors"]:
+        own = " [yellow](own)[/]" if one["origin"] == "override" else ""
+        console.print(
+            f"{one['factor']} {escape(one['scope'])} = {one['value']:.9g} ({one['low']:.9g} to "
+            f"{one['high']:.9g}) {one['unit']}{own}: {escape(one['source'])}",
+            soft_wrap=True,
+        )
+    console.print("\nAll slots: --json. The formulas: docs/method.md")
 
 
 def _causes(console: Console, causes: list[dict[str, Any]]) -> None:

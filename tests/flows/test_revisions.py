@@ -100,7 +100,9 @@ def test_two_publications_differ_by_figures_and_causes(revised: Settings) -> Non
     assert causes["segment"] == (0, 1)
     assert causes["slot_signal"] == (6, 6)
     told = wattledger("diff", "0001", "0002", "--project", revised.root)
-    assert "grid data by slot: 6 rows gone, 6 new" in told.stdout
+    assert (
+        "grid by slot, from its data and factors: 6 rows gone, 6 new; new: zone XX" in told.stdout
+    )
     none = wattledger("diff", "0001", "0009", "--project", revised.root)
     assert none.returncode == 1
     assert "there is no publication '0009'" in none.stderr
