@@ -480,14 +480,23 @@ def as_csv(frame: Frame, reports: Sequence[Mapping[str, Any]]) -> str:
     if frame.per == "run":
         writer.writerow(entry.field for entry in frame.entries)
         for one in reports:
-            writer.writerow(entry["value"] for entry in one["entries"])
+            writer.writerow(_harmless(entry["value"]) for entry in one["entries"])
     else:
         names = ("field", "value", "low", "high", "unit", "remark")
         writer.writerow(("subject", *names))
         for one in reports:
             for entry in one["entries"]:
-                writer.writerow((one["subject"], *(entry[name] for name in names)))
+                cells = (one["subject"], *(entry[name] for name in names))
+                writer.writerow(_harmless(cell) for cell in cells)
     return text.getvalue()
+
+
+def _harmless(cell: Any) -> Any:
+    """A cell that a spreadsheet takes for text, whatever somebody called their run."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def as_yaml(reports: Sequence[Mapping[str, Any]]) -> str:

@@ -15,6 +15,7 @@ import yaml
 from flows.footprint import compute
 from flows.frames import CODECARBON, FRAMES, Asked, report
 from flows.ingest_runs import ingest_runs
+from flows.publish import publish
 from flows.settings import Settings
 from flows.warehouse import connect
 from tests.conftest import ask, make_project, wattledger
@@ -134,3 +135,31 @@ def test_every_frame_prints_for_people_and_as_csv(accounted: Settings) -> None:
     lines = export(accounted, "esrs", "--csv").splitlines()
     assert lines[0] == "subject,field,value,low,high,unit,remark"
     assert len(lines) == 1 + len(FRAMES["esrs"].entries)
+
+
+def test_names_from_outside_are_data_in_every_form(accounted: Settings) -> None:
+    """A name that is a formula, a second YAML key, a tag and a broken quote."""
+    name = '=1+1"\n<script>alert(1)</script>\nowner: root'
+    path = accounted.root / "evil.json"
+    run = {
+        "run_id": name,
+        "name": "@SUM(A1)",
+        "started_at": "2024-05-01T12:20:00Z",
+        "ended_at": "2024-05-01T12:25:00Z",
+        "labels": {"family": "=cmd()"},
+        "allocations": [{"host": "node01", "gpu": "0"}],
+    }
+    path.write_text(json.dumps({"runs": [run]}))
+    [outcome] = ingest_runs(accounted, [path])
+    assert outcome.verdict == "loaded", outcome.reason
+    compute(accounted)
+    publish(accounted)
+    card = yaml.safe_load(export(accounted, "hugging-face", "--run", name))
+    assert card.keys() == {"co2_eq_emissions"}
+    table = list(csv.DictReader(io.StringIO(export(accounted, "codecarbon", "--run", name))))
+    assert table[0]["run_id"] == f"'{name}"
+    assert (table[0]["project_name"], table[0]["experiment_id"]) == ("'@SUM(A1)", "'=cmd()")
+    acts = list(csv.DictReader(io.StringIO(export(accounted, "eu-ai-act", "--csv"))))
+    assert "'=cmd()" in {row["subject"] for row in acts}
+    page = (accounted.published / "report.html").read_text()
+    assert "<script" not in page
