@@ -628,9 +628,9 @@ def estimate(
     """Estimate a run that nobody metered, from its GPU-hours; every assumption is named."""
     from flows import show_estimates as show
     from flows.errors import UsageError
-    from flows.estimate import Load, exact, of_run
+    from flows.estimate import Load, of_run
     from flows.factors import WORLD
-    from flows.settings import Site
+    from flows.settings import Quantity, Site
 
     settings = _settings_or_none(project)
     place = next((one for one in settings.site if one.name == site), None)
@@ -643,8 +643,8 @@ def estimate(
         gpu,
         gpu_hours,
         Load(
-            power_w=None if power_w is None else exact(power_w, "as given"),
-            utilisation=None if utilisation is None else exact(utilisation),
+            power_w=None if power_w is None else Quantity.exact(power_w, "as given"),
+            utilisation=None if utilisation is None else Quantity.exact(utilisation),
         ),
         price_per_kwh,
     )

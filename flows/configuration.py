@@ -18,7 +18,7 @@ from flows.sources.runs import time_of
 from flows.warehouse import transaction
 from transforms.schemas import TABLES
 
-_NOTHING = Quantity(value=0, low=0, high=0)
+_NOTHING = Quantity.exact(0)
 
 
 def configure(

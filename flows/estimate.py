@@ -9,14 +9,26 @@ from typing import Any
 import polars as pl
 
 from flows.errors import UsageError
-from flows.factors import WORLD, Factor, effective, embodied_factors, find, for_model, of_site
+from flows.factors import (
+    WORLD,
+    Factor,
+    effective,
+    embodied_factors,
+    find,
+    for_model,
+    of_site,
+    quantity,
+)
 from flows.settings import Quantity, Settings, Site, Zone
 from flows.signals import stand_ins
-from transforms.estimate import BOUNDS, INPUTS, bounded, estimate
+from transforms.estimate import INPUTS, bounded, estimate
+from transforms.schemas import BOUNDS
 
 Inputs = dict[str, Quantity]
 """What a case is made of (`transforms.estimate.INPUTS`), each with its bounds and source."""
 
+GALLON_L = 3.785411784
+"""A US gallon."""
 GPUS_PER_SERVER = 8
 """Where no site says otherwise: HGX and DGX boards."""
 
@@ -40,7 +52,7 @@ def run(
     for name, inputs in cases.items():
         row: dict[str, Any] = {"case": name, "gpus_per_server": gpus_per_server}
         for key, neutral in INPUTS.items():
-            given = inputs.get(key) or exact(neutral)
+            given = inputs.get(key) or Quantity.exact(neutral)
             for bound, value in zip(BOUNDS, (given.value, given.low, given.high), strict=True):
                 row[bounded(key, bound)] = float(value)
         rows.append(row)
@@ -59,11 +71,11 @@ def of_run(
     """One run: its figures with bounds, and the inputs that they rest on, each with its source."""
     factors = effective(settings)
     inputs = {
-        "gpu_hours": exact(gpu_hours, "as given"),
+        "gpu_hours": Quantity.exact(gpu_hours, "as given"),
         **inputs_of(settings, factors, site, gpu, load),
     }
     if price_per_kwh is not None:
-        inputs["price_per_kwh"] = exact(price_per_kwh, "as given")
+        inputs["price_per_kwh"] = Quantity.exact(price_per_kwh, "as given")
     [figures] = run({"estimate": inputs}, site.gpus_per_server or GPUS_PER_SERVER)
     del figures["case"]
     return {
@@ -71,7 +83,7 @@ def of_run(
         "gpu": gpu,
         "zone": site.zone,
         "figures": figures,
-        "inputs": {name: given.model_dump() for name, given in inputs.items()},
+        "inputs": shown(inputs),
     }
 
 
@@ -138,17 +150,9 @@ def grid_input(settings: Settings, factors: Sequence[Factor], zone: str, name: s
     return Quantity(value=best.value, low=best.low, high=best.high, source=best.source)
 
 
-def exact(value: float, source: str = "") -> Quantity:
-    return Quantity(value=value, low=value, high=value, source=source)
-
-
-def scaled(one: Quantity, by: float) -> Quantity:
-    """A quantity, `by` times as large."""
-    return Quantity(value=one.value * by, low=one.low * by, high=one.high * by, source=one.source)
-
-
-def quantity(factor: Factor) -> Quantity:
-    return Quantity(value=factor.value, low=factor.low, high=factor.high, source=factor.source)
+def shown(inputs: Inputs) -> dict[str, dict[str, Any]]:
+    """Inputs as they are printed."""
+    return {name: given.model_dump() for name, given in inputs.items()}
 
 
 def _power(factors: Sequence[Factor], gpu: str, load: Load) -> Quantity:

@@ -23,12 +23,16 @@ _Use = tuple[str, str]
 
 
 def factor_use(
-    known: Known, by_run: pl.DataFrame, sources: pl.DataFrame, energy: pl.DataFrame
+    known: Known,
+    by_run: pl.DataFrame,
+    sources: pl.DataFrame,
+    energy: pl.DataFrame,
+    made: pl.DataFrame,
 ) -> pl.DataFrame:
     """The table factor_use.
 
-    Takes the slots of the footprint, the sources of every signal, and the energy of every run on
-    every GPU.
+    Takes the slots of the footprint, the sources of every signal, the energy of every run on every
+    GPU, and the model and server of each GPU.
     """
     models = dict(known.con.execute("SELECT gpu_key, model FROM gpu").fetchall())
     found = pl.concat(
@@ -38,7 +42,7 @@ def factor_use(
             _hosts(by_run),
             _sites(known, by_run),
             _grid(known, by_run, sources),
-            _embodied(known, energy, models),
+            _embodied(known, energy, made),
         ]
     ).unique()
     origins = pl.DataFrame(
@@ -106,23 +110,16 @@ def _boards(known: Known, energy: pl.DataFrame, models: Mapping[int, str | None]
     return _joined(keyed, ["gpu_key"], uses)
 
 
-def _embodied(known: Known, energy: pl.DataFrame, models: Mapping[int, str | None]) -> pl.DataFrame:
+def _embodied(known: Known, energy: pl.DataFrame, made: pl.DataFrame) -> pl.DataFrame:
     """What making the GPUs that runs held, and their servers, counts."""
-    keyed = energy.filter(kind="run").select(*_BY, "gpu_key").unique()
-    servers = dict(
-        known.con.execute(
-            "SELECT gpu_key, last(server ORDER BY valid_from NULLS FIRST) FROM gpu "
-            "JOIN host USING (host) JOIN site USING (site) GROUP BY gpu_key"
-        ).fetchall()
-    )
+    keyed = energy.filter(kind="run").select(*_BY, "gpu_key").unique().join(made, on="gpu_key")
+    kinds = keyed.select("gpu_key", "model", "server").unique()
     uses: dict[tuple[object, ...], list[_Use]] = {
         (key,): [
             (factor.factor, factor.scope)
-            for factor in embodied_factors(
-                known.factors, models.get(key), servers.get(key)
-            ).values()
+            for factor in embodied_factors(known.factors, model, server).values()
         ]
-        for key in keyed["gpu_key"].unique()
+        for key, model, server in kinds.iter_rows()
     }
     return _joined(keyed, ["gpu_key"], uses)
 

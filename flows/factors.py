@@ -284,7 +284,7 @@ def of_site(factors: Sequence[Factor], site: Site) -> tuple[dict[str, Quantity],
         if value is not None:
             return value
         used.append(find(factors, name, scope, where))
-        return _quantity(used[-1])
+        return quantity(used[-1])
 
     found = {
         "pue": given_or(site.pue, "pue", site.like),
@@ -306,8 +306,9 @@ def of_site(factors: Sequence[Factor], site: Site) -> tuple[dict[str, Quantity],
     return found, used
 
 
-_NOTHING = Quantity(value=0, low=0, high=0)
+_NOTHING = Quantity.exact(0)
 
 
-def _quantity(factor: Factor) -> Quantity:
+def quantity(factor: Factor) -> Quantity:
+    """A factor's value with its bounds and source."""
     return Quantity(value=factor.value, low=factor.low, high=factor.high, source=factor.source)

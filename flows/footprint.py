@@ -24,7 +24,7 @@ from flows.signals import Known, slot_signals
 from flows.warehouse import disk_errors, rows, transaction, writing
 from transforms import attribution, embodied, energy, footprint, host, market
 from transforms.energy import GapRule
-from transforms.schemas import NO_GPU, POWER_SOURCES, PPM, SLOT_US, TABLES
+from transforms.schemas import BOUNDS, NO_GPU, POWER_SOURCES, PPM, SLOT_US, TABLES
 from transforms.sensitivity import sensitivity
 
 _BATCH = 1 << 20
@@ -179,7 +179,8 @@ def candidate(
     signals, sources = slot_signals(known, sites.select("zone", "slot").unique())
     facility = footprint.facility_slots(at_sites.lazy(), sites.lazy()).collect()
     contract_slots, contracted = _contracts(con, facility)
-    priced = market.prices(at_sites.lazy(), _tariffs(con))
+    # Once: the sensitivity goes over it many times.
+    priced = market.prices(at_sites.lazy(), _tariffs(con)).collect().lazy()
     by_run = footprint.footprint_slots(
         facility.lazy(), signals.lazy(), contracted.lazy(), priced
     ).collect()
@@ -204,7 +205,7 @@ def candidate(
         "run_sensitivity": sensitivity(
             at_sites.lazy(), sites.lazy(), signals.lazy(), contracted.lazy(), priced
         ).collect(),
-        "factor_use": factor_use(known, by_run, sources, shared),
+        "factor_use": factor_use(known, by_run, sources, shared, made),
     }
 
 
@@ -315,9 +316,10 @@ def _embodied(con: duckdb.DuckDBPyConnection, factors: Sequence[Factor]) -> pl.D
         for name, factor in embodied_factors(factors, model, server).items():
             row |= {name: factor.value, f"{name}_low": factor.low, f"{name}_high": factor.high}
         found.append(row)
-    described = pl.DataFrame(found, schema_overrides={"model": pl.String, "server": pl.String})
-    if not found:
-        return pl.DataFrame(schema=dict.fromkeys(TABLES["gpu_embodied"].columns, pl.Int64))
+    names = [f"{name}{bound}" for name in embodied.INPUTS for bound in BOUNDS]
+    described = pl.DataFrame(
+        found, schema={"model": pl.String, "server": pl.String, **dict.fromkeys(names, pl.Float64)}
+    )
     return embodied.hourly(
         kinds.lazy().join(described.lazy(), on=["model", "server"], nulls_equal=True)
     ).collect()

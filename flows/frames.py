@@ -19,6 +19,7 @@ import duckdb
 from flows import __version__
 from flows.errors import UsageError
 from flows.warehouse import rows
+from transforms.schemas import BOUNDS
 
 
 @dataclass(frozen=True)
@@ -249,6 +250,20 @@ AI_ACT = Frame(
     ),
 )
 
+_RUNS = """
+    SELECT *, epoch(ended_at - started_at) AS duration, facility_kwh / nullif(it_kwh, 0) AS pue,
+        co2e_scope1_kg + co2e_kg AS emissions
+    FROM (
+        -- A run that goes on is reported as far as its last slot.
+        SELECT t.labels, s.* REPLACE (
+            coalesce(s.ended_at, f.last_slot + INTERVAL 5 MINUTE) AS ended_at
+        )
+        FROM run_summary AS s
+        JOIN run_footprint AS f ON f.run_id = s.run_id
+        LEFT JOIN training_run AS t ON t.run_id = s.run_id
+    )
+"""
+"""Runs, with the columns that several entries rest on."""
 _GPU_MODEL = (
     "(SELECT string_agg(DISTINCT coalesce(model, 'GPU'), ', ') FROM gpu_energy AS g "
     "WHERE g.run_id = r.run_id AND g.kind = 'run')"
@@ -266,7 +281,7 @@ HUGGING_FACE = Frame(
     (
         Entry(
             "emissions",
-            "(co2e_scope1_kg + co2e_kg) * 1000",
+            "emissions * 1000",
             "g CO2e",
             "Scope 1 and 2, location-based, facility energy; embodied emissions are not in it",
         ),
@@ -317,14 +332,15 @@ CODECARBON = Frame(
         Entry("emissions", "emissions", "kg", "Scope 1 and 2, location-based"),
         Entry("emissions_rate", "emissions / nullif(duration, 0)", "kg/s", "emissions / duration"),
         Entry(
-            "cpu_power", "cpu_energy / pue / nullif(duration, 0) * 3.6e6", "W", "Mean, without PUE"
+            "cpu_power",
+            "(it_kwh - energy_kwh) / nullif(duration, 0) * 3.6e6",
+            "W",
+            "Mean, without PUE",
         ),
-        Entry(
-            "gpu_power", "gpu_energy / pue / nullif(duration, 0) * 3.6e6", "W", "Mean, without PUE"
-        ),
+        Entry("gpu_power", "energy_kwh / nullif(duration, 0) * 3.6e6", "W", "Mean, without PUE"),
         Entry("ram_power", "0.0", "W", "In cpu_power"),
-        Entry("cpu_energy", "cpu_energy", "kWh", "(it_kwh - energy_kwh) × PUE"),
-        Entry("gpu_energy", "gpu_energy", "kWh", "energy_kwh × PUE"),
+        Entry("cpu_energy", "(it_kwh - energy_kwh) * pue", "kWh", "(it_kwh - energy_kwh) × PUE"),
+        Entry("gpu_energy", "energy_kwh * pue", "kWh", "energy_kwh × PUE"),
         Entry("ram_energy", "0.0", "kWh", "In cpu_energy"),
         Entry("energy_consumed", "facility_kwh", "kWh", "facility_kwh"),
         Entry("water_consumed", "water_onsite_l", "L", "On site, as codecarbon's energy × WUE"),
@@ -423,7 +439,7 @@ def _query(
     columns = []
     for n, entry in enumerate(frame.entries):
         columns.append(f"{entry.sql('')} AS v{n}")
-        columns += [f"{entry.sql(bound)} AS {bound[1:]}{n}" for bound in ("_low", "_high")]
+        columns += [f"{entry.sql(bound)} AS {bound[1:]}{n}" for bound in BOUNDS[1:]]
     if frame.per == "period":
         tests = ["true"]
         if asked.first:
@@ -444,18 +460,7 @@ def _query(
         source += " GROUP BY family ORDER BY sum(facility_kwh) DESC"
     else:
         subject = "r.run_id"
-        # Columns of codecarbon that others rest on, by their names there.
-        source = (
-            # A run that goes on is reported as far as its last slot.
-            "(SELECT s.* REPLACE (coalesce(s.ended_at, f.last_slot + INTERVAL 5 MINUTE) AS ended_at), "
-            "t.labels, epoch(coalesce(s.ended_at, f.last_slot + INTERVAL 5 MINUTE) - s.started_at) "
-            "AS duration, "
-            "s.facility_kwh / nullif(s.it_kwh, 0) AS pue, s.co2e_scope1_kg + s.co2e_kg AS emissions, "
-            "(s.it_kwh - s.energy_kwh) * s.facility_kwh / nullif(s.it_kwh, 0) AS cpu_energy, "
-            "s.energy_kwh * s.facility_kwh / nullif(s.it_kwh, 0) AS gpu_energy "
-            "FROM run_summary AS s JOIN run_footprint AS f ON f.run_id = s.run_id "
-            "LEFT JOIN training_run AS t ON t.run_id = s.run_id) AS r"
-        )
+        source = f"({_RUNS}) AS r"
         if asked.run:
             source += " WHERE r.run_id = $run"
             values["run"] = asked.run

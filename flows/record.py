@@ -11,10 +11,11 @@ from importlib import resources
 from typing import Any
 
 from flows import estimate
-from flows.estimate import Inputs, exact, scaled
+from flows.estimate import GALLON_L, Inputs
 from flows.factors import effective
 from flows.settings import Quantity, Settings
 from transforms.estimate import bounded
+from transforms.schemas import BOUNDS
 
 UNITS = {
     "kWh": 1.0,
@@ -25,9 +26,9 @@ UNITS = {
     "L": 1.0,
     "kL": 1e3,
     "ML": 1e6,
-    "Mgal": 3.785411784e6,
+    "Mgal": GALLON_L * 1e6,
 }
-"""A unit of the record in units of our figures (1 US gal = 3.785411784 L)."""
+"""A unit of the record in units of our figures."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,7 @@ def _compared(study: Mapping[str, Any]) -> Iterator[Compared]:
         for asked, published in zip(study["figures"], row[1 + len(names) :], strict=True):
             figure, unit = asked.split(": ")
             value, low, high = (
-                ours[row[0]][bounded(figure, bound)] / UNITS[unit]
-                for bound in ("", "_low", "_high")
+                ours[row[0]][bounded(figure, bound)] / UNITS[unit] for bound in BOUNDS
             )
             yield Compared(
                 study["name"],
@@ -107,10 +107,10 @@ def _inputs(given: Mapping[str, str]) -> Inputs:
     found: Inputs = {name: rounded(text) for name, text in given.items() if name != "zone"}
     if "energy_kwh" in found:
         # Energy instead of GPU-hours and power.
-        found["gpu_hours"], found["gpu_w"] = exact(1), scaled(found.pop("energy_kwh"), 1000)
+        found["gpu_hours"], found["gpu_w"] = Quantity.exact(1), found.pop("energy_kwh").times(1000)
     if "count" in found:
         count, days = found.pop("count"), found.pop("days")
-        found["gpu_hours"] = scaled(days, 24 * count.value)
+        found["gpu_hours"] = days.times(24 * count.value)
     if "zone" in given:
         settings = Settings()
         zone = estimate.grid_input(settings, effective(settings), given["zone"], "intensity")

@@ -11,14 +11,14 @@ from pydantic import Field, ValidationError
 
 from flows import estimate
 from flows.errors import SettingsError
-from flows.estimate import Inputs, Load, exact, scaled
+from flows.estimate import GALLON_L, Inputs, Load
 from flows.factors import effective
 from flows.settings import Onsite, Quantity, Settings, Site, Strict, invalid
 from transforms.estimate import FIGURES, bounded, columns
+from transforms.schemas import BOUNDS
 
 HOURS_A_DAY = 24
 DAYS_A_YEAR = 365
-GALLON_L = 3.785411784
 
 
 class Gpus(Strict):
@@ -134,7 +134,7 @@ def run(scenario: Scenario, settings: Settings) -> dict[str, Any]:
         gpus: list[Gpus] = [*scenario.fleet, *scenario.training]
         of = {one.gpu: estimate.inputs_of(settings, factors, place, one.gpu, load) for one in gpus}
         rows = _rows(scenario, of, place)
-        inputs = {one.name: _shown(of[one.gpu]) for one in scenario.fleet}
+        inputs = {one.name: estimate.shown(of[one.gpu]) for one in scenario.fleet}
         found["options"].append({"name": option.name, "rows": rows, "inputs": inputs})
     there = found["options"][0]["rows"][0]
     found["public"] = [
@@ -145,18 +145,18 @@ def run(scenario: Scenario, settings: Settings) -> dict[str, Any]:
 
 
 def _span(row: dict[str, Any], figure: str) -> dict[str, float]:
-    return {bound.strip("_"): row[f"{figure}{bound}"] for bound in ("_low", "_high")}
+    return {bound.strip("_"): row[f"{figure}{bound}"] for bound in BOUNDS[1:]}
 
 
 def _rows(scenario: Scenario, of: dict[str, Inputs], site: Site) -> list[dict[str, Any]]:
     """Fleets by the day and year, and trainings."""
     per_server = site.gpus_per_server or estimate.GPUS_PER_SERVER
     cases = {
-        one.name: {**of[one.gpu], "gpu_hours": exact(one.count * HOURS_A_DAY)}
+        one.name: {**of[one.gpu], "gpu_hours": Quantity.exact(one.count * HOURS_A_DAY)}
         for one in scenario.fleet
     }
     cases |= {
-        one.name: {**of[one.gpu], "gpu_hours": scaled(one.days, one.count * HOURS_A_DAY)}
+        one.name: {**of[one.gpu], "gpu_hours": one.days.times(one.count * HOURS_A_DAY)}
         for one in scenario.training
     }
     figures = {row.pop("case"): row for row in estimate.run(cases, per_server)}
@@ -172,7 +172,7 @@ def _rows(scenario: Scenario, of: dict[str, Inputs], site: Site) -> list[dict[st
         gpus = sum(one.count for one in fleets)
         power = {
             f"power_mw{bound}": total[bounded("facility_kwh", bound)] / HOURS_A_DAY / 1000
-            for bound in ("", "_low", "_high")
+            for bound in BOUNDS
         }
         for period, times in (("a day", 1), ("a year", DAYS_A_YEAR)):
             grown = {name: value * times for name, value in total.items()}
@@ -181,7 +181,7 @@ def _rows(scenario: Scenario, of: dict[str, Inputs], site: Site) -> list[dict[st
         period = f"{one.days.value:g} days"
         rows.append({"what": one.name, "period": period, "gpus": one.count, **figures[one.name]})
     for row in rows:
-        for bound in ("", "_low", "_high"):
+        for bound in BOUNDS:
             litres = row[bounded("water_onsite_l", bound)]
             row[f"water_onsite_mgal{bound}"] = litres / GALLON_L / 1e6
     return rows
@@ -189,7 +189,3 @@ def _rows(scenario: Scenario, of: dict[str, Inputs], site: Site) -> list[dict[st
 
 def _names(fleets: list[Fleet]) -> str:
     return ", ".join(one.name for one in fleets)
-
-
-def _shown(inputs: Inputs) -> dict[str, dict[str, Any]]:
-    return {name: given.model_dump() for name, given in inputs.items()}

@@ -6,7 +6,7 @@ import tomllib
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -16,15 +16,8 @@ from transforms.schemas import FILE_FEED, RUNGS, SERIES_RUNGS
 
 FILE_NAME = "wattledger.toml"
 
-WEEKDAYS: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = (
-    "mon",
-    "tue",
-    "wed",
-    "thu",
-    "fri",
-    "sat",
-    "sun",
-)
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+WEEKDAYS: tuple[Weekday, ...] = get_args(Weekday)
 
 
 class Strict(BaseModel):
@@ -40,6 +33,17 @@ class Quantity(Strict):
     low: float
     high: float
     source: str = ""
+
+    @classmethod
+    def exact(cls, value: float, source: str = "") -> Quantity:
+        """A value without any doubt."""
+        return cls(value=value, low=value, high=value, source=source)
+
+    def times(self, by: float) -> Quantity:
+        """`by` times as large."""
+        return Quantity(
+            value=self.value * by, low=self.low * by, high=self.high * by, source=self.source
+        )
 
     @model_validator(mode="before")
     @classmethod
@@ -151,7 +155,7 @@ class Tariff(Strict):
     from_hour: Annotated[int, Field(ge=0, le=23)] = 0
     to_hour: Annotated[int, Field(ge=1, le=24)] = 24
     """Hours of the day in `tz`; before from_hour it is on the next day."""
-    weekdays: list[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]] = list(WEEKDAYS)
+    weekdays: list[Weekday] = list(WEEKDAYS)
     tz: str = "UTC"
     valid_from: Utc | None = None
     valid_to: Utc | None = None

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from flows.console import console as console_for_people
 from flows.report.numbers import significant
-from transforms.estimate import BOUNDS, bounded
+from transforms.estimate import bounded
+from transforms.schemas import BOUNDS
 
 _FIGURES = {
     "energy_kwh": ("GPU energy", "kWh"),

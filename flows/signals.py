@@ -18,7 +18,7 @@ from flows.errors import BadInput
 from flows.factors import WORLD, Factor, by_fuel, country_of, scalar
 from flows.settings import Quantity, Settings, Zone
 from transforms import grid
-from transforms.schemas import FILE_FEED, QUANTITIES, RUNGS, SERIES_RUNGS, SLOT_US, WATER
+from transforms.schemas import BOUNDS, FILE_FEED, QUANTITIES, RUNGS, SERIES_RUNGS, SLOT_US, WATER
 
 MIX_FACTORS = {
     "average_lifecycle": "lifecycle_g_per_kwh",
@@ -96,7 +96,7 @@ def slot_signals(known: Known, slots: pl.DataFrame) -> tuple[pl.DataFrame, pl.Da
 
 
 def _columns(quantity: str, unit: str) -> list[str]:
-    return [f"{quantity}{bound}_{unit}" for bound in ("", "_low", "_high")]
+    return [f"{quantity}{bound}_{unit}" for bound in BOUNDS]
 
 
 def slot_values(

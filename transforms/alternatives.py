@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import polars as pl
 
 from transforms.footprint import PER_KWH
+from transforms.grid import HOUR_US
 from transforms.schemas import PPM, SLOT_US
 
-SLOTS_PER_HOUR = 3_600_000_000 // SLOT_US
+SLOTS_PER_HOUR = HOUR_US // SLOT_US
 
 HERE = ""
 """Zone of an alternative that leaves the energy where it was used."""

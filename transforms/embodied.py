@@ -5,9 +5,13 @@ from __future__ import annotations
 import polars as pl
 
 from transforms.grid import HOUR_US
+from transforms.schemas import BOUNDS
 
 HOURS_PER_YEAR = 8766
 """Of 365.25 days."""
+
+INPUTS = ("gpu_kg", "server_kg", "gpu_l", "years", "utilisation")
+"""What `hourly` takes, each with bounds."""
 
 EMBODIED = (
     "co2e_embodied_ug",
@@ -17,9 +21,7 @@ EMBODIED = (
     "water_embodied_low_ul",
     "water_embodied_high_ul",
 )
-_RATES = tuple(
-    f"embodied{bound}_{unit}_per_h" for unit in ("ug", "ul") for bound in ("", "_low", "_high")
-)
+_RATES = tuple(f"embodied{bound}_{unit}_per_h" for unit in ("ug", "ul") for bound in BOUNDS)
 
 
 def hourly(devices: pl.LazyFrame) -> pl.LazyFrame:
@@ -27,8 +29,8 @@ def hourly(devices: pl.LazyFrame) -> pl.LazyFrame:
 
     (GPU + server / GPUs per server) / (lifetime x share of it in use): SCI (ISO/IEC 21031:2024),
     amortised over the hours used as Luccioni et al. 2022 (arXiv 2211.02001), so idle hours carry
-    none. Takes gpu_kg, server_kg, gpu_l, years and utilisation, each with _low and _high, and
-    gpus_per_server. Adds embodied_ug_per_h and embodied_ul_per_h with bounds, as integers.
+    none. Takes `INPUTS`, each with _low and _high, and gpus_per_server. Adds embodied_ug_per_h and
+    embodied_ul_per_h with bounds, as integers.
     """
 
     def rate(amount: pl.Expr, bound: str) -> pl.Expr:
@@ -41,11 +43,8 @@ def hourly(devices: pl.LazyFrame) -> pl.LazyFrame:
         return (pl.col(f"gpu_kg{bound}") + share) * 1e9
 
     return devices.with_columns(
-        *(rate(carbon(b), b).alias(f"embodied{b}_ug_per_h") for b in ("", "_low", "_high")),
-        *(
-            rate(pl.col(f"gpu_l{b}") * 1e6, b).alias(f"embodied{b}_ul_per_h")
-            for b in ("", "_low", "_high")
-        ),
+        *(rate(carbon(b), b).alias(f"embodied{b}_ug_per_h") for b in BOUNDS),
+        *(rate(pl.col(f"gpu_l{b}") * 1e6, b).alias(f"embodied{b}_ul_per_h") for b in BOUNDS),
     )
 
 

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 
 import polars as pl
 
+from transforms.embodied import INPUTS as EMBODIED_INPUTS
 from transforms.embodied import embodied, hourly
-from transforms.footprint import facility_slots, footprint_slots
+from transforms.footprint import facility_slots, footprint_slots, times
 from transforms.grid import HOUR_US
-
-BOUNDS = ("", "_low", "_high")
+from transforms.schemas import BOUNDS
 
 INPUTS: dict[str, float] = {
     "gpu_hours": 0.0,
@@ -97,17 +97,13 @@ def estimate(cases: pl.LazyFrame) -> pl.LazyFrame:
             metered_us=pl.lit(0, pl.Int64),
             host_measured_mj=pl.lit(0, pl.Int64),
             **{f"host{b}_mj": pl.lit(0, pl.Int64) for b in BOUNDS},
-            **{f"energy{b}_mj": _whole(bounded("gpu_w", b), 3_600_000) for b in BOUNDS},
+            **{f"energy{b}_mj": times(pl.col(bounded("gpu_w", b)), 3_600_000) for b in BOUNDS},
         ),
         hourly(
             unit.select(
                 gpu_key="case",
                 gpus_per_server="gpus_per_server",
-                **{
-                    f"{name}{b}": bounded(name, b)
-                    for name in ("gpu_kg", "server_kg", "gpu_l", "years", "utilisation")
-                    for b in BOUNDS
-                },
+                **{f"{name}{b}": bounded(name, b) for name in EMBODIED_INPUTS for b in BOUNDS},
             )
         ),
     )
@@ -125,7 +121,9 @@ def estimate(cases: pl.LazyFrame) -> pl.LazyFrame:
             for name in ("onsite_share", "onsite_g_per_kwh", "onsite_l_per_kwh")
             for b in BOUNDS
         ),
-        **{f"overhead{b}_mw_per_gpu": _whole(bounded("overhead_w", b), 1000) for b in BOUNDS},
+        **{
+            f"overhead{b}_mw_per_gpu": times(pl.col(bounded("overhead_w", b)), 1000) for b in BOUNDS
+        },
         **{f"rest{b}_mw_per_gpu": pl.lit(0, pl.Int64) for b in BOUNDS},
     )
     signals = unit.select(
@@ -179,7 +177,3 @@ def columns(figures: Iterable[str]) -> list[str]:
     return [
         bounded(name, b) for name in figures for b in (BOUNDS if name != "cost" else BOUNDS[:1])
     ]
-
-
-def _whole(column: str, scale: int) -> pl.Expr:
-    return (pl.col(column) * scale).round().cast(pl.Int64)

@@ -8,13 +8,11 @@ from __future__ import annotations
 import polars as pl
 
 from transforms.embodied import EMBODIED
-from transforms.schemas import PPM
+from transforms.schemas import BOUNDS, PPM
 
 _MJ_PER_KWH = 3_600_000_000
 PER_KWH = _MJ_PER_KWH // 1_000_000
 """mJ x (g or L per kWh) / 3600 = ug or uL."""
-
-_BOUNDS = ("", "_low", "_high")
 
 SUMMED = (
     "energy_mj",
@@ -76,7 +74,8 @@ SUMMED = (
 """The quantities of a footprint; each adds up over slots, sites and runs."""
 
 
-def _times(quantity: pl.Expr, factor: pl.Expr) -> pl.Expr:
+def times(quantity: pl.Expr, factor: pl.Expr | int) -> pl.Expr:
+    """A product in whole units."""
     return (quantity * factor).round().cast(pl.Int64)
 
 
@@ -137,10 +136,10 @@ def _it_measured() -> pl.Expr:
 def facility_energy() -> list[pl.Expr]:
     """Facility energy = IT energy x PUE (ISO/IEC 30134-2)."""
     return [
-        _times(pl.col("it_mj"), pl.col("pue")).alias("facility_mj"),
-        _times(pl.col("it_low_mj"), pl.col("pue_low")).alias("facility_low_mj"),
-        _times(pl.col("it_high_mj"), pl.col("pue_high")).alias("facility_high_mj"),
-        _times(_it_measured(), pl.col("pue")).alias("facility_measured_mj"),
+        times(pl.col("it_mj"), pl.col("pue")).alias("facility_mj"),
+        times(pl.col("it_low_mj"), pl.col("pue_low")).alias("facility_low_mj"),
+        times(pl.col("it_high_mj"), pl.col("pue_high")).alias("facility_high_mj"),
+        times(_it_measured(), pl.col("pue")).alias("facility_measured_mj"),
     ]
 
 
@@ -165,11 +164,11 @@ def grid_energy() -> list[pl.Expr]:
 
 
 def _onsite(energy: str, share: str) -> pl.Expr:
-    return _times(pl.col(energy), pl.col(share))
+    return times(pl.col(energy), pl.col(share))
 
 
 def _per_kwh(energy: pl.Expr, intensity: pl.Expr) -> pl.Expr:
-    return _times(energy, intensity / PER_KWH)
+    return times(energy, intensity / PER_KWH)
 
 
 def co2e_location_based() -> list[pl.Expr]:
@@ -181,7 +180,7 @@ def co2e_location_based() -> list[pl.Expr]:
             _per_kwh(pl.col(f"grid{bound}_mj"), pl.col(f"intensity{bound}_g_per_kwh")).alias(
                 f"co2e{bound}_ug"
             )
-            for bound in _BOUNDS
+            for bound in BOUNDS
         ),
         _per_kwh(pl.col("grid_measured_mj"), intensity * reported).alias("co2e_measured_ug"),
         pl.when(intensity.is_null()).then("grid_mj").otherwise(0).alias("facility_uncovered_mj"),
@@ -195,7 +194,7 @@ def co2e_scope1() -> list[pl.Expr]:
             _onsite(f"facility{bound}_mj", f"onsite_share{bound}"),
             pl.col(f"onsite{bound}_g_per_kwh"),
         ).alias(f"co2e_scope1{bound}_ug")
-        for bound in _BOUNDS
+        for bound in BOUNDS
     ]
 
 
@@ -217,7 +216,7 @@ def co2e_market_based() -> list[pl.Expr]:
         return _per_kwh(pl.col(f"grid{bound}_mj"), mean).alias(f"co2e_market{bound}_ug")
 
     return [
-        *(total(bound) for bound in _BOUNDS),
+        *(total(bound) for bound in BOUNDS),
         contracted.floor().cast(pl.Int64).alias("contracted_mj"),
         pl.when(pl.col("residual_g_per_kwh").is_null())
         .then(0)
@@ -233,7 +232,7 @@ def co2e_marginal() -> list[pl.Expr]:
             _per_kwh(pl.col(f"grid{bound}_mj"), pl.col(f"marginal{bound}_g_per_kwh")).alias(
                 f"co2e_marginal{bound}_ug"
             )
-            for bound in _BOUNDS
+            for bound in BOUNDS
         ),
         pl.when(pl.col("marginal_g_per_kwh").is_null())
         .then(0)
@@ -254,7 +253,7 @@ def co2e_losses() -> list[pl.Expr]:
 
     return [
         _per_kwh(pl.col(f"grid{bound}_mj"), lost(bound)).alias(f"co2e_losses{bound}_ug")
-        for bound in _BOUNDS
+        for bound in BOUNDS
     ]
 
 
@@ -273,13 +272,13 @@ def water() -> list[pl.Expr]:
 
     reported = pl.col("ewif_series_ppm") / PPM
     return [
-        *(onsite(bound) for bound in _BOUNDS),
+        *(onsite(bound) for bound in BOUNDS),
         _per_kwh(_it_measured(), pl.col("wue_l_per_kwh")).alias("water_onsite_measured_ul"),
         *(
             _per_kwh(pl.col(f"grid{bound}_mj"), pl.col(f"ewif{bound}_l_per_kwh")).alias(
                 f"water_offsite{bound}_ul"
             )
-            for bound in _BOUNDS
+            for bound in BOUNDS
         ),
         _per_kwh(pl.col("grid_measured_mj"), pl.col("ewif_l_per_kwh") * reported).alias(
             "water_offsite_measured_ul"
@@ -295,14 +294,14 @@ def water_withdrawal() -> list[pl.Expr]:
     """
 
     def withdrawn(bound: str) -> pl.Expr:
-        onsite = _times(pl.col(f"water_onsite{bound}_ul"), pl.col(f"withdrawal_ratio{bound}"))
+        onsite = times(pl.col(f"water_onsite{bound}_ul"), pl.col(f"withdrawal_ratio{bound}"))
         offsite = _per_kwh(pl.col(f"grid{bound}_mj"), pl.col(f"withdrawal{bound}_l_per_kwh"))
         consumed = pl.col(f"water_offsite{bound}_ul")
         # Where nothing is known of withdrawal, there is no figure.
         known = pl.when(offsite.is_not_null()).then(pl.max_horizontal(offsite, consumed))
         return (onsite + known).alias(f"water_withdrawal{bound}_ul")
 
-    return [withdrawn(bound) for bound in _BOUNDS]
+    return [withdrawn(bound) for bound in BOUNDS]
 
 
 def cost() -> list[pl.Expr]:

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 SLOT_US = 300_000_000
 """Length of a slot in microseconds: 5 minutes, the finest common grid resolution."""
 
+BOUNDS = ("", "_low", "_high")
+"""What the names of a value and of its bounds have in them: `pue`, `pue_low`, `pue_high`."""
+
 PPM = 1_000_000
 """Shares are integers in parts per million."""
 
@@ -64,6 +67,27 @@ class Table:
 
 
 _T = "TIMESTAMP WITH TIME ZONE"
+
+
+def _bounded(
+    head: str, unit: str, sql_type: str, description: str, shown_unit: str, *, of: bool = False
+) -> tuple[Field, Field, Field]:
+    """A value and its low and high: `pue`, `pue_low`; `co2e_ug`, `co2e_low_ug`.
+
+    `of`: the bounds name the value, as where they stand far from it.
+    """
+    name = head + unit
+    texts = (
+        description,
+        f"Lower bound of {name}" if of else "Its lower bound",
+        f"Upper bound of {name}" if of else "Its upper bound",
+    )
+    value, low, high = (
+        Field(f"{head}{bound}{unit}", sql_type, text, shown_unit)
+        for bound, text in zip(BOUNDS, texts, strict=True)
+    )
+    return value, low, high
+
 
 _FIELDS: dict[str, Field] = {
     f.name: f
@@ -217,12 +241,8 @@ _FIELDS: dict[str, Field] = {
         Field("valid_from", _T, "Start of validity, UTC; null = always"),
         Field("valid_to", _T, "End of validity (exclusive), UTC; null = for ever"),
         Field("signal", "VARCHAR", "average_lifecycle, average_direct, marginal or residual_mix"),
-        Field("intensity_g_per_kwh", "DOUBLE", "Carbon intensity", "g CO2e/kWh"),
-        Field("intensity_low_g_per_kwh", "DOUBLE", "Its lower bound", "g CO2e/kWh"),
-        Field("intensity_high_g_per_kwh", "DOUBLE", "Its upper bound", "g CO2e/kWh"),
-        Field("ewif_l_per_kwh", "DOUBLE", "Water consumed in generation per kWh", "L/kWh"),
-        Field("ewif_low_l_per_kwh", "DOUBLE", "Its lower bound", "L/kWh"),
-        Field("ewif_high_l_per_kwh", "DOUBLE", "Its upper bound", "L/kWh"),
+        *_bounded("intensity", "_g_per_kwh", "DOUBLE", "Carbon intensity", "g CO2e/kWh"),
+        *_bounded("ewif", "_l_per_kwh", "DOUBLE", "Water consumed in generation per kWh", "L/kWh"),
         Field("source", "VARCHAR", "Who says so"),
         Field(
             "is_estimated", "BOOLEAN", "True where the provider marks the value as its own estimate"
@@ -258,22 +278,20 @@ _FIELDS: dict[str, Field] = {
         Field("instrument", "VARCHAR", "ppa, certificate or tariff"),
         Field("matching", "VARCHAR", "hourly or annual"),
         Field("share", "DOUBLE", "Share of the site's grid energy that it covers, 0 to 1"),
-        Field("marginal_g_per_kwh", "DOUBLE", "Marginal emissions rate", "g CO2/kWh"),
-        Field("marginal_low_g_per_kwh", "DOUBLE", "Its lower bound", "g CO2/kWh"),
-        Field("marginal_high_g_per_kwh", "DOUBLE", "Its upper bound", "g CO2/kWh"),
-        Field("residual_g_per_kwh", "DOUBLE", "Intensity of the residual mix", "g CO2e/kWh"),
-        Field("residual_low_g_per_kwh", "DOUBLE", "Its lower bound", "g CO2e/kWh"),
-        Field("residual_high_g_per_kwh", "DOUBLE", "Its upper bound", "g CO2e/kWh"),
+        *_bounded("marginal", "_g_per_kwh", "DOUBLE", "Marginal emissions rate", "g CO2/kWh"),
+        *_bounded(
+            "residual", "_g_per_kwh", "DOUBLE", "Intensity of the residual mix", "g CO2e/kWh"
+        ),
         Field("year", "INTEGER", "Year that the value describes, or of its publication"),
         Field("onsite_share", "DOUBLE", "Share of the facility energy generated on site, 0 to 1"),
         Field("onsite_share_low", "DOUBLE", "Its lower bound"),
         Field("onsite_share_high", "DOUBLE", "Its upper bound"),
-        Field("onsite_g_per_kwh", "DOUBLE", "Direct emissions of on-site generation", "g CO2e/kWh"),
-        Field("onsite_low_g_per_kwh", "DOUBLE", "Its lower bound", "g CO2e/kWh"),
-        Field("onsite_high_g_per_kwh", "DOUBLE", "Its upper bound", "g CO2e/kWh"),
-        Field("onsite_l_per_kwh", "DOUBLE", "Water consumed by on-site generation", "L/kWh"),
-        Field("onsite_low_l_per_kwh", "DOUBLE", "Its lower bound", "L/kWh"),
-        Field("onsite_high_l_per_kwh", "DOUBLE", "Its upper bound", "L/kWh"),
+        *_bounded(
+            "onsite", "_g_per_kwh", "DOUBLE", "Direct emissions of on-site generation", "g CO2e/kWh"
+        ),
+        *_bounded(
+            "onsite", "_l_per_kwh", "DOUBLE", "Water consumed by on-site generation", "L/kWh"
+        ),
         Field(
             "shift_h",
             "INTEGER",
@@ -294,30 +312,27 @@ _FIELDS: dict[str, Field] = {
         ),
         Field("pue_low", "DOUBLE", "Its lower bound"),
         Field("pue_high", "DOUBLE", "Its upper bound"),
-        Field(
-            "wue_l_per_kwh",
+        *_bounded(
+            "wue",
+            "_l_per_kwh",
             "DOUBLE",
             "Water usage effectiveness: litres per kWh of IT energy (ISO/IEC 30134-9)",
             "L/kWh",
         ),
-        Field("wue_low_l_per_kwh", "DOUBLE", "Its lower bound", "L/kWh"),
-        Field("wue_high_l_per_kwh", "DOUBLE", "Its upper bound", "L/kWh"),
-        Field(
-            "overhead_mw_per_gpu",
+        *_bounded(
+            "overhead",
+            "_mw_per_gpu",
             "BIGINT",
             "Power of CPU, memory, network and fans per GPU, where the host is not metered",
             "mW",
         ),
-        Field("overhead_low_mw_per_gpu", "BIGINT", "Its lower bound", "mW"),
-        Field("overhead_high_mw_per_gpu", "BIGINT", "Its upper bound", "mW"),
-        Field(
-            "rest_mw_per_gpu",
+        *_bounded(
+            "rest",
+            "_mw_per_gpu",
             "BIGINT",
             "Power of what is neither GPU, CPU nor memory per GPU, where CPU and memory are metered",
             "mW",
         ),
-        Field("rest_low_mw_per_gpu", "BIGINT", "Its lower bound", "mW"),
-        Field("rest_high_mw_per_gpu", "BIGINT", "Its upper bound", "mW"),
         Field("factor", "VARCHAR", "Name of the factor"),
         Field("scope", "VARCHAR", "What it applies to: a fuel, a GPU model, a zone or `default`"),
         Field("value", "DOUBLE", "Central value, in `unit`"),
@@ -385,12 +400,8 @@ _FIELDS: dict[str, Field] = {
         Field("host_measured_mj", "BIGINT", "Part of host_mj that was measured (RAPL)", "mJ"),
         Field("host_modelled_mj", "BIGINT", "Part of host_mj that a model gave", "mJ"),
         Field("metered_us", "BIGINT", "Time for which CPU or memory are known", "µs"),
-        Field("it_mj", "BIGINT", "IT energy: GPU + host overhead", "mJ"),
-        Field("it_low_mj", "BIGINT", "Lower bound of it_mj", "mJ"),
-        Field("it_high_mj", "BIGINT", "Upper bound of it_mj", "mJ"),
-        Field("facility_mj", "BIGINT", "Facility energy: IT energy x PUE", "mJ"),
-        Field("facility_low_mj", "BIGINT", "Lower bound of facility_mj", "mJ"),
-        Field("facility_high_mj", "BIGINT", "Upper bound of facility_mj", "mJ"),
+        *_bounded("it", "_mj", "BIGINT", "IT energy: GPU + host overhead", "mJ", of=True),
+        *_bounded("facility", "_mj", "BIGINT", "Facility energy: IT energy x PUE", "mJ", of=True),
         Field(
             "facility_measured_mj",
             "BIGINT",
@@ -403,24 +414,20 @@ _FIELDS: dict[str, Field] = {
             "Part of facility_mj without any carbon intensity",
             "mJ",
         ),
-        Field("co2e_ug", "BIGINT", "Location-based CO2e (scope 2)", "µg"),
-        Field("co2e_low_ug", "BIGINT", "Lower bound of co2e_ug", "µg"),
-        Field("co2e_high_ug", "BIGINT", "Upper bound of co2e_ug", "µg"),
+        *_bounded("co2e", "_ug", "BIGINT", "Location-based CO2e (scope 2)", "µg", of=True),
         Field(
             "co2e_measured_ug",
             "BIGINT",
             "Part of co2e_ug with measured energy and a reported intensity",
             "µg",
         ),
-        Field("water_onsite_ul", "BIGINT", "Water consumed on site for cooling", "µL"),
-        Field("water_onsite_low_ul", "BIGINT", "Its lower bound", "µL"),
-        Field("water_onsite_high_ul", "BIGINT", "Its upper bound", "µL"),
+        *_bounded("water_onsite", "_ul", "BIGINT", "Water consumed on site for cooling", "µL"),
         Field(
             "water_onsite_measured_ul", "BIGINT", "Part of it that rests on measured energy", "µL"
         ),
-        Field("water_offsite_ul", "BIGINT", "Water consumed in generating the electricity", "µL"),
-        Field("water_offsite_low_ul", "BIGINT", "Its lower bound", "µL"),
-        Field("water_offsite_high_ul", "BIGINT", "Its upper bound", "µL"),
+        *_bounded(
+            "water_offsite", "_ul", "BIGINT", "Water consumed in generating the electricity", "µL"
+        ),
         Field(
             "water_offsite_measured_ul",
             "BIGINT",
@@ -446,16 +453,14 @@ _FIELDS: dict[str, Field] = {
             "Share covered by a lower rung of the ladder (see slot_source)",
             "ppm",
         ),
-        Field("grid_mj", "BIGINT", "Part of facility_mj taken from the grid", "mJ"),
-        Field("grid_low_mj", "BIGINT", "Lower bound of grid_mj", "mJ"),
-        Field("grid_high_mj", "BIGINT", "Upper bound of grid_mj", "mJ"),
+        *_bounded(
+            "grid", "_mj", "BIGINT", "Part of facility_mj taken from the grid", "mJ", of=True
+        ),
         Field("onsite_mj", "BIGINT", "Part of facility_mj generated on site", "mJ"),
-        Field("co2e_scope1_ug", "BIGINT", "CO2e of on-site generation (scope 1)", "µg"),
-        Field("co2e_scope1_low_ug", "BIGINT", "Lower bound of co2e_scope1_ug", "µg"),
-        Field("co2e_scope1_high_ug", "BIGINT", "Upper bound of co2e_scope1_ug", "µg"),
-        Field("co2e_market_ug", "BIGINT", "Market-based CO2e (scope 2)", "µg"),
-        Field("co2e_market_low_ug", "BIGINT", "Lower bound of co2e_market_ug", "µg"),
-        Field("co2e_market_high_ug", "BIGINT", "Upper bound of co2e_market_ug", "µg"),
+        *_bounded(
+            "co2e_scope1", "_ug", "BIGINT", "CO2e of on-site generation (scope 1)", "µg", of=True
+        ),
+        *_bounded("co2e_market", "_ug", "BIGINT", "Market-based CO2e (scope 2)", "µg", of=True),
         Field("contracted_mj", "BIGINT", "Part of grid_mj that contracts cover", "mJ"),
         Field(
             "residual_mj",
@@ -464,50 +469,50 @@ _FIELDS: dict[str, Field] = {
             "is counted with the location-based intensity",
             "mJ",
         ),
-        Field(
-            "co2e_marginal_ug",
+        *_bounded(
+            "co2e_marginal",
+            "_ug",
             "BIGINT",
             "Marginal effect: emissions that the energy caused at the margin; in no inventory",
             "µg",
+            of=True,
         ),
-        Field("co2e_marginal_low_ug", "BIGINT", "Lower bound of co2e_marginal_ug", "µg"),
-        Field("co2e_marginal_high_ug", "BIGINT", "Upper bound of co2e_marginal_ug", "µg"),
         Field("marginal_mj", "BIGINT", "Part of grid_mj whose marginal rate is known", "mJ"),
-        Field(
-            "co2e_losses_ug",
+        *_bounded(
+            "co2e_losses",
+            "_ug",
             "BIGINT",
             "CO2e of transmission and distribution losses (scope 3, category 3)",
             "µg",
+            of=True,
         ),
-        Field("co2e_losses_low_ug", "BIGINT", "Lower bound of co2e_losses_ug", "µg"),
-        Field("co2e_losses_high_ug", "BIGINT", "Upper bound of co2e_losses_ug", "µg"),
         Field("gpus", "BIGINT", "GPUs that took part"),
         Field("first_slot", _T, "First slot with energy, UTC"),
         Field("last_slot", _T, "Last slot with energy, UTC"),
-        Field(
-            "co2e_embodied_ug",
+        *_bounded(
+            "co2e_embodied",
+            "_ug",
             "BIGINT",
             "Embodied CO2e of the hardware for the time held (scope 3)",
             "µg",
+            of=True,
         ),
-        Field("co2e_embodied_low_ug", "BIGINT", "Lower bound of co2e_embodied_ug", "µg"),
-        Field("co2e_embodied_high_ug", "BIGINT", "Upper bound of co2e_embodied_ug", "µg"),
-        Field(
-            "water_embodied_ul",
+        *_bounded(
+            "water_embodied",
+            "_ul",
             "BIGINT",
             "Water consumed in making the GPUs, for the time held",
             "µL",
+            of=True,
         ),
-        Field("water_embodied_low_ul", "BIGINT", "Lower bound of water_embodied_ul", "µL"),
-        Field("water_embodied_high_ul", "BIGINT", "Upper bound of water_embodied_ul", "µL"),
-        Field(
-            "water_withdrawal_ul",
+        *_bounded(
+            "water_withdrawal",
+            "_ul",
             "BIGINT",
             "Water withdrawn, on and off site: beside consumption, never added to it",
             "µL",
+            of=True,
         ),
-        Field("water_withdrawal_low_ul", "BIGINT", "Lower bound of water_withdrawal_ul", "µL"),
-        Field("water_withdrawal_high_ul", "BIGINT", "Upper bound of water_withdrawal_ul", "µL"),
         Field(
             "cost_micro",
             "BIGINT",
@@ -515,25 +520,24 @@ _FIELDS: dict[str, Field] = {
             "1e-6",
         ),
         Field("priced_mj", "BIGINT", "Part of facility_mj that has a price", "mJ"),
-        Field(
-            "embodied_ug_per_h",
+        *_bounded(
+            "embodied",
+            "_ug_per_h",
             "BIGINT",
             "Embodied CO2e of a GPU and its part of the server for an hour held",
             "µg/h",
         ),
-        Field("embodied_low_ug_per_h", "BIGINT", "Its lower bound", "µg/h"),
-        Field("embodied_high_ug_per_h", "BIGINT", "Its upper bound", "µg/h"),
-        Field("embodied_ul_per_h", "BIGINT", "Embodied water of a GPU for an hour held", "µL/h"),
-        Field("embodied_low_ul_per_h", "BIGINT", "Its lower bound", "µL/h"),
-        Field("embodied_high_ul_per_h", "BIGINT", "Its upper bound", "µL/h"),
+        *_bounded(
+            "embodied", "_ul_per_h", "BIGINT", "Embodied water of a GPU for an hour held", "µL/h"
+        ),
         Field("gpus_per_server", "INTEGER", "GPUs among which a server is divided"),
         Field("server", "VARCHAR", "Server model from wattledger.toml: scope of its factors"),
-        Field("withdrawal_ratio", "DOUBLE", "Water withdrawn on site per litre consumed", "1"),
-        Field("withdrawal_ratio_low", "DOUBLE", "Its lower bound", "1"),
-        Field("withdrawal_ratio_high", "DOUBLE", "Its upper bound", "1"),
-        Field("withdrawal_l_per_kwh", "DOUBLE", "Water withdrawn in generating a kWh", "L/kWh"),
-        Field("withdrawal_low_l_per_kwh", "DOUBLE", "Its lower bound", "L/kWh"),
-        Field("withdrawal_high_l_per_kwh", "DOUBLE", "Its upper bound", "L/kWh"),
+        *_bounded(
+            "withdrawal_ratio", "", "DOUBLE", "Water withdrawn on site per litre consumed", "1"
+        ),
+        *_bounded(
+            "withdrawal", "_l_per_kwh", "DOUBLE", "Water withdrawn in generating a kWh", "L/kWh"
+        ),
         Field("price_per_kwh", "DOUBLE", "Price of a kWh in the tariff's currency", "1/kWh"),
         Field("currency", "VARCHAR", "Currency, from wattledger.toml"),
         Field("from_hour", "INTEGER", "First hour of the day, in the tariff's time zone", "h"),
@@ -558,42 +562,34 @@ _FIELDS: dict[str, Field] = {
         Field("sha256", "VARCHAR", "Digest of the migration's text"),
         Field("applied_at", _T, "When it was applied, UTC"),
         # published views
-        Field("energy_kwh", "DOUBLE", "GPU energy", "kWh"),
-        Field("energy_low_kwh", "DOUBLE", "Its lower bound", "kWh"),
-        Field("energy_high_kwh", "DOUBLE", "Its upper bound", "kWh"),
+        *_bounded("energy", "_kwh", "DOUBLE", "GPU energy", "kWh"),
         Field("energy_measured_share", "DOUBLE", "Part of energy_kwh that was measured, 0 to 1"),
         Field("it_kwh", "DOUBLE", "IT energy: GPU + host overhead", "kWh"),
         Field(
             "host_kwh", "DOUBLE", "Part of it_kwh: CPU and memory as the collector gave them", "kWh"
         ),
         Field("host_measured_share", "DOUBLE", "Part of host_kwh that was measured, 0 to 1"),
-        Field("facility_kwh", "DOUBLE", "Facility energy: IT energy x PUE", "kWh"),
-        Field("facility_low_kwh", "DOUBLE", "Its lower bound", "kWh"),
-        Field("facility_high_kwh", "DOUBLE", "Its upper bound", "kWh"),
+        *_bounded("facility", "_kwh", "DOUBLE", "Facility energy: IT energy x PUE", "kWh"),
         Field(
             "facility_measured_share",
             "DOUBLE",
             "Part of facility_kwh whose IT energy was measured, 0 to 1",
         ),
-        Field("co2e_kg", "DOUBLE", "Location-based CO2e (scope 2)", "kg"),
-        Field("co2e_low_kg", "DOUBLE", "Its lower bound", "kg"),
-        Field("co2e_high_kg", "DOUBLE", "Its upper bound", "kg"),
+        *_bounded("co2e", "_kg", "DOUBLE", "Location-based CO2e (scope 2)", "kg"),
         Field(
             "co2e_measured_share",
             "DOUBLE",
             "Part of co2e_kg with measured energy and a reported intensity, 0 to 1",
         ),
-        Field("water_onsite_l", "DOUBLE", "Water consumed on site", "L"),
-        Field("water_onsite_low_l", "DOUBLE", "Its lower bound", "L"),
-        Field("water_onsite_high_l", "DOUBLE", "Its upper bound", "L"),
+        *_bounded("water_onsite", "_l", "DOUBLE", "Water consumed on site", "L"),
         Field(
             "water_onsite_measured_share",
             "DOUBLE",
             "Part of it that rests on measured energy, 0 to 1",
         ),
-        Field("water_offsite_l", "DOUBLE", "Water consumed in generating the electricity", "L"),
-        Field("water_offsite_low_l", "DOUBLE", "Its lower bound", "L"),
-        Field("water_offsite_high_l", "DOUBLE", "Its upper bound", "L"),
+        *_bounded(
+            "water_offsite", "_l", "DOUBLE", "Water consumed in generating the electricity", "L"
+        ),
         Field(
             "water_offsite_measured_share",
             "DOUBLE",
@@ -634,55 +630,46 @@ _FIELDS: dict[str, Field] = {
         Field("contracted_share", "DOUBLE", "Part of grid_kwh that contracts cover, 0 to 1"),
         Field("residual_share", "DOUBLE", "Part of grid_kwh counted with a residual mix, 0 to 1"),
         Field("marginal_share", "DOUBLE", "Part of grid_kwh whose marginal rate is known, 0 to 1"),
-        Field("co2e_scope1_kg", "DOUBLE", "CO2e of on-site generation (scope 1)", "kg"),
-        Field("co2e_scope1_low_kg", "DOUBLE", "Its lower bound", "kg"),
-        Field("co2e_scope1_high_kg", "DOUBLE", "Its upper bound", "kg"),
-        Field("co2e_market_kg", "DOUBLE", "Market-based CO2e (scope 2)", "kg"),
-        Field("co2e_market_low_kg", "DOUBLE", "Its lower bound", "kg"),
-        Field("co2e_market_high_kg", "DOUBLE", "Its upper bound", "kg"),
-        Field("co2e_losses_kg", "DOUBLE", "CO2e of grid losses (scope 3, category 3)", "kg"),
-        Field("co2e_losses_low_kg", "DOUBLE", "Its lower bound", "kg"),
-        Field("co2e_losses_high_kg", "DOUBLE", "Its upper bound", "kg"),
-        Field(
-            "co2e_marginal_kg",
+        *_bounded("co2e_scope1", "_kg", "DOUBLE", "CO2e of on-site generation (scope 1)", "kg"),
+        *_bounded("co2e_market", "_kg", "DOUBLE", "Market-based CO2e (scope 2)", "kg"),
+        *_bounded(
+            "co2e_losses", "_kg", "DOUBLE", "CO2e of grid losses (scope 3, category 3)", "kg"
+        ),
+        *_bounded(
+            "co2e_marginal",
+            "_kg",
             "DOUBLE",
             "Marginal effect of the grid energy whose marginal rate is known",
             "kg",
         ),
-        Field("co2e_marginal_low_kg", "DOUBLE", "Its lower bound", "kg"),
-        Field("co2e_marginal_high_kg", "DOUBLE", "Its upper bound", "kg"),
-        Field(
-            "co2e_embodied_kg",
+        *_bounded(
+            "co2e_embodied",
+            "_kg",
             "DOUBLE",
             "Embodied CO2e of the hardware for the time held (scope 3)",
             "kg",
         ),
-        Field("co2e_embodied_low_kg", "DOUBLE", "Its lower bound", "kg"),
-        Field("co2e_embodied_high_kg", "DOUBLE", "Its upper bound", "kg"),
-        Field(
-            "co2e_total_kg",
+        *_bounded(
+            "co2e_total",
+            "_kg",
             "DOUBLE",
             "Scope 1, scope 2 location-based, and the parts of scope 3 counted here: grid losses, embodied",
             "kg",
         ),
-        Field("co2e_total_low_kg", "DOUBLE", "Its lower bound", "kg"),
-        Field("co2e_total_high_kg", "DOUBLE", "Its upper bound", "kg"),
-        Field(
-            "water_embodied_l",
+        *_bounded(
+            "water_embodied",
+            "_l",
             "DOUBLE",
             "Water consumed in making the GPUs, for the time held",
             "L",
         ),
-        Field("water_embodied_low_l", "DOUBLE", "Its lower bound", "L"),
-        Field("water_embodied_high_l", "DOUBLE", "Its upper bound", "L"),
-        Field(
-            "water_withdrawal_l",
+        *_bounded(
+            "water_withdrawal",
+            "_l",
             "DOUBLE",
             "Water withdrawn on and off site: beside consumption, never added to it",
             "L",
         ),
-        Field("water_withdrawal_low_l", "DOUBLE", "Its lower bound", "L"),
-        Field("water_withdrawal_high_l", "DOUBLE", "Its upper bound", "L"),
         Field(
             "cost",
             "DOUBLE",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from transforms.footprint import facility_slots, footprint_slots
+from transforms.schemas import BOUNDS
 
 INPUTS: dict[str, tuple[str, ...]] = {
     "GPU energy": ("energy{}_mj",),
@@ -66,7 +67,7 @@ def sensitivity(
         if not _has_bounds(frames, moved):
             continue
         # One after the other: all at once would hold as many copies of the slots.
-        low, high = (totals(moved, bound).collect() for bound in ("_low", "_high"))
+        low, high = (totals(moved, bound).collect() for bound in BOUNDS[1:])
         both = low.join(high, on="run_id", suffix="_high").join(central, on="run_id", suffix="_was")
         found.append(
             both.filter(
@@ -103,7 +104,7 @@ def _has_bounds(frames: Sequence[pl.LazyFrame], columns: Sequence[str]) -> bool:
             pl.any_horizontal(
                 (pl.col(column.format(bound)) != pl.col(column.format(""))).any()
                 for column in known
-                for bound in ("_low", "_high")
+                for bound in BOUNDS[1:]
             )
         )
         .collect()
