@@ -24,6 +24,8 @@ class Check:
     kwargs: dict[str, Any]
     severity: Severity = "fail"
     remedy: str = ""
+    overridable: bool = True
+    """Whether a person may answer for figures that break it; not where they contradict themselves."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,14 @@ def between(
 
 
 def at_least(
-    name: str, larger: str, smaller: str, statement: str, *, equal: bool = True, remedy: str = ""
+    name: str,
+    larger: str,
+    smaller: str,
+    statement: str,
+    *,
+    equal: bool = True,
+    remedy: str = "",
+    overridable: bool = True,
 ) -> Check:
     """Column `larger` is never below column `smaller`; rows with a null are not looked at."""
     kwargs = {
@@ -95,11 +104,24 @@ def at_least(
         "or_equal": equal,
         "ignore_row_if": "either_value_is_missing",
     }
-    return Check(name, statement, "ExpectColumnPairValuesAToBeGreaterThanB", kwargs, remedy=remedy)
+    return Check(
+        name,
+        statement,
+        "ExpectColumnPairValuesAToBeGreaterThanB",
+        kwargs,
+        remedy=remedy,
+        overridable=overridable,
+    )
 
 
 def no_rows(
-    name: str, statement: str, query: str, severity: Severity = "fail", remedy: str = ""
+    name: str,
+    statement: str,
+    query: str,
+    severity: Severity = "fail",
+    remedy: str = "",
+    *,
+    overridable: bool = True,
 ) -> Check:
     """A query that looks for offenders (`{batch}` is the table) finds none."""
     return Check(
@@ -109,6 +131,7 @@ def no_rows(
         {"unexpected_rows_query": query},
         severity=severity,
         remedy=remedy,
+        overridable=overridable,
     )
 
 

@@ -63,12 +63,14 @@ def suite(
                 "energy_mj",
                 "measured_mj",
                 "No more was measured than was used",
+                overridable=False,
             ),
             at_least(
                 "facility_above_it",
                 "facility_mj",
                 "it_mj",
                 "The facility uses no less than its IT (PUE is at least 1)",
+                overridable=False,
             ),
             no_rows(
                 "grid_and_onsite_add_up",
@@ -76,6 +78,7 @@ def suite(
                 "SELECT kind, run_id, facility_mj, grid_mj, onsite_mj FROM {batch} "
                 "WHERE facility_mj <> grid_mj + onsite_mj",
                 remedy="Run `wattledger footprint` again",
+                overridable=False,
             ),
             no_rows(
                 "withdrawn_before_consumed",
@@ -90,6 +93,7 @@ def suite(
                 "SELECT kind, run_id, grid_mj, contracted_mj, residual_mj FROM {batch} "
                 "WHERE contracted_mj + residual_mj > grid_mj",
                 remedy="This is a defect of Wattledger: please report it with this message",
+                overridable=False,
             ),
             no_rows(
                 "energy_conserved",
@@ -97,6 +101,7 @@ def suite(
                 "SELECT c.* FROM conservation AS c "
                 "WHERE difference_mj <> 0 AND EXISTS (FROM {batch})",
                 remedy="This is a defect of Wattledger: please report it with this message",
+                overridable=False,
             ),
             no_rows(
                 "host_energy_conserved",
@@ -105,6 +110,7 @@ def suite(
                 "FROM {batch}), (SELECT coalesce(sum(host_mj), 0) AS metered_mj FROM host_slot "
                 "WHERE host IN (SELECT host FROM gpu)) WHERE shared_mj <> metered_mj",
                 remedy="This is a defect of Wattledger: please report it with this message",
+                overridable=False,
             ),
             no_rows(
                 "slots_add_up",
@@ -115,6 +121,7 @@ def suite(
                 "ON t.kind = s.kind AND t.run_id IS NOT DISTINCT FROM s.run_id "
                 "WHERE t.energy_mj <> s.energy_mj",
                 remedy="Run `wattledger footprint` again",
+                overridable=False,
             ),
             no_rows(
                 "every_run_counted",

@@ -7,32 +7,21 @@ Exit codes: 0 fine, 1 usage or settings, 2 bad input or no answer (the good part
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows import __version__
+from flows.cli_base import Json, Project, app, load, print_json, progress
 from flows.errors import PipelineFailed, WattledgerError
 
 if TYPE_CHECKING:
     from flows.catalogue import Outcome
     from flows.settings import Settings
 
-app = typer.Typer(
-    name="wattledger",
-    help="What a training run cost in energy, water and CO2: measured, gated, recomputable.",
-    no_args_is_help=True,
-    add_completion=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 fine, 1 usage or settings, 2 bad input, 3 gate failed, "
-    "4 warehouse or collector busy, 5 warehouse or disk failed, 6 flow failed, 7 no GPU driver. "
-    "`wattledger run` ends as its command does.",
-)
 ingest = typer.Typer(
     help="Load data: each file once, bad ones to quarantine.",
     no_args_is_help=True,
@@ -53,10 +42,6 @@ factors = typer.Typer(
 )
 app.add_typer(factors, name="factors")
 
-Project = Annotated[
-    Path, typer.Option("--project", "-p", help="The project folder.", envvar="WATTLEDGER_PROJECT")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Spool = Annotated[
     str, typer.Option(help="Folder for readings.", envvar="WATTLEDGER_SPOOL", show_default="auto")
 ]
@@ -100,16 +85,6 @@ def _escape(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
-
-
-def _load(project: Path) -> Settings:
-    from flows import settings
-
-    return settings.load(project)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, default=str, indent=2))
 
 
 def _version(wanted: bool) -> None:
@@ -160,7 +135,7 @@ def demo(
     if gpu_log is not None and not gpu_log.is_file():
         raise typer.BadParameter(f"no such file: {gpu_log}", param_hint="--gpu-log")
     live = gpu_log is None and not sample and any_gpu()
-    with _progress("measuring GPUs", total=demo_module.LIVE_SECONDS, hidden=not live) as advance:
+    with progress("measuring GPUs", total=demo_module.LIVE_SECONDS, hidden=not live) as advance:
         said = demo_module.prepare(
             project,
             gpu_log=gpu_log,
@@ -311,10 +286,10 @@ def pipeline(project: Project = Path(), json_: Json = False) -> None:
 
 
 def _pipeline(project: Path, as_json: bool) -> None:
-    settings = _load(project)
+    settings = load(project)
     from flows.orchestrator import prefect_api
 
-    with _progress("running the pipeline", hidden=as_json), prefect_api(settings):
+    with progress("running the pipeline", hidden=as_json), prefect_api(settings):
         from prefect.exceptions import PrefectException
 
         from flows.pipeline import pipeline as run
@@ -326,7 +301,7 @@ def _pipeline(project: Path, as_json: bool) -> None:
                 f"Prefect: {error}", remedy="Run it again; see .wattledger/prefect/server.log"
             ) from None
     if as_json:
-        _print_json(report.as_json())
+        print_json(report.as_json())
     else:
         from flows import show
 
@@ -347,14 +322,14 @@ def ingest_gpu(
     json_: Json = False,
 ) -> None:
     """Load GPU readings: segments, nvidia-smi logs, or any CSV or Parquet by mapping."""
-    settings = _load(project)
+    settings = load(project)
     from flows.ingest_gpu import ingest_gpu as run
     from flows.sources.files import expand
     from flows.sources.nvidia_smi import Options
 
     options = Options(host, tz, model, gpus_per_sweep)
     total = len(expand(paths))
-    with _progress("loading readings", total=total, hidden=json_) as advance:
+    with progress("loading readings", total=total, hidden=json_) as advance:
         outcomes = run(settings, paths, options, source, lambda path: advance(None, path.name))
     _outcomes(outcomes, json_)
 
@@ -375,13 +350,13 @@ def ingest_grid(
     json_: Json = False,
 ) -> None:
     """Load carbon-intensity series and generation mixes; every revision is kept."""
-    settings = _load(project)
+    settings = load(project)
     from flows.ingest_grid import ingest_grid as run
     from flows.sources.files import expand
     from flows.sources.grid import Options
 
     options = Options(zone, signal, unit, tz, provider)
-    with _progress("loading grid data", total=len(expand(paths)), hidden=json_) as advance:
+    with progress("loading grid data", total=len(expand(paths)), hidden=json_) as advance:
         outcomes = run(
             settings, paths, options, layout, source, lambda path: advance(None, path.name)
         )
@@ -396,10 +371,10 @@ def ingest_runs(
     json_: Json = False,
 ) -> None:
     """Load runs: run tables (CSV, JSON, TOML), run records, sacct, codecarbon's emissions.csv."""
-    settings = _load(project)
+    settings = load(project)
     from flows.ingest_runs import ingest_runs as run
 
-    with _progress("loading runs", hidden=json_) as advance:
+    with progress("loading runs", hidden=json_) as advance:
         outcomes = run(settings, paths, tz, lambda path: advance(None, path.name))
     _outcomes(outcomes, json_)
 
@@ -417,7 +392,7 @@ def ingest_prometheus(
     json_: Json = False,
 ) -> None:
     """Fetch GPU readings and pods from a Prometheus that scrapes DCGM exporters, and load them."""
-    settings = _load(project)
+    settings = load(project)
     from flows.errors import UsageError
     from flows.fetch import fetch_prometheus
     from flows.sources.runs import time_of
@@ -431,7 +406,7 @@ def ingest_prometheus(
     span = [time_of(first, "from", "--from", "UTC"), time_of(last, "to", "--to", "UTC")]
     outcomes = []
     for source in chosen:
-        with _progress(f"fetching from {source.name}", hidden=json_):
+        with progress(f"fetching from {source.name}", hidden=json_):
             outcomes += fetch_prometheus(settings, source, *span)
     _outcomes(outcomes, json_)
 
@@ -444,17 +419,17 @@ def ingest_meter(
     json_: Json = False,
 ) -> None:
     """Load codecarbon's emissions.csv as a second meter of runs that are in the ledger."""
-    settings = _load(project)
+    settings = load(project)
     from flows.ingest_codecarbon import ingest_meter as run
 
-    with _progress("loading", hidden=json_) as advance:
+    with progress("loading", hidden=json_) as advance:
         outcomes = run(settings, paths, tz, lambda path: advance(None, path.name))
     _outcomes(outcomes, json_)
 
 
 def _outcomes(outcomes: list[Outcome], as_json: bool) -> None:
     if as_json:
-        _print_json([o.as_json() for o in outcomes])
+        print_json([o.as_json() for o in outcomes])
     else:
         from flows import show
 
@@ -476,7 +451,7 @@ def fetch(
     json_: Json = False,
 ) -> None:
     """Ask the grid providers of wattledger.toml for the days that are needed and not final."""
-    settings = _load(project)
+    settings = load(project)
     from flows.errors import UsageError
 
     known = [one.zone for one in settings.input.grid_api]
@@ -489,7 +464,7 @@ def fetch(
     begin, end = _span(first, last)
     from flows.orchestrator import prefect_api
 
-    with _progress("asking providers", hidden=json_), prefect_api(settings):
+    with progress("asking providers", hidden=json_), prefect_api(settings):
         from flows.pipeline import fetch_grid_flow
 
         outcomes = fetch_grid_flow(str(project.resolve()), zones or None, begin, end)
@@ -516,11 +491,11 @@ def _span(first: str, last: str) -> tuple[str, str]:
 @app.command()
 def footprint(project: Project = Path(), json_: Json = False) -> None:
     """Compute energy, carbon and water of every run (not yet published)."""
-    settings = _load(project)
+    settings = load(project)
     from flows import show
     from flows.footprint import compute
 
-    with _progress("computing", hidden=json_) as advance:
+    with progress("computing", hidden=json_) as advance:
         done = [0]
 
         def count(rows: int) -> None:
@@ -529,7 +504,7 @@ def footprint(project: Project = Path(), json_: Json = False) -> None:
 
         computed = compute(settings, count)
     if json_:
-        _print_json({"computed": vars(computed), "runs": show.run_rows(settings.warehouse)})
+        print_json({"computed": vars(computed), "runs": show.run_rows(settings.warehouse)})
     else:
         show.computed(settings, computed)
 
@@ -577,7 +552,7 @@ def factors_override(
     project: Project = Path(),
 ) -> None:
     """Write a factor of your own into wattledger.toml; every figure that rests on it says so."""
-    _load(project)
+    load(project)
     from flows.project import override
 
     written = override(
@@ -649,7 +624,7 @@ def estimate(
         price_per_kwh,
     )
     if json_:
-        _print_json(done)
+        print_json(done)
     else:
         show.estimated(done)
 
@@ -665,122 +640,9 @@ def scenario(
 
     done = scenarios.run(*scenarios.load(name))
     if json_:
-        _print_json(done)
+        print_json(done)
     else:
         show.scenario(done)
-
-
-@app.command()
-def recompute(
-    publication: Annotated[str, typer.Argument(help="Its id, or its number: 0001.")],
-    project: Project = Path(),
-    json_: Json = False,
-) -> None:
-    """Compute a publication again from what was known then; exits 3 if a figure differs."""
-    settings = _load(project)
-    from flows import show
-    from flows.revisions import recompute as run
-
-    with _progress("computing again", hidden=json_):
-        done = run(settings, publication)
-    if json_:
-        _print_json({**vars(done), "identical": done.identical})
-    else:
-        show.recomputed(done)
-    if not done.identical:
-        raise typer.Exit(3)
-
-
-@app.command()
-def diff(
-    before: Annotated[str, typer.Argument(help="A publication: its id, or its number: 0001.")],
-    after: Annotated[str, typer.Argument(help="Another one.")],
-    project: Project = Path(),
-    json_: Json = False,
-) -> None:
-    """Compare two publications: every run's figures, and what of their inputs differs."""
-    settings = _load(project)
-    from dataclasses import asdict
-
-    from flows import show
-    from flows.history import diff as run
-
-    done = run(settings, before, after)
-    if json_:
-        _print_json(asdict(done))
-    else:
-        show.difference(done)
-
-
-@app.command()
-def history(
-    run: Annotated[str, typer.Argument(help="The run.")],
-    project: Project = Path(),
-    json_: Json = False,
-) -> None:
-    """Show a run in every publication that has it, and what changed in between."""
-    settings = _load(project)
-    from flows import show
-    from flows.history import history as run_history
-
-    found = run_history(settings, run)
-    if json_:
-        _print_json(found)
-    else:
-        show.history(run, found)
-
-
-@app.command()
-def explain(
-    run: Annotated[str, typer.Argument(help="The run.")],
-    at: Annotated[
-        str,
-        typer.Option(
-            help="A time (UTC) whose slot to work through.",
-            show_default="the slot with most energy",
-        ),
-    ] = "",
-    project: Project = Path(),
-    json_: Json = False,
-) -> None:
-    """Show a published run as arithmetic: GPUs, a slot worked through, the sum, factors, sources."""
-    settings = _load(project)
-    from flows import show
-    from flows.sources.runs import time_of
-
-    show.explained(settings, run, time_of(at, "at", "--at", "UTC"), as_json=json_)
-
-
-@app.command()
-def check(project: Project = Path(), json_: Json = False) -> None:
-    """Run every check on the computed figures; publish nothing."""
-    settings = _load(project)
-    from flows import show
-    from flows.publish import check_only
-
-    with _progress("checking", hidden=json_):
-        verdicts, docs = check_only(settings)
-    if json_:
-        _print_json(show.verdict_rows(verdicts))
-    else:
-        show.verdicts(verdicts, docs)
-    if not all(v.success for v in verdicts):
-        raise typer.Exit(3)
-
-
-@app.command()
-def publish(project: Project = Path(), json_: Json = False) -> None:
-    """Check the computed figures and, if every check passes, put them in force."""
-    settings = _load(project)
-    from flows import show
-    from flows.publish import publish as run
-
-    with _progress("checking and publishing", hidden=json_):
-        done = run(settings)
-    if json_:
-        _print_json(vars(done))
-    else:
-        show.published(settings, done)
 
 
 @app.command()
@@ -794,7 +656,7 @@ def query(
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
     """Ask the published figures (read-only) a question in SQL."""
-    settings = _load(project)
+    settings = load(project)
     from flows import show
 
     show.query(settings, sql, warehouse=warehouse, as_json=json_, as_csv=csv)
@@ -815,7 +677,7 @@ def export(
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
     """Print the published figures in the form of a reporting frame (docs/frames.md)."""
-    settings = _load(project)
+    settings = load(project)
     from datetime import UTC, datetime
 
     from flows import show
@@ -837,7 +699,7 @@ def report(
     open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
     """Say where the report of the publication in force is, and print its table of runs."""
-    settings = _load(project)
+    settings = load(project)
     from flows import show
 
     path = show.report(settings)
@@ -850,21 +712,17 @@ def report(
 @app.command()
 def status(project: Project = Path(), json_: Json = False) -> None:
     """What is loaded, computed, published and refused."""
-    settings = _load(project)
+    settings = load(project)
     from flows import show
 
     found = show.status_of(settings)
     if json_:
-        _print_json(found)
+        print_json(found)
     else:
         show.status(found)
 
 
-def _progress(what: str, total: float | None = None, *, hidden: bool = False) -> Any:
-    from flows.progress import progress
-
-    return progress(what, total, hidden=hidden)
-
+from flows import cli_audit  # noqa: E402, F401 (it adds its commands)
 
 if __name__ == "__main__":
     main()

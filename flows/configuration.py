@@ -15,7 +15,6 @@ from flows.factors import WORLD, Factor, country_of, of_site
 from flows.settings import Contract, Quantity, Settings, Tariff
 from flows.signals import COUNTRY_FACTORS
 from flows.sources.runs import time_of
-from flows.warehouse import transaction
 from transforms.schemas import TABLES
 
 _NOTHING = Quantity.exact(0)
@@ -24,7 +23,8 @@ _NOTHING = Quantity.exact(0)
 def configure(
     con: duckdb.DuckDBPyConnection, settings: Settings, factors: Sequence[Factor]
 ) -> None:
-    """Write sites, hosts, zones, contracts and factors as configured now.
+    """Write sites, hosts, zones, contracts and factors as configured now (inside the caller's
+    transaction).
 
     Raises:
         SettingsError: a host belongs to no site; a site names an operator that no factor knows.
@@ -49,13 +49,13 @@ def configure(
         ],
         "tariff": [_tariff(settings, place, one) for place, one in enumerate(settings.tariff, 1)],
         "factor": _factors(settings, factors),
+        "setting": list(settings.recorded().items()),
     }
-    with transaction(con):
-        for table, values in tables.items():
-            con.execute(f"DELETE FROM {table}")
-            marks = ", ".join("?" for _ in TABLES[table].columns)
-            if values:
-                con.executemany(f"INSERT INTO {table} VALUES ({marks})", [list(v) for v in values])
+    for table, values in tables.items():
+        con.execute(f"DELETE FROM {table}")
+        marks = ", ".join("?" for _ in TABLES[table].columns)
+        if values:
+            con.executemany(f"INSERT INTO {table} VALUES ({marks})", [list(v) for v in values])
 
 
 def _bounds(quantity: Quantity) -> tuple[float, float, float]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import duckdb
@@ -27,6 +27,7 @@ from transforms.energy import GapRule
 from transforms.schemas import BOUNDS, NO_GPU, POWER_SOURCES, PPM, SLOT_US, TABLES
 from transforms.sensitivity import sensitivity
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BATCH = 1 << 20
 """Readings held in memory at a time."""
 
@@ -60,10 +61,11 @@ def compute(settings: Settings, progress: Callable[[int], None] = lambda rows: N
     with writing(settings.warehouse) as con, disk_errors(settings.warehouse):
         catalogue.declare_gpus(con, settings)
         factors = effective(settings)
-        configure(con, settings, factors)
-        partials = partial_slots(con, rule, progress)
-        tables = candidate(con, settings, factors, partials, rule)
+        # Settings and figures change together, or not at all.
         with transaction(con):
+            configure(con, settings, factors)
+            partials = partial_slots(con, rule, progress)
+            tables = candidate(con, settings, factors, partials, rule)
             for name, frame in tables.items():
                 con.execute(f"DELETE FROM {name}")
                 con.register("computed", frame.select(TABLES[name].columns).to_arrow())
@@ -74,13 +76,23 @@ def compute(settings: Settings, progress: Callable[[int], None] = lambda rows: N
                 "INSERT INTO computation VALUES (now(), ?, ?, ?)",
                 [digests.METHOD_VERSION, digests.inputs(con), digests.factors(con)],
             )
-        [(readings, as_of)] = con.execute("SELECT count(*), max(ts) FROM gpu_reading").fetchall()
+        [(readings,)] = con.execute("SELECT count(*) FROM gpu_reading").fetchall()
+        as_of = last_reading(con)
     return Computed(
         readings,
         tables["run_footprint"].filter(pl.col("kind") == "run").height,
         tables["gpu_slot"].height,
         as_of,
     )
+
+
+def last_reading(con: duckdb.DuckDBPyConnection) -> datetime | None:
+    """Time of the last reading of all; a run without an end goes on until then."""
+    [(last,)] = con.execute(
+        "SELECT max(p.last_ts) FROM segment_profile AS p JOIN segment AS s USING (segment_id) "
+        "WHERE s.verdict = 'loaded'"
+    ).fetchall()
+    return last if isinstance(last, datetime) else None
 
 
 def gap_rule(settings: Settings) -> GapRule:
@@ -144,11 +156,16 @@ def candidate(
     factors: Sequence[Factor],
     partials: pl.DataFrame,
     rule: GapRule,
+    grid_used: pl.DataFrame | None = None,
 ) -> dict[str, pl.DataFrame]:
-    """All candidate tables, by name, from partial slots and what the warehouse holds."""
+    """All candidate tables, by name, from partial slots and what the warehouse holds.
+
+    `grid_used`: energy from the grid by site and slot (site, slot, grid_mj), over which contracts are
+    divided, where the warehouse holds only a part of it.
+    """
     slots = energy.gpu_slots(partials.lazy(), rule).collect()
-    [(as_of,)] = con.execute("SELECT max(ts) FROM gpu_reading").fetchall()
-    held = _held(con)
+    as_of = last_reading(con)
+    held = _held(con, as_of)
     cut = attribution.cut_cells(held).collect()
     by_slot = slots.lazy().with_columns(slot=_slot_number())
     cells = attribution.held_cells(held, cut.lazy())
@@ -178,7 +195,8 @@ def candidate(
     known = Known(con, settings, factors)
     signals, sources = slot_signals(known, sites.select("zone", "slot").unique())
     facility = footprint.facility_slots(at_sites.lazy(), sites.lazy()).collect()
-    contract_slots, contracted = _contracts(con, facility)
+    used = facility.lazy().group_by("site", "slot").agg(pl.col("grid_mj").sum())
+    contract_slots, contracted = _contracts(con, used if grid_used is None else grid_used.lazy())
     # Once: the sensitivity goes over it many times.
     priced = market.prices(at_sites.lazy(), _tariffs(con)).collect().lazy()
     by_run = footprint.footprint_slots(
@@ -226,10 +244,9 @@ def _lazy(con: duckdb.DuckDBPyConnection, query: str, values: Any = None) -> pl.
 
 
 def _contracts(
-    con: duckdb.DuckDBPyConnection, facility: pl.DataFrame
+    con: duckdb.DuckDBPyConnection, used: pl.LazyFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """What contracts cover, by contract and slot, and summed by site and slot."""
-    used = facility.lazy().group_by("site", "slot").agg(pl.col("grid_mj").sum())
     contracts = _lazy(
         con,
         "SELECT * EXCLUDE (share), CAST(floor(share * 1000000) AS BIGINT) AS share_ppm, "
@@ -244,15 +261,15 @@ def _contracts(
     return covered, market.contracted(covered.lazy(), contracts).collect()
 
 
-def _held(con: duckdb.DuckDBPyConnection) -> pl.LazyFrame:
+def _held(con: duckdb.DuckDBPyConnection, as_of: datetime | None) -> pl.LazyFrame:
     """Allocations in force; a run without an end goes on until the last reading of all."""
-    [(as_of,)] = con.execute("SELECT coalesce(epoch_us(max(ts)), 0) FROM gpu_reading").fetchall()
+    last_us = 0 if as_of is None else (as_of - _EPOCH) // timedelta(microseconds=1)
     allocations = _lazy(
         con,
         "SELECT run_id, gpu_key, from_ts, to_ts, share_ppm FROM run_allocation "
         "JOIN gpu USING (gpu_uuid) WHERE superseded_at IS NULL",
     )
-    return attribution.spans(allocations, as_of)
+    return attribution.spans(allocations, last_us)
 
 
 def _cut_energy(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ import duckdb
 
 from expectations import footprint as footprint_suites
 from expectations import readings as readings_suite
+from expectations import restatement as restatement_suite
 from expectations import runs as runs_suite
-from expectations.checks import Suite, Verdict
-from flows import __version__, catalogue, digests
+from expectations.checks import Check, Result, Suite, Verdict
+from flows import __version__, catalogue, digests, kept, ledger
 from flows.errors import GateFailed, UsageError
 from flows.report.data_docs import make_offline
-from flows.settings import Settings
+from flows.restate import restatement
+from flows.settings import AT_THE_GATE, FILE_NAME, Override, Settings
+from flows.sources.files import sha256
 from flows.warehouse import (
     comment,
     connect,
@@ -65,6 +69,10 @@ _COPIED = {
     "conservation": "",
     "computation": "",
     "publication": "",
+    "setting": "",
+    "kept_input": "",
+    "gate_override": "",
+    "restatement": "",
 }
 """Tables of the published file, and which of their rows; verdicts come on top."""
 _WAREHOUSE_ONLY = {"gpu_readings"}
@@ -100,6 +108,7 @@ def suites(settings: Settings) -> list[Suite]:
             max_fallback_share=settings.gate.max_fallback_share,
             second_meter_tolerance=settings.gate.second_meter_tolerance,
         ),
+        restatement_suite.suite(max_change=settings.gate.max_restatement),
     ]
 
 
@@ -123,7 +132,14 @@ def check(con: duckdb.DuckDBPyConnection, settings: Settings, docs: Path) -> lis
     """
     from expectations.gate import Gate
 
-    _check_fresh(con)
+    _check_fresh(con, settings)
+    with transaction(con):
+        for section in AT_THE_GATE:
+            con.execute(
+                "UPDATE setting SET value_json = ? WHERE section = ?",
+                [settings.recorded()[section], section],
+            )
+    restatement(con, _in_force(con, settings))
     gate = Gate(con, docs)
     _views_for_gate(con)
     verdicts = [gate.run(suite) for suite in suites(settings)]
@@ -132,7 +148,14 @@ def check(con: duckdb.DuckDBPyConnection, settings: Settings, docs: Path) -> lis
     return verdicts
 
 
-def _check_fresh(con: duckdb.DuckDBPyConnection) -> None:
+def _in_force(con: duckdb.DuckDBPyConnection, settings: Settings) -> Path | None:
+    """The published file of the last publication, if there is one."""
+    last = rows(con, "SELECT publication_id FROM publication ORDER BY sequence DESC LIMIT 1")
+    path = settings.publications / (last[0]["publication_id"] if last else "") / "published.duckdb"
+    return path if path.is_file() else None
+
+
+def _check_fresh(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     computed = rows(con, "FROM computation")
     if not computed:
         raise UsageError(
@@ -141,6 +164,14 @@ def _check_fresh(con: duckdb.DuckDBPyConnection) -> None:
     if computed[0]["input_digest"] != digests.inputs(con):
         raise UsageError(
             "data was loaded after the figures were computed",
+            remedy="Run `wattledger footprint`, then publish",
+        )
+    used = dict(con.execute("SELECT section, value_json FROM setting").fetchall())
+    now = settings.recorded()
+    if other := [s for s in now if s not in AT_THE_GATE and used.get(s) != now[s]]:
+        raise UsageError(
+            f"the settings were changed after the figures were computed: {', '.join(other)}",
+            where=FILE_NAME,
             remedy="Run `wattledger footprint`, then publish",
         )
 
@@ -157,74 +188,150 @@ def check_only(settings: Settings) -> tuple[list[Verdict], Path]:
     return verdicts, docs
 
 
-def publish(settings: Settings) -> Published:
+def publish(settings: Settings, overrides: Sequence[Override] = (), reason: str = "") -> Published:
     """Gate the candidate and put it in force.
 
-    Writes publications/NNNN-digest/ with published.duckdb, report.html and data_docs/, and makes
-    `published` point to it. Readers see the old folder or the new one, never something between.
-    Where nothing changed since the last publication, that one stands.
+    Writes publications/NNNN-digest/ with published.duckdb, report.html, summary.html, data_docs/ and
+    manifest.json, and makes `published` point to it. Readers see the old folder or the new one, never
+    something between. Where nothing changed since the last publication, that one stands. `overrides`
+    add to those of the settings; `reason` is kept with the publication.
 
     Raises:
         GateFailed: a check of severity fail did not pass; what was published stands untouched.
-        UsageError: nothing computed, or figures older than the data.
+        UsageError: nothing computed, or figures older than the data or the settings; an override
+            names no check, or one that nobody can answer for.
+        SettingsError: the signing key can't be used.
     """
     from expectations.gate import describe
     from flows.report.render import render
 
+    overrides = [*overrides, *in_force(settings, datetime.now(UTC).date())]
+    ledger.sign(settings, b"")  # A key that can't be used is said before the work.
     with writing(settings.warehouse) as con, disk_errors(settings.warehouse):
         reconcile(con, settings)
         folder = settings.publications / ".new"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         verdicts = check(con, settings, folder / "data_docs")
+        kept.record(con)
         with transaction(con):
             ids = [catalogue.record_verdict(con, verdict) for verdict in verdicts]
-        failed = [(v.suite.name, r) for v in verdicts for r in v.failures]
+        answered, failed = _answered(verdicts, overrides)
         if failed:
-            kept = settings.work / "data_docs"
-            shutil.rmtree(kept, ignore_errors=True)
-            shutil.move(folder / "data_docs", kept)
+            waiting = settings.work / "data_docs"
+            shutil.rmtree(waiting, ignore_errors=True)
+            shutil.move(folder / "data_docs", waiting)
             shutil.rmtree(folder)
             raise GateFailed(
                 "the gate refused to publish: "
                 + "; ".join(f"{suite}.{r.check.name}: {describe(r)}" for suite, r in failed),
-                remedy=f"What was published stands. All checks: {kept / 'index.html'}",
+                remedy=f"What was published stands. All checks: {waiting / 'index.html'}",
             )
-        # The rest (driver reloads, say) is in the report: there is nothing to do about it.
         warnings = [
+            f"{suite}.{r.check.name}, overridden by {one.by} ({one.reason}): {describe(r)}"
+            for suite, r, one in answered
+        ]
+        # The rest (driver reloads, say) is in the report: there is nothing to do about it.
+        warnings += [
             f"{v.suite.name}.{r.check.name}: {describe(r)}"
             for v in verdicts
             for r in v.warnings
             if r.check.remedy
         ]
-        entry = _entry(con, verdicts)
+        entry = _entry(con, verdicts, answered, reason)
         last = rows(con, "FROM publication ORDER BY sequence DESC LIMIT 1")
         if last and all(
             last[0][name] == entry[name]
-            for name in ("input_digest", "factor_digest", "output_digest")
+            for name in ("input_digest", "factor_digest", "settings_digest", "output_digest")
         ):
             shutil.rmtree(folder)
             return _published(settings, last[0]["publication_id"], changed=False, warnings=warnings)
-        _write_database(con, folder / "published.duckdb", entry, ids)
-        render(folder / "published.duckdb", folder / "report.html", settings)
-        _sync(folder)
+        added = {
+            "gate_override": _override_rows(entry, answered),
+            "restatement": _restatement_rows(con, entry),
+        }
+        database = folder / "published.duckdb"
+        _write_database(con, database, {"publication": [entry], **added}, ids)
+        render(database, folder, settings)
+        entry["manifest_sha256"] = _seal(settings, folder, entry)
         final = settings.publications / entry["publication_id"]
         shutil.rmtree(final, ignore_errors=True)  # Left by a run that was killed before it counted.
         folder.rename(final)
         with transaction(con):
-            marks = ", ".join("?" for _ in entry)
-            con.execute(f"INSERT INTO publication VALUES ({marks})", list(entry.values()))
+            _insert(con, {"publication": [entry], **added})
         reconcile(con, settings)
     return _published(settings, entry["publication_id"], changed=True, warnings=warnings)
 
 
-def _entry(con: duckdb.DuckDBPyConnection, verdicts: list[Verdict]) -> dict[str, Any]:
+def in_force(settings: Settings, day: date) -> list[Override]:
+    """The overrides of the settings that hold on a day.
+
+    Raises:
+        UsageError: one names no check, or one that nobody can answer for.
+    """
+    known = {f"{suite.name}.{c.name}": c for suite in suites(settings) for c in suite.checks}
+    for one in settings.override:
+        overridable(one.check, known)
+    return [one for one in settings.override if one.until >= day]
+
+
+def overridable(name: str, known: dict[str, Check]) -> None:
+    """Refuse to override what is no check, or one that nobody can answer for."""
+    if name not in known:
+        raise UsageError(
+            f"no check is called {name!r}",
+            where="override",
+            remedy="`wattledger check` shows them; the name is SUITE.CHECK",
+        )
+    if not known[name].overridable:
+        raise UsageError(
+            f"{name} can't be overridden: figures that break it contradict themselves",
+            where="override",
+            remedy=known[name].remedy,
+        )
+
+
+_Answered = tuple[str, Result, Override]
+
+
+def _answered(
+    verdicts: Sequence[Verdict], overrides: Sequence[Override]
+) -> tuple[list[_Answered], list[tuple[str, Result]]]:
+    """Failed checks that somebody answers for, with who, and those that nobody does."""
+    by_name = {one.check: one for one in reversed(overrides)}
+    answered, failed = [], []
+    for verdict in verdicts:
+        suite = verdict.suite.name
+        for result in verdict.failures:
+            one = by_name.get(f"{suite}.{result.check.name}")
+            if one is None:
+                failed.append((suite, result))
+            else:
+                answered.append((suite, result, one))
+    return answered, failed
+
+
+def _entry(
+    con: duckdb.DuckDBPyConnection,
+    verdicts: Sequence[Verdict],
+    answered: Sequence[_Answered],
+    reason: str,
+) -> dict[str, Any]:
     """The ledger row of this publication, in the columns of the table `publication`."""
-    last = rows(con, "SELECT sequence, digest FROM publication ORDER BY sequence DESC LIMIT 1")
+    last = rows(
+        con,
+        "SELECT sequence, coalesce(manifest_sha256, digest) AS digest FROM publication "
+        "ORDER BY sequence DESC LIMIT 1",
+    )
     sequence = last[0]["sequence"] + 1 if last else 1
-    previous = last[0]["digest"] if last else ""
     [(sample,)] = con.execute("SELECT coalesce(bool_or(sample), false) FROM segment").fetchall()
-    digest_of = {
+    used = dict(con.execute("SELECT section, value_json FROM setting").fetchall())
+    entry = {
+        "sequence": sequence,
+        "published_at": datetime.now(UTC),
+        "sample": sample,
+        "method_version": digests.METHOD_VERSION,
+        "code_version": __version__,
         "input_digest": digests.inputs(con),
         "factor_digest": digests.factors(con),
         "validation_digest": digests.text(
@@ -232,44 +339,67 @@ def _entry(con: duckdb.DuckDBPyConnection, verdicts: list[Verdict]) -> dict[str,
                 f"{v.suite.name} {r.check.name} {r.success} {r.unexpected}"
                 for v in verdicts
                 for r in v.results
-            )
+            ),
+            *(f"{suite}.{r.check.name} {one.by} {one.reason}" for suite, r, one in answered),
         ),
         "output_digest": digests.outputs(con),
-        "previous_digest": previous,
+        "previous_digest": last[0]["digest"] if last else "",
+        "settings_digest": digests.settings(used),
+        "code_digest": digests.code(),
+        "reason": reason or None,
+        "manifest_sha256": None,
     }
-    digest = digests.text(digests.METHOD_VERSION, __version__, *digest_of.values())
-    return {
-        "publication_id": f"{sequence:04d}-{digest[:8]}",
-        "sequence": sequence,
-        "published_at": datetime.now(UTC),
-        "sample": sample,
-        "method_version": digests.METHOD_VERSION,
-        "code_version": __version__,
-        **digest_of,
-        "digest": digest,
-    }
+    digest = ledger.entry_digest(entry)
+    whole = {**entry, "publication_id": f"{sequence:04d}-{digest[:8]}", "digest": digest}
+    return {name: whole[name] for name in TABLES["publication"].columns}
+
+
+def _override_rows(entry: dict[str, Any], answered: Sequence[_Answered]) -> list[dict[str, Any]]:
+    return [
+        {
+            "publication_id": entry["publication_id"],
+            "suite": suite,
+            "check_name": result.check.name,
+            "overridden_by": one.by,
+            "reason": one.reason,
+            "unexpected_rows": result.unexpected,
+            "recorded_at": entry["published_at"],
+        }
+        for suite, result, one in answered
+    ]
+
+
+def _restatement_rows(
+    con: duckdb.DuckDBPyConnection, entry: dict[str, Any]
+) -> list[dict[str, Any]]:
+    found = rows(con, "FROM staging.restatement")
+    return [{"publication_id": entry["publication_id"], **row} for row in found]
+
+
+def _insert(con: duckdb.DuckDBPyConnection, added: dict[str, list[dict[str, Any]]]) -> None:
+    """Add rows, in the columns of their tables."""
+    for table, found in added.items():
+        columns = TABLES[table].columns
+        marks = ", ".join("?" for _ in columns)
+        for row in found:
+            con.execute(f"INSERT INTO {table} VALUES ({marks})", [row[name] for name in columns])
 
 
 def _write_database(
-    con: duckdb.DuckDBPyConnection, path: Path, entry: dict[str, Any], validation_ids: list[str]
+    con: duckdb.DuckDBPyConnection,
+    path: Path,
+    added: dict[str, list[dict[str, Any]]],
+    validation_ids: list[str],
 ) -> None:
     """Copy what readers may see into a DuckDB file of its own, with views and comments."""
     target = connect(path)
     try:
         for name, where in _COPIED.items():
-            # Through Arrow, as DuckDB writes one database per transaction.
-            target.register("copied", con.execute(f"FROM {name} {where}").to_arrow_table())
-            target.execute(f"CREATE TABLE {name} AS FROM copied")
-            target.unregister("copied")
+            _copy(target, name, con.execute(f"FROM {name} {where}"))
         for name in ("validation_run", "validation_result"):
-            chosen = con.execute(
-                f"FROM {name} WHERE list_contains(?, validation_id)", [validation_ids]
-            ).to_arrow_table()
-            target.register("copied", chosen)
-            target.execute(f"CREATE TABLE {name} AS FROM copied")
-            target.unregister("copied")
-        marks = ", ".join("?" for _ in entry)
-        target.execute(f"INSERT INTO publication VALUES ({marks})", list(entry.values()))
+            chosen = f"FROM {name} WHERE list_contains(?, validation_id)"
+            _copy(target, name, con.execute(chosen, [validation_ids]))
+        _insert(target, added)
         create_views(target, leave_out=_WAREHOUSE_ONLY)
         for table in TABLES.values():
             if table.name in _COPIED or table.name.startswith("validation_"):
@@ -279,9 +409,32 @@ def _write_database(
         target.close()
 
 
+def _copy(target: duckdb.DuckDBPyConnection, name: str, found: duckdb.DuckDBPyConnection) -> None:
+    """Write the rows of a query as a table; through Arrow, as DuckDB writes one database at a time."""
+    target.register("copied", found.to_arrow_table())
+    target.execute(f"CREATE TABLE {name} AS FROM copied")
+    target.unregister("copied")
+
+
+def _seal(settings: Settings, folder: Path, entry: dict[str, Any]) -> str:
+    """Write manifest and signature, and every byte to disk; returns the manifest's digest."""
+    con = connect(folder / "published.duckdb", read_only=True)
+    try:
+        manifest = ledger.manifest(folder, entry, con)
+    finally:
+        con.close()
+    (folder / ledger.MANIFEST).write_bytes(manifest)
+    if (signature := ledger.sign(settings, manifest)) is not None:
+        (folder / ledger.SIGNATURE).write_bytes(signature)
+    _sync(folder)
+    return sha256(folder / ledger.MANIFEST)
+
+
 def _sync(folder: Path) -> None:
-    """Make sure that every byte is on disk before the folder counts."""
+    """Make sure that every byte is on disk, and read-only, before the folder counts."""
     for path in [*folder.rglob("*"), folder]:
+        if path.is_file():
+            path.chmod(0o444)  # Nothing that was published is ever edited.
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -290,11 +443,20 @@ def _sync(folder: Path) -> None:
 
 
 def reconcile(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
-    """Make `published` point to the last publication of the ledger (also after a kill)."""
-    last = rows(con, "SELECT publication_id FROM publication ORDER BY sequence DESC LIMIT 1")
-    if not last:
+    """Make `published` point to the last publication of the ledger (also after a kill).
+
+    A folder that was finished but never entered into the ledger is moved to .wattledger/unpublished.
+    """
+    known = rows(con, "SELECT publication_id FROM publication ORDER BY sequence")
+    names = {row["publication_id"] for row in known}
+    for folder in [p for p in settings.publications.glob("[0-9]*") if p.name not in names]:
+        aside = settings.work / "unpublished" / folder.name
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(aside)
+    if not known:
         return
-    target = settings.publications / last[0]["publication_id"]
+    target = settings.publications / known[-1]["publication_id"]
     if settings.published.resolve() == target.resolve():
         return
     half = settings.root / ".published.new"

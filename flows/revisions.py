@@ -14,6 +14,7 @@ from flows.digests import METHOD_VERSION
 from flows.errors import UsageError
 from flows.factors import Factor, effective
 from flows.footprint import candidate, gap_rule, partial_slots
+from flows.kept import as_it_was
 from flows.settings import Settings
 from flows.signals import Known, slot_values
 from flows.warehouse import connect, literal, rows
@@ -114,31 +115,15 @@ def _changed_since(con: duckdb.DuckDBPyConnection, then: datetime) -> bool:
 def recompute(settings: Settings, publication: str) -> Recomputed:
     """Compute a publication again from what was stored when it was computed; stores nothing.
 
-    Readings, runs and grid data are those of then; sites, contracts and factors are read from its
-    own file. Fallbacks and the order of feeds are those of wattledger.toml now.
+    Readings and grid data are those of then; everything else is read from its own file.
 
     Raises:
-        UsageError: there is no such publication.
+        UsageError: there is no such publication, or another method computed it.
     """
     folder = folder_of(settings, publication)
-    con = connect(Path(":memory:"))
+    con, tables = computed_again(settings.warehouse, folder / "published.duckdb")
     try:
-        con.execute(f"ATTACH {literal(settings.warehouse)} AS store (READ_ONLY)")
-        con.execute(f"ATTACH {literal(folder / 'published.duckdb')} AS was (READ_ONLY)")
-        [(as_of, method)] = con.execute(
-            "SELECT computed_at, method_version FROM was.computation"
-        ).fetchall()
-        if method != METHOD_VERSION:
-            raise UsageError(
-                f"publication {folder.name} was computed by method {method}, this is {METHOD_VERSION}",
-                where=str(folder),
-                remedy="Use the version of Wattledger that published it",
-            )
-        for name, query in _PAST.items():
-            con.execute(f"CREATE TABLE {name} AS {query}", {"then": as_of} if "$" in query else {})
-        factors = [Factor(**row) for row in rows(con, "FROM was.factor")]
-        rule = gap_rule(settings)
-        tables = candidate(con, settings, factors, partial_slots(con, rule, _quiet), rule)
+        [(as_of,)] = con.execute("SELECT computed_at FROM was.computation").fetchall()
         published = rows(con, "FROM was.run_footprint ORDER BY kind, run_id")
     finally:
         con.close()
@@ -158,32 +143,92 @@ def recompute(settings: Settings, publication: str) -> Recomputed:
     return Recomputed(folder.name, as_of, found)
 
 
+def computed_again(
+    store: Path, published: Path, run_id: str | None = None
+) -> tuple[duckdb.DuckDBPyConnection, dict[str, pl.DataFrame]]:
+    """The candidate tables of a publication, computed from a store of readings and grid data.
+
+    Gives them with a connection that has the published file attached as `was` and the store as
+    `store`; close it. With `run_id` only what concerns the GPUs of that run is computed: the store
+    need not hold more, and only the rows of that run mean anything.
+
+    Raises:
+        UsageError: another method computed it.
+    """
+    con = connect(Path(":memory:"))
+    try:
+        con.execute(f"ATTACH {literal(store)} AS store (READ_ONLY)")
+        con.execute(f"ATTACH {literal(published)} AS was (READ_ONLY)")
+        [(then, method)] = con.execute(
+            "SELECT computed_at, method_version FROM was.computation"
+        ).fetchall()
+        if not con.execute(
+            "FROM duckdb_tables() WHERE database_name = 'was' AND table_name = 'setting'"
+        ).fetchall():
+            raise UsageError(
+                "it does not hold the settings that it was computed with",
+                where=str(published),
+                remedy="Use the version of Wattledger that published it",
+            )
+        if method != METHOD_VERSION:
+            raise UsageError(
+                f"it was computed by method {method}, this is {METHOD_VERSION}",
+                where=str(published),
+                remedy="Use the version of Wattledger that published it",
+            )
+        for name in _KEPT:
+            con.execute(f"CREATE TABLE {name} AS {as_it_was(name, 'store')}", {"then": then})
+        for name in _PUBLISHED:
+            con.execute(f"CREATE TABLE {name} AS FROM was.{name}")
+        # Attempts to fetch since then do not count.
+        con.execute(
+            "CREATE TABLE grid_fetch AS SELECT * REPLACE (least(last_attempt_at, $then) AS "
+            "last_attempt_at) FROM was.grid_fetch WHERE first_attempt_at <= $then",
+            {"then": then},
+        )
+        if run_id is not None:
+            con.execute(
+                "DELETE FROM run_allocation WHERE gpu_uuid NOT IN "
+                "(SELECT gpu_uuid FROM run_allocation WHERE run_id = ?)",
+                [run_id],
+            )
+        settings = Settings.restored(
+            dict(con.execute("SELECT section, value_json FROM was.setting").fetchall())
+        )
+        factors = [Factor(**row) for row in rows(con, "FROM was.factor")]
+        used = con.execute(
+            "SELECT site, epoch_us(slot_start) // ? AS slot, sum(grid_mj)::BIGINT AS grid_mj "
+            "FROM was.footprint_slot GROUP BY ALL",
+            [SLOT_US],
+        ).pl()
+        rule = gap_rule(settings)
+        partials = partial_slots(con, rule, _quiet)
+        part = None if run_id is None else used
+        return con, candidate(con, settings, factors, partials, rule, part)
+    except BaseException:
+        con.close()
+        raise
+
+
 def _quiet(rows: int) -> None:
     """No progress."""
 
 
-_SEGMENTS = "(SELECT segment_key FROM store.segment WHERE loaded_at <= $then)"
-_REVISED = (
-    "SELECT * REPLACE (CASE WHEN superseded_at <= $then THEN superseded_at END AS superseded_at) "
-    "FROM store.{name} WHERE {known} <= $then"
+_KEPT = ("gpu_reading", "host_reading", "grid_intensity", "grid_mix")
+_PUBLISHED = (
+    "gpu",
+    "host",
+    "site",
+    "zone",
+    "contract",
+    "contract_delivery",
+    "tariff",
+    "segment",
+    "segment_profile",
+    "training_run",
+    "run_allocation",
 )
-_PAST = {
-    # What was measured and loaded then, in the order in which it is stored.
-    "gpu_reading": f"SELECT * FROM store.gpu_reading WHERE segment_key IN {_SEGMENTS}",
-    "host_reading": f"SELECT * FROM store.host_reading WHERE segment_key IN {_SEGMENTS}",
-    "training_run": _REVISED.format(name="training_run", known="loaded_at"),
-    "run_allocation": _REVISED.format(name="run_allocation", known="loaded_at"),
-    "grid_intensity": _REVISED.format(name="grid_intensity", known="fetched_at"),
-    "grid_mix": _REVISED.format(name="grid_mix", known="fetched_at"),
-    "grid_fetch": "SELECT * REPLACE (least(last_attempt_at, $then) AS last_attempt_at) "
-    "FROM store.grid_fetch WHERE first_attempt_at <= $then",
-    # What was configured then.
-    **{
-        name: f"FROM was.{name}"
-        for name in ("gpu", "host", "site", "zone", "contract", "contract_delivery", "tariff")
-    },
-}
-"""Tables of the past: the warehouse as it was when a publication was computed."""
+"""Tables of the past: what the store held when a publication was computed, and what it says itself."""
 
 
 def publications(settings: Settings) -> list[Path]:

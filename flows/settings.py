@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -18,6 +20,10 @@ FILE_NAME = "wattledger.toml"
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 WEEKDAYS: tuple[Weekday, ...] = get_args(Weekday)
+
+
+AT_THE_GATE = frozenset({"project", "gate", "override"})
+"""Tables that count when figures are published, not when they are computed."""
 
 
 class Strict(BaseModel):
@@ -286,6 +292,29 @@ class Gate(Strict):
     max_run_days: Annotated[float, Field(gt=0)] = 400
     second_meter_tolerance: Annotated[float, Field(gt=0)] = 0.1
     max_fallback_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    max_restatement: Annotated[float, Field(gt=0)] = 0.1
+    """Change of a run's published energy or CO2e beyond which a restatement is pointed out."""
+
+
+class Override(Strict):
+    """Lets figures pass that a check refuses; it is on the ledger and on the report."""
+
+    check: str
+    """Suite and check, for example footprint.carbon_covered."""
+    by: Annotated[str, Field(min_length=1)]
+    """Who answers for it."""
+    reason: Annotated[str, Field(min_length=1)]
+    until: date
+    """Last day (UTC) on which it holds."""
+
+
+class Ledger(Strict):
+    """Signatures of publications (docs/verification.md)."""
+
+    signing_key: str = ""
+    """Ed25519 private key (PEM), relative to the project folder; each publication is signed with it."""
+    public_key: str = ""
+    """The public key (PEM) that signatures are checked with."""
 
 
 class GpuInput(Strict):
@@ -405,6 +434,8 @@ class Settings(Strict):
     project: Project = Project()
     readings: Readings = Readings()
     gate: Gate = Gate()
+    override: list[Override] = []
+    ledger: Ledger = Ledger()
     grid: Grid = Grid()
     input: Inputs = Inputs()
     site: list[Site] = []
@@ -433,6 +464,30 @@ class Settings(Strict):
             if price.site not in known:
                 raise ValueError(f"a tariff names no [[site]]: {price.site!r}")
         return self
+
+    def recorded(self) -> dict[str, str]:
+        """What a publication says of these settings: each table as JSON, defaults included.
+
+        How files are read is not in it (what was read is in the ledger), nor where things are.
+        """
+        tables = self.model_dump(
+            mode="json", exclude={"root", "sources", "grid_sources", "input", "ledger"}
+        )
+        asked = [
+            one.model_dump(mode="json", include={"provider", "zone", "name", "signal"})
+            for one in self.input.grid_api
+        ]
+        tables["input"] = {"grid_api": asked}
+        return {
+            section: json.dumps(value, sort_keys=True) for section, value in sorted(tables.items())
+        }
+
+    @classmethod
+    def restored(cls, recorded: Mapping[str, str]) -> Settings:
+        """Settings as `recorded` gave them."""
+        return cls.model_validate(
+            {section: json.loads(value) for section, value in recorded.items()}
+        )
 
     @property
     def warehouse(self) -> Path:

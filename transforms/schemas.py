@@ -342,7 +342,7 @@ _FIELDS: dict[str, Field] = {
         Field("licence", "VARCHAR", "Terms of the source"),
         Field("origin", "VARCHAR", "`shipped` or `override` (from wattledger.toml)"),
         # quarantine and validation
-        Field("reason", "VARCHAR", "Why it was refused, and what to do"),
+        Field("reason", "VARCHAR", "Why: of a refusal, with what to do; of an override; of a publication, as given"),
         Field("suite", "VARCHAR", "Great Expectations suite"),
         Field("kept_path", "VARCHAR", "Where the refused bytes are kept, relative to the project"),
         Field("recorded_at", _T, "When this was recorded, UTC"),
@@ -555,8 +555,44 @@ _FIELDS: dict[str, Field] = {
         Field("factor_digest", "VARCHAR", "SHA-256 over the factors used"),
         Field("validation_digest", "VARCHAR", "SHA-256 over the verdicts"),
         Field("output_digest", "VARCHAR", "SHA-256 over the published figures"),
-        Field("previous_digest", "VARCHAR", "digest of the publication before"),
-        Field("digest", "VARCHAR", "SHA-256 over this row's digests and previous_digest"),
+        Field(
+            "previous_digest",
+            "VARCHAR",
+            "manifest_sha256 of the publication before; its digest, where it has no manifest",
+        ),
+        Field("digest", "VARCHAR", "SHA-256 over this row's versions and digests"),
+        Field("settings_digest", "VARCHAR", "SHA-256 over wattledger.toml (table `setting`)"),
+        Field("code_digest", "VARCHAR", "SHA-256 over the source files that computed"),
+        Field(
+            "manifest_sha256",
+            "VARCHAR",
+            "SHA-256 of the publication's manifest.json; null in its own file, which the manifest names",
+        ),
+        Field("section", "VARCHAR", "Table of wattledger.toml"),
+        Field("value_json", "VARCHAR", "What it holds, defaults included, as JSON"),
+        Field("table_name", "VARCHAR", "Table that holds the rows"),
+        Field(
+            "part",
+            "VARCHAR",
+            "Which rows: a segment's id for readings, a zone for grid data; empty for the whole table",
+        ),
+        Field("row_count", "BIGINT", "Number of rows"),
+        Field("content_sha256", "VARCHAR", "SHA-256 of the rows (docs/verification.md)"),
+        Field("overridden_by", "VARCHAR", "Who let figures pass that the check refuses"),
+        Field("previous_id", "VARCHAR", "Publication whose figures are restated"),
+        *(
+            Field(f"{head}_{when}_{unit}", "BIGINT", f"{what} {text}", shown)
+            for head, unit, what, shown in (
+                ("energy", "mj", "GPU energy", "mJ"),
+                ("facility", "mj", "Facility energy", "mJ"),
+                ("co2e", "ug", "Location-based CO2e", "µg"),
+                ("co2e_market", "ug", "Market-based CO2e", "µg"),
+                ("water_onsite", "ul", "Water consumed on site", "µL"),
+                ("water_offsite", "ul", "Water consumed in generation", "µL"),
+            )
+            for when, text in (("before", "as published before"), ("after", "as published now"))
+        ),
+        Field("causes", "VARCHAR", "Which inputs of the run changed"),
         Field("version", "INTEGER", "Number of the migration"),
         Field("migration", "VARCHAR", "Name of the migration"),
         Field("sha256", "VARCHAR", "Digest of the migration's text"),
@@ -1018,7 +1054,40 @@ TABLES: dict[str, Table] = {
             "publication",
             "one publication",
             "The ledger of publications; each row holds the digest of the one before",
-            "publication_id sequence published_at sample method_version code_version input_digest factor_digest validation_digest output_digest previous_digest digest",
+            "publication_id sequence published_at sample method_version code_version input_digest factor_digest validation_digest output_digest previous_digest digest "
+            "settings_digest code_digest reason manifest_sha256",
+        ),
+        _table(
+            "setting",
+            "one table of wattledger.toml",
+            "The settings of the last computation, and the thresholds of the last gate",
+            "section value_json",
+        ),
+        _table(
+            "segment_digest",
+            "one table's rows of one segment",
+            "Digests of stored readings, taken before they were first published",
+            "segment_key table_name row_count content_sha256",
+        ),
+        _table(
+            "kept_input",
+            "one part of one table of the warehouse",
+            "Digests of what the figures rest on and this file does not hold: readings, grid data",
+            "table_name part row_count content_sha256",
+        ),
+        _table(
+            "gate_override",
+            "one check that was overridden for one publication",
+            "Who let figures pass that a check refuses, and why",
+            "publication_id suite check_name overridden_by reason unexpected_rows recorded_at",
+        ),
+        _table(
+            "restatement",
+            "one run whose figures a publication changed",
+            "What each publication restates of the one before; null where the run is in one of them only",
+            "publication_id previous_id run_id energy_before_mj energy_after_mj facility_before_mj "
+            "facility_after_mj co2e_before_ug co2e_after_ug co2e_market_before_ug co2e_market_after_ug water_onsite_before_ul water_onsite_after_ul "
+            "water_offsite_before_ul water_offsite_after_ul causes",
         ),
         _table(
             "run_summary",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ _COMPARED = 6
 """Runs in the picture of alternatives: those with the most CO2e."""
 
 
-def render(database: Path, target: Path, settings: Settings) -> None:
-    """Write the report of `database` (a published file) to `target`."""
+def render(database: Path, folder: Path, settings: Settings) -> None:
+    """Write report.html and summary.html of `database` (a published file) into `folder`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -30,22 +31,63 @@ def render(database: Path, target: Path, settings: Settings) -> None:
     )
     environment.filters |= {"sig": significant, "percent": percent}
     environment.globals |= {"between": between}
+    shared = {
+        "title": settings.project.title or settings.project.name,
+        "style": resources.files("flows.report").joinpath("style.css").read_text("utf-8"),
+    }
     con = connect(database, read_only=True)
     try:
-        page = environment.get_template("report.html.j2").render(
-            title=settings.project.title or settings.project.name,
-            style=resources.files("flows.report").joinpath("style.css").read_text("utf-8"),
-            **_content(con),
-        )
+        pages = {"report": _content(con), "summary": _summary(con)}
     finally:
         con.close()
-    target.write_text(page, encoding="utf-8")
+    for name, content in pages.items():
+        page = environment.get_template(f"{name}.html.j2").render(**shared, **content)
+        (folder / f"{name}.html").write_text(page, encoding="utf-8")
+
+
+def _summary(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    """What a person who signs wants on one page: verdicts, overrides, restatements, digests."""
+    [publication] = rows(con, "FROM publication ORDER BY sequence DESC LIMIT 1")
+    mine = {"id": publication["publication_id"]}
+    results = rows(con, "FROM validation_result ORDER BY suite, check_name")
+    for result in results:
+        result["examples"] = [
+            ", ".join(f"{key} {value}" for key, value in row.items() if value is not None)
+            for row in json.loads(result["examples"])[:2]
+        ]
+    return {
+        "publication": publication,
+        "fleet": rows(con, "FROM fleet_summary WHERE kind = 'run'"),
+        "suites": rows(
+            con,
+            "SELECT r.suite, checked_rows, count(*) AS checks, count_if(c.success) AS passed "
+            "FROM validation_run AS r JOIN validation_result AS c USING (validation_id) "
+            "GROUP BY ALL ORDER BY 1",
+        ),
+        "results": results,
+        "overrides": rows(con, "FROM gate_override WHERE publication_id = $id", mine),
+        "restated": rows(con, _RESTATED, mine),
+        "restated_runs": con.execute(
+            "SELECT count(*) FROM restatement WHERE publication_id = $id", mine
+        ).fetchall()[0][0],
+        "refused": con.execute("SELECT count(*) FROM quarantine").fetchall()[0][0],
+    }
+
+
+_RESTATED = """
+    SELECT run_id, previous_id, co2e_before_ug / 1e9 AS before_kg, co2e_after_ug / 1e9 AS after_kg,
+        (co2e_after_ug - co2e_before_ug) / nullif(co2e_before_ug, 0) AS change, causes
+    FROM restatement WHERE publication_id = $id
+    ORDER BY abs(coalesce(co2e_after_ug, 0) - coalesce(co2e_before_ug, 0)) DESC, run_id LIMIT 6
+"""
 
 
 def _content(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     runs = rows(con, "FROM run_summary")
     return {
         "publication": rows(con, "FROM publication ORDER BY sequence DESC LIMIT 1")[0],
+        "overrides": rows(con, _OVERRIDES),
+        "restated": rows(con, _OWN_RESTATEMENTS),
         "runs": runs,
         "fleet": rows(con, "FROM fleet_summary"),
         "balance": rows(
@@ -85,6 +127,18 @@ def _content(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     }
 
 
+_OVERRIDES = """
+    FROM gate_override WHERE publication_id =
+        (SELECT max_by(publication_id, sequence) FROM publication)
+"""
+_OWN_RESTATEMENTS = """
+    SELECT run_id, previous_id, causes, energy_before_mj / 3.6e9 AS energy_before_kwh,
+        energy_after_mj / 3.6e9 AS energy_after_kwh, co2e_before_ug / 1e9 AS co2e_before_kg,
+        co2e_after_ug / 1e9 AS co2e_after_kg
+    FROM restatement WHERE publication_id =
+        (SELECT max_by(publication_id, sequence) FROM publication)
+    ORDER BY run_id
+"""
 _FACTORS_USED = """
     FROM factor AS f WHERE EXISTS (
         FROM factor_use AS u WHERE u.factor = f.factor AND u.scope = f.scope

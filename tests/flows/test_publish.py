@@ -92,7 +92,7 @@ def test_a_changed_figure_is_a_new_publication_that_names_the_old(published: Set
     assert first.exists()
     con = connect(second.database, read_only=True)
     chain = con.execute(
-        "SELECT digest, previous_digest FROM publication ORDER BY sequence"
+        "SELECT manifest_sha256, previous_digest FROM publication ORDER BY sequence"
     ).fetchall()
     con.close()
     assert chain[1][1] == chain[0][0]

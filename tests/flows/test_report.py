@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,6 +86,7 @@ def test_data_docs_are_readable_offline(browser: Any, demo: Path) -> None:
         "runs",
         "slot_signal",
         "footprint",
+        "restatement",
     ]
     browser.find_element("link text", "footprint").click()
     assert "Metered energy = attributed + idle + unallocated" in browser.page_source
@@ -93,7 +95,8 @@ def test_data_docs_are_readable_offline(browser: Any, demo: Path) -> None:
 
 def test_names_from_outside_are_only_text(browser: Any, demo_copy: Path, tmp_path: Path) -> None:
     nasty = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">\"';--"
-    database = Path(shutil.copy(demo_copy / "published/published.duckdb", tmp_path / "p.duckdb"))
+    database = tmp_path / "p.duckdb"
+    shutil.copyfile(demo_copy / "published/published.duckdb", database)
     con = duckdb.connect(str(database))
     for table in (
         "training_run",
@@ -105,15 +108,31 @@ def test_names_from_outside_are_only_text(browser: Any, demo_copy: Path, tmp_pat
         con.execute(f"UPDATE {table} SET run_id = ? WHERE run_id = 'vision-base'", [nasty])
     con.execute("UPDATE training_run SET name = ?, owner = ?", [nasty, nasty])
     con.execute("UPDATE segment SET source_name = ?", [nasty])
+    con.execute("UPDATE publication SET reason = ?", [nasty])
+    con.execute(
+        "INSERT INTO gate_override SELECT publication_id, ?, ?, ?, ?, 1, now() FROM publication",
+        [nasty] * 4,
+    )
+    con.execute(
+        "INSERT INTO restatement BY NAME SELECT publication_id, publication_id AS previous_id, "
+        "? AS run_id, ? AS causes FROM publication",
+        [nasty] * 2,
+    )
+    con.execute(
+        "UPDATE validation_result SET success = false, examples = ?", [json.dumps([{nasty: nasty}])]
+    )
     con.close()
-    page = tmp_path / "report.html"
     settings = settings_module.load(demo_copy)
     settings.project.title = nasty
-    render(database, page, settings)
-    browser.get(page.as_uri())
-    assert "owned" not in browser.title.replace(nasty, "")
-    assert browser.find_elements("css selector", "script, img") == []
-    assert nasty in text(browser, "section:nth-of-type(1) tbody b")
+    render(database, tmp_path, settings)
+    for name, where in (
+        ("report", "section:nth-of-type(1) tbody b"),
+        ("summary", "table.overrides tbody td, table.restated tbody td"),
+    ):
+        browser.get((tmp_path / f"{name}.html").as_uri())
+        assert "owned" not in browser.title.replace(nasty, "")
+        assert browser.find_elements("css selector", "script, img") == []
+        assert nasty in text(browser, where)
 
 
 @pytest.mark.parametrize(

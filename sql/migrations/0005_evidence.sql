@@ -1,0 +1,55 @@
+-- What an auditor needs beside the figures: settings, digests of everything kept, the manifest of each
+-- publication, overrides of the gate with names and reasons, and what later publications restate.
+
+CREATE TABLE setting (
+    section VARCHAR NOT NULL,
+    value_json VARCHAR NOT NULL
+);
+
+CREATE TABLE segment_digest (
+    segment_key INTEGER NOT NULL,
+    table_name VARCHAR NOT NULL,
+    row_count BIGINT NOT NULL,
+    content_sha256 VARCHAR NOT NULL
+);
+
+CREATE TABLE kept_input (
+    table_name VARCHAR NOT NULL,
+    part VARCHAR NOT NULL,
+    row_count BIGINT NOT NULL,
+    content_sha256 VARCHAR NOT NULL
+);
+
+ALTER TABLE publication ADD COLUMN settings_digest VARCHAR;
+ALTER TABLE publication ADD COLUMN code_digest VARCHAR;
+ALTER TABLE publication ADD COLUMN reason VARCHAR;
+ALTER TABLE publication ADD COLUMN manifest_sha256 VARCHAR;
+
+CREATE TABLE gate_override (
+    publication_id VARCHAR NOT NULL,
+    suite VARCHAR NOT NULL,
+    check_name VARCHAR NOT NULL,
+    overridden_by VARCHAR NOT NULL,
+    reason VARCHAR NOT NULL,
+    unexpected_rows BIGINT NOT NULL,
+    recorded_at TIMESTAMPTZ NOT NULL
+);
+
+CREATE TABLE restatement (
+    publication_id VARCHAR NOT NULL,
+    previous_id VARCHAR NOT NULL,
+    run_id VARCHAR NOT NULL,
+    energy_before_mj BIGINT,
+    energy_after_mj BIGINT,
+    facility_before_mj BIGINT,
+    facility_after_mj BIGINT,
+    co2e_before_ug BIGINT,
+    co2e_after_ug BIGINT,
+    co2e_market_before_ug BIGINT,
+    co2e_market_after_ug BIGINT,
+    water_onsite_before_ul BIGINT,
+    water_onsite_after_ul BIGINT,
+    water_offsite_before_ul BIGINT,
+    water_offsite_after_ul BIGINT,
+    causes VARCHAR NOT NULL
+);
