@@ -94,6 +94,7 @@ def at_least(
     statement: str,
     *,
     equal: bool = True,
+    severity: Severity = "fail",
     remedy: str = "",
     overridable: bool = True,
 ) -> Check:
@@ -109,6 +110,7 @@ def at_least(
         statement,
         "ExpectColumnPairValuesAToBeGreaterThanB",
         kwargs,
+        severity=severity,
         remedy=remedy,
         overridable=overridable,
     )

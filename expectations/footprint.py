@@ -21,6 +21,52 @@ _BOUNDED = (
 )
 
 
+_DANGLING = """
+    SELECT * FROM (
+        SELECT 'allocation of run ' || run_id || ' names an unknown GPU' AS what, gpu_uuid AS name
+        FROM run_allocation WHERE superseded_at IS NULL AND gpu_uuid NOT IN (SELECT gpu_uuid FROM gpu)
+        UNION ALL
+        SELECT 'energy of an unknown run', run_id FROM (SELECT DISTINCT run_id FROM energy_slot)
+        WHERE run_id IS NOT NULL
+            AND run_id NOT IN (SELECT run_id FROM training_run WHERE superseded_at IS NULL)
+        UNION ALL
+        SELECT 'energy of an unknown GPU', gpu_key::VARCHAR
+        FROM (SELECT DISTINCT gpu_key FROM energy_slot) WHERE gpu_key NOT IN (SELECT gpu_key FROM gpu)
+        UNION ALL
+        SELECT 'host without a site', host FROM gpu WHERE host NOT IN (SELECT host FROM host)
+        UNION ALL
+        SELECT 'host at an unknown site', host FROM host WHERE site NOT IN (SELECT site FROM site)
+        UNION ALL
+        SELECT DISTINCT 'slot without a signal of its zone', zone
+        FROM footprint_slot ANTI JOIN slot_signal USING (zone, slot_start)
+    ) WHERE EXISTS (FROM {batch})
+"""
+_RUN_JUMPS = """
+    SELECT run_id, family, kwh_per_gpu_h, before_run_id, before_kwh_per_gpu_h FROM (
+        SELECT run_id, family, energy_kwh / gpu_hours AS kwh_per_gpu_h,
+            lag(run_id) OVER w AS before_run_id,
+            lag(energy_kwh / gpu_hours) OVER w AS before_kwh_per_gpu_h
+        FROM run_summary WHERE gpu_hours >= 1 AND family IS NOT NULL AND EXISTS (FROM {{batch}})
+        WINDOW w AS (PARTITION BY family, phase ORDER BY started_at, run_id)
+    ) WHERE kwh_per_gpu_h > {factor} * before_kwh_per_gpu_h
+        OR kwh_per_gpu_h * {factor} < before_kwh_per_gpu_h
+"""
+_YEAR_JUMPS = """
+    WITH monthly AS (
+        SELECT site, date_trunc('month', slot_start) AS month,
+            sum(facility_mj) / 3.6e9 / nullif(sum(held_us) / 3.6e9, 0) AS kwh_per_gpu_h,
+            sum(co2e_ug) / nullif(sum(grid_mj), 0) * 3.6e3 AS g_per_kwh
+        FROM footprint_slot WHERE kind = 'run' AND EXISTS (FROM {{batch}}) GROUP BY ALL
+        HAVING sum(held_us) >= 3.6e9
+    )
+    SELECT n.site, n.month, n.kwh_per_gpu_h, b.kwh_per_gpu_h AS year_before_kwh_per_gpu_h,
+        n.g_per_kwh, b.g_per_kwh AS year_before_g_per_kwh
+    FROM monthly AS n JOIN monthly AS b ON b.site = n.site AND b.month = n.month - INTERVAL 1 YEAR
+    WHERE n.kwh_per_gpu_h > {factor} * b.kwh_per_gpu_h OR n.kwh_per_gpu_h * {factor} < b.kwh_per_gpu_h
+        OR n.g_per_kwh > {factor} * b.g_per_kwh OR n.g_per_kwh * {factor} < b.g_per_kwh
+"""
+
+
 def suite(
     *,
     schema: str = "main",
@@ -28,6 +74,10 @@ def suite(
     max_filled_share: float = 1.0,
     max_fallback_share: float = 1.0,
     second_meter_tolerance: float = 0.1,
+    min_completeness: float = 0.9,
+    meter_tolerance: float = 0.1,
+    max_run_jump: float = 2.0,
+    max_year_jump: float = 2.0,
 ) -> Suite:
     """The suite `footprint` on run_footprint; thresholds come from [gate] in wattledger.toml."""
     bounds = []
@@ -174,6 +224,51 @@ def suite(
                 f"AND abs(gpu_difference) > {second_meter_tolerance}",
                 severity="warn",
                 remedy="Compare their times: the second meter should cover the whole run",
+            ),
+            no_rows(
+                "readings_complete",
+                f"Every GPU has at least {min_completeness:.0%} of the readings of each hour that "
+                "its recorder should have made",
+                "SELECT host, gpu_uuid, hour_start, readings_expected, readings_received "
+                "FROM reading_completeness WHERE EXISTS (FROM {batch}) "
+                # The border of an hour may cost one.
+                f"AND readings_received < {min_completeness} * readings_expected - 1",
+                severity="warn",
+                remedy="Load the missing files, or see why the recorder missed them",
+            ),
+            no_rows(
+                "references_hold",
+                "Whatever a row names is there: GPUs, hosts, runs, sites, intensities",
+                _DANGLING,
+                remedy="This is a defect of Wattledger: please report it with this message",
+                overridable=False,
+            ),
+            no_rows(
+                "other_meters_agree",
+                f"Energy is within {meter_tolerance:.0%} of other meters of hosts and sites, where "
+                "they cover the same time",
+                "SELECT meter, scope, metered, valid_from, meter_kwh, ledger_kwh, meter_difference "
+                "FROM meter_reconciliation WHERE covered_share > 0.95 AND EXISTS (FROM {batch}) "
+                f"AND abs(meter_difference) > {meter_tolerance}",
+                severity="warn",
+                remedy="See view meter_reconciliation; overhead and PUE are assumptions until a meter "
+                "says otherwise",
+            ),
+            no_rows(
+                "runs_alike",
+                f"No run draws more than {max_run_jump:g} times as much per GPU-hour, or as much less, "
+                "as the run of its family before it",
+                _RUN_JUMPS.format(factor=max_run_jump),
+                severity="warn",
+                remedy="Another kind of work, or GPUs that are not the run's: check its allocations",
+            ),
+            no_rows(
+                "years_alike",
+                f"No site's facility energy per GPU-hour or CO2e per kWh is more than {max_year_jump:g} "
+                "times that of the same month a year before, or as much less",
+                _YEAR_JUMPS.format(factor=max_year_jump),
+                severity="warn",
+                remedy="Check PUE, overhead and grid data of both times",
             ),
             no_rows(
                 "mostly_measured",

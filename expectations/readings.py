@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from expectations.checks import Suite, at_least, between
+from expectations.checks import Suite, at_least, between, no_rows
 
 EARLIEST = datetime(2007, 1, 1, tzinfo=UTC)
 """Before NVML existed; an earlier time is a clock that was never set."""
@@ -26,7 +26,11 @@ ROWS_WHERE = {
 
 
 def suite(
-    *, schema: str = "staging", future_tolerance_s: float = 300, max_gap_s: float = 30
+    *,
+    schema: str = "staging",
+    future_tolerance_s: float = 300,
+    max_gap_s: float = 30,
+    counter_power_tolerance: float = 0.2,
 ) -> Suite:
     """The suite `readings`; thresholds come from [readings] in wattledger.toml."""
     return Suite(
@@ -119,6 +123,25 @@ def suite(
                 "No reading is from before NVML existed (2007)",
                 low=EARLIEST,
                 remedy="Check the unit of the time column and the clock of the host",
+            ),
+            at_least(
+                "power_above_floor",
+                "min_power_mw",
+                "floor_mw",
+                "No power is below half of what this GPU draws idle",
+                severity="warn",
+                remedy="A sensor that fails, or another model than the log says",
+            ),
+            no_rows(
+                "counter_agrees_with_power",
+                "The energy counter and the integral of power over the same steps agree within "
+                f"{counter_power_tolerance:.0%}",
+                "SELECT segment_id, source_name, gpu_uuid, compared_counter_mj, compared_power_mj "
+                "FROM {batch} WHERE abs(compared_power_mj - compared_counter_mj) > "
+                # Counters move a few times a second: nothing can be said of a few seconds.
+                f"{counter_power_tolerance} * compared_counter_mj + 2 * limit_mw",
+                severity="warn",
+                remedy="Check the units of both; the counter is what counts",
             ),
             between(
                 "no_counter_reset",

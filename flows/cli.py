@@ -418,9 +418,9 @@ def ingest_meter(
     tz: Annotated[str, typer.Option(help="Zone of local times.")] = "",
     json_: Json = False,
 ) -> None:
-    """Load codecarbon's emissions.csv as a second meter of runs that are in the ledger."""
+    """Load other meters beside the ledger's: codecarbon's of runs, PDU, IPMI and bills as CSV."""
     settings = load(project)
-    from flows.ingest_codecarbon import ingest_meter as run
+    from flows.ingest_meter import ingest_meter as run
 
     with progress("loading", hidden=json_) as advance:
         outcomes = run(settings, paths, tz, lambda path: advance(None, path.name))

@@ -190,7 +190,8 @@ def candidate(
         modelled_high_ppm=round(modelled.high * PPM),
     ).join(_devices(con), on="gpu_key", how="left")
     made = _embodied(con, factors)
-    at_sites = footprint.by_site(embodied.embodied(with_hosts, made.lazy())).collect()
+    whole = embodied.embodied(with_hosts, made.lazy()).collect().lazy()
+    at_sites = footprint.by_site(whole).collect()
     sites = _sites(con, at_sites)
     known = Known(con, settings, factors)
     signals, sources = slot_signals(known, sites.select("zone", "slot").unique())
@@ -208,6 +209,7 @@ def candidate(
 
     return {
         "gpu_slot": slots,
+        "host_energy_slot": _with_start(footprint.host_slots(whole, sites.lazy()).collect()),
         "host_slot": _with_start(host.host_slots(host_readings).collect()),
         "energy_slot": _with_start(bounded),
         "slot_signal": _with_start(signals),
@@ -303,7 +305,7 @@ def _devices(con: duckdb.DuckDBPyConnection) -> pl.LazyFrame:
     """Every device with its site, and whether it is a GPU."""
     return _lazy(
         con,
-        "SELECT gpu_key, site, model IS DISTINCT FROM $none AS is_gpu FROM gpu JOIN host USING (host)",
+        "SELECT gpu_key, host, site, model IS DISTINCT FROM $none AS is_gpu FROM gpu JOIN host USING (host)",
         {"none": NO_GPU},
     )
 

@@ -6,7 +6,7 @@ them, and an allocation, so that its carbon and water are computed like all othe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -17,15 +17,15 @@ import polars as pl
 from flows import catalogue
 from flows.catalogue import Outcome
 from flows.errors import BadInput
-from flows.ingest_gpu import Progress, ingest_gpu, no_progress
+from flows.ingest_gpu import ingest_gpu
 from flows.settings import Settings
 from flows.sources import codecarbon, segments
 from flows.sources.codecarbon import Measured
-from flows.sources.files import expand, plain_text, sha256
+from flows.sources.files import plain_text
 from flows.sources.run_records import host_device
 from flows.sources.runs import Allocation, Run
 from flows.sources.segments import COLUMNS, HOST_COLUMNS
-from flows.warehouse import disk_errors, transaction, writing
+from flows.warehouse import transaction
 from transforms.schemas import PPM
 
 METER = "codecarbon"
@@ -125,47 +125,10 @@ def _host_rows(run: Measured, host: str) -> list[tuple[object, ...]]:
     return rows
 
 
-def ingest_meter(
-    settings: Settings, paths: Iterable[str | Path], tz: str = "", progress: Progress = no_progress
-) -> list[Outcome]:
-    """Load emissions.csv files as a second meter of runs that the ledger measures itself.
-
-    A row belongs to the run whose id or name is its project_name and whose time it overlaps (view
-    `meter_agreement`).
-
-    Raises:
-        UsageError: times are local and no zone was given.
-        WarehouseError: the disk or the warehouse failed.
-    """
-    outcomes = []
-    with writing(settings.warehouse) as con, disk_errors(settings.warehouse):
-        for path in expand(paths):
-            progress(path)
-            digest = f"{sha256(path)} meter {tz}".strip()
-            if digest in catalogue.known(con):
-                outcomes.append(Outcome(str(path), digest, "known"))
-                continue
-            try:
-                outcomes.append(_load_meter(con, settings, path, digest, tz))
-            except BadInput as error:
-                outcomes.append(
-                    catalogue.quarantine(con, settings, path, digest, "meter", str(error))
-                )
-    return outcomes
-
-
-def _load_meter(
-    con: duckdb.DuckDBPyConnection, settings: Settings, path: Path, digest: str, tz: str
+def record_runs(
+    con: duckdb.DuckDBPyConnection, path: Path, digest: str, measured: Sequence[Measured]
 ) -> Outcome:
-    with plain_text(path, settings.work / "staging") as plain:
-        text = plain.read_text("utf-8-sig")
-    if not codecarbon.is_emissions(text.splitlines()[0]):
-        raise BadInput(
-            "not an emissions.csv of codecarbon",
-            where=str(path),
-            remedy=f"It needs the columns {', '.join(codecarbon.NEEDED)}",
-        )
-    measured = codecarbon.read(path, text, tz)
+    """Write an emissions.csv as a second meter of runs that the ledger measures itself."""
     with transaction(con):
         key = catalogue.record_file(
             con,

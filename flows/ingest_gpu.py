@@ -139,6 +139,10 @@ class _Limits:
             return int(self._most * 1000)
         return int(min(factor.high * self._tolerance, self._most) * 1000)
 
+    def floor_mw(self, model: str | None) -> int:
+        """Half of what the model draws idle: less is a sensor that fails."""
+        return int(for_model(self._factors, "gpu_idle_w", model).low * 500)
+
 
 def _relation(staged: Staged) -> str:
     """The staged file as SQL, in STAGED columns and file order."""
@@ -201,6 +205,7 @@ def profile(con: duckdb.DuckDBPyConnection, staged: Staged, limits: _Limits) -> 
         """
         CREATE OR REPLACE TEMP TABLE profile AS
         SELECT *, $segment AS segment_id, $source AS source_name, NULL::BIGINT AS limit_mw,
+            NULL::BIGINT AS floor_mw,
             0::BIGINT AS duplicates,
             greatest(epoch(last_ts) - epoch(now()), 0)::BIGINT AS future_s
         FROM facts
@@ -217,8 +222,8 @@ def profile(con: duckdb.DuckDBPyConnection, staged: Staged, limits: _Limits) -> 
         )
     for row in rows(con, "SELECT DISTINCT model FROM profile"):
         con.execute(
-            "UPDATE profile SET limit_mw = ? WHERE model IS NOT DISTINCT FROM ?",
-            [limits.milliwatts(row["model"]), row["model"]],
+            "UPDATE profile SET limit_mw = ?, floor_mw = ? WHERE model IS NOT DISTINCT FROM ?",
+            [limits.milliwatts(row["model"]), limits.floor_mw(row["model"]), row["model"]],
         )
     for uuid, (count, _) in staged.steps_back.items():
         con.execute("UPDATE profile SET steps_back = ? WHERE gpu_uuid = ?", [count, uuid])
@@ -272,6 +277,7 @@ def _gate(
     suite = readings_suite.suite(
         future_tolerance_s=settings.readings.future_tolerance_s,
         max_gap_s=settings.readings.max_gap_s,
+        counter_power_tolerance=settings.gate.counter_power_tolerance,
     )
     verdict = Gate(con).run(suite)
     with transaction(con):
@@ -397,8 +403,8 @@ def promote(con: duckdb.DuckDBPyConnection, staged: Staged) -> Outcome:
     totals = rows(
         con,
         "SELECT min(first_ts) AS first_ts, max(last_ts) AS last_ts, sum(duplicates) AS stored, "
-        "median((epoch_ms(last_ts) - epoch_ms(first_ts)) // greatest(rows_read - 1, 1))::BIGINT "
-        f"AS period {mine}",
+        "median(coalesce(usual_step_ms, (epoch_ms(last_ts) - epoch_ms(first_ts)) // "
+        f"greatest(rows_read - 1, 1)))::BIGINT AS period {mine}",
         segment,
     )[0]
     gpus = con.execute(
@@ -427,7 +433,9 @@ def promote(con: duckdb.DuckDBPyConnection, staged: Staged) -> Outcome:
             rows_loaded=loaded,
             rows_duplicate=staged.rows_duplicate + stored,
             rows_skipped=staged.rows_skipped,
-            sample_period_ms=totals["period"],
+            # What the recorder was told, if it says so: else what it did most of the time.
+            sample_period_ms=json.loads(staged.collector or "{}").get("period_ms")
+            or totals["period"],
             first_ts=totals["first_ts"],
             last_ts=totals["last_ts"],
             collector=staged.collector,
@@ -444,7 +452,7 @@ def promote(con: duckdb.DuckDBPyConnection, staged: Staged) -> Outcome:
         if inserted != loaded:
             raise RuntimeError(f"{staged.source}: {inserted} rows stored, {loaded} expected")
         con.execute("DELETE FROM segment_profile WHERE segment_id = $segment", segment)
-        con.execute(f"INSERT INTO segment_profile {mine}", segment)
+        con.execute(f"INSERT INTO segment_profile BY NAME {mine}", segment)
     return Outcome(
         str(staged.source),
         staged.segment_id,

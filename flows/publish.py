@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from expectations import restatement as restatement_suite
 from expectations import runs as runs_suite
 from expectations.checks import Check, Result, Suite, Verdict
 from flows import __version__, catalogue, digests, kept, ledger
-from flows.errors import GateFailed, UsageError
+from flows.errors import GateFailed, SettingsError, UsageError
 from flows.report.data_docs import make_offline
 from flows.restate import restatement
 from flows.settings import AT_THE_GATE, FILE_NAME, Override, Settings
@@ -56,8 +56,10 @@ _COPIED = {
     "gpu_instance": "",
     "run_record": "",
     "second_meter": "",
+    "meter_reading": "",
     "gpu_slot": "",
     "host_slot": "",
+    "host_energy_slot": "",
     "energy_slot": "",
     "slot_signal": "",
     "slot_source": "",
@@ -93,22 +95,51 @@ class Published:
 
 
 def suites(settings: Settings) -> list[Suite]:
-    """The suites that guard publication, in order."""
-    return [
+    """The suites that guard publication, in order.
+
+    Raises:
+        SettingsError: [gate] names a check that there is not.
+    """
+    gate = settings.gate
+    found = [
         readings_suite.suite(
             schema="staging",
             future_tolerance_s=settings.readings.future_tolerance_s,
             max_gap_s=settings.readings.max_gap_s,
+            counter_power_tolerance=gate.counter_power_tolerance,
         ),
-        runs_suite.suite(schema="staging", max_days=settings.gate.max_run_days),
-        footprint_suites.signal_suite(max_g_per_kwh=settings.gate.max_intensity_g_per_kwh),
+        runs_suite.suite(schema="staging", max_days=gate.max_run_days),
+        footprint_suites.signal_suite(max_g_per_kwh=gate.max_intensity_g_per_kwh),
         footprint_suites.suite(
-            min_carbon_coverage=settings.gate.min_carbon_coverage,
-            max_filled_share=settings.gate.max_filled_share,
-            max_fallback_share=settings.gate.max_fallback_share,
-            second_meter_tolerance=settings.gate.second_meter_tolerance,
+            min_carbon_coverage=gate.min_carbon_coverage,
+            max_filled_share=gate.max_filled_share,
+            max_fallback_share=gate.max_fallback_share,
+            second_meter_tolerance=gate.second_meter_tolerance,
+            min_completeness=gate.min_completeness,
+            meter_tolerance=gate.meter_tolerance,
+            max_run_jump=gate.max_run_jump,
+            max_year_jump=gate.max_year_jump,
         ),
-        restatement_suite.suite(max_change=settings.gate.max_restatement),
+        restatement_suite.suite(max_change=gate.max_restatement),
+    ]
+    names = {f"{one.name}.{check.name}" for one in found for check in one.checks}
+    if unknown := sorted(set(gate.fail_on) - names):
+        raise SettingsError(
+            f"no check is called {unknown[0]!r}",
+            where=f"{FILE_NAME}, setting gate.fail_on",
+            remedy="`wattledger check` shows them; the name is SUITE.CHECK",
+        )
+    return [
+        replace(
+            one,
+            checks=tuple(
+                replace(check, severity="fail")
+                if f"{one.name}.{check.name}" in gate.fail_on
+                else check
+                for check in one.checks
+            ),
+        )
+        for one in found
     ]
 
 

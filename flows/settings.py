@@ -292,6 +292,17 @@ class Gate(Strict):
     max_run_days: Annotated[float, Field(gt=0)] = 400
     second_meter_tolerance: Annotated[float, Field(gt=0)] = 0.1
     max_fallback_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    min_completeness: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """Part of the readings of an hour that its recorder should have made."""
+    counter_power_tolerance: Annotated[float, Field(gt=0)] = 0.2
+    meter_tolerance: Annotated[float, Field(gt=0)] = 0.1
+    """Difference from other meters of hosts and sites."""
+    max_run_jump: Annotated[float, Field(gt=1)] = 2.0
+    """Energy per GPU-hour of a run, times that of the run of its family before it."""
+    max_year_jump: Annotated[float, Field(gt=1)] = 2.0
+    """Energy per GPU-hour and CO2e per kWh of a site, times those of the same month a year before."""
+    fail_on: list[str] = []
+    """Checks (SUITE.CHECK) that only warn as they come, and are to refuse here."""
     max_restatement: Annotated[float, Field(gt=0)] = 0.1
     """Change of a run's published energy or CO2e beyond which a restatement is pointed out."""
 

@@ -275,7 +275,9 @@ def check_kept(
 
 
 _RUN_TABLES = ("training_run", "run_allocation")
-_CHANGING = frozenset({"grid_fetch", "second_meter", "setting", "computation", "kept_input"})
+_CHANGING = frozenset(
+    {"grid_fetch", "second_meter", "meter_reading", "setting", "computation", "kept_input"}
+)
 """Tables of the warehouse whose rows may change without a new computation."""
 _GROWING = {
     "segment": "*",

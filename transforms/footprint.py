@@ -328,6 +328,25 @@ def facility_slots(energy: pl.LazyFrame, sites: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
+def host_slots(energy: pl.LazyFrame, sites: pl.LazyFrame) -> pl.LazyFrame:
+    """IT energy of hosts, whoever held their GPUs.
+
+    Takes what `by_site` takes with host beside site, and sites as `facility_slots`. Gives host, slot,
+    it_mj and its bounds.
+    """
+    hosts = energy.select("host", "site").unique()
+    return (
+        by_site(energy.with_columns(site="host"))
+        .rename({"site": "host"})
+        .join(hosts, on="host")
+        .join(sites, on=["site", "slot"], how="left")
+        .with_columns(it_energy())
+        .group_by("host", "slot")
+        .agg(pl.col("it_mj", "it_low_mj", "it_high_mj").sum())
+        .sort("host", "slot")
+    )
+
+
 def footprint_slots(
     facility: pl.LazyFrame,
     signals: pl.LazyFrame,

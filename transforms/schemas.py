@@ -213,6 +213,34 @@ _FIELDS: dict[str, Field] = {
             "Largest mean power that the energy counter implies between two readings",
             "mW",
         ),
+        Field(
+            "floor_mw",
+            "BIGINT",
+            "Least power believed of this GPU: half of what it draws idle",
+            "mW",
+        ),
+        Field(
+            "compared_counter_mj",
+            "BIGINT",
+            "Rise of the energy counter over the steps that have power at both ends too",
+            "mJ",
+        ),
+        Field("compared_power_mj", "BIGINT", "Integral of power over the same steps", "mJ"),
+        Field("usual_step_ms", "BIGINT", "Mean step between readings, without gaps", "ms"),
+        Field("readings_expected", "BIGINT", "Readings that the recorder's period promises"),
+        Field("readings_received", "BIGINT", "Readings that are there"),
+        Field("completeness", "DOUBLE", "Readings received of those expected, 0 to 1"),
+        Field("metered", "VARCHAR", "Host or site that the meter measures"),
+        Field("meter_kwh", "DOUBLE", "Energy by the other meter", "kWh"),
+        Field("meter_difference", "DOUBLE", "(ledger_kwh - meter_kwh) / meter_kwh"),
+        Field("ledger_kwh", "DOUBLE", "The ledger's energy for the same time", "kWh"),
+        Field("ledger_low_kwh", "DOUBLE", "Its lower bound", "kWh"),
+        Field("ledger_high_kwh", "DOUBLE", "Its upper bound", "kWh"),
+        Field(
+            "covered_share",
+            "DOUBLE",
+            "Part of the interval that the ledger has anything for, 0 to 1",
+        ),
         Field("min_util_pct", "BIGINT", "Smallest utilisation", "%"),
         Field("max_util_pct", "BIGINT", "Largest utilisation", "%"),
         Field("negative_energy", "BIGINT", "Readings whose energy counter is below zero"),
@@ -334,7 +362,11 @@ _FIELDS: dict[str, Field] = {
             "mW",
         ),
         Field("factor", "VARCHAR", "Name of the factor"),
-        Field("scope", "VARCHAR", "What it applies to: a fuel, a GPU model, a zone or `default`"),
+        Field(
+            "scope",
+            "VARCHAR",
+            "What it applies to: a fuel, a GPU model, a zone or `default`; of a meter, host or site",
+        ),
         Field("value", "DOUBLE", "Central value, in `unit`"),
         Field("low", "DOUBLE", "Lower bound, in `unit`"),
         Field("high", "DOUBLE", "Upper bound, in `unit`"),
@@ -342,7 +374,11 @@ _FIELDS: dict[str, Field] = {
         Field("licence", "VARCHAR", "Terms of the source"),
         Field("origin", "VARCHAR", "`shipped` or `override` (from wattledger.toml)"),
         # quarantine and validation
-        Field("reason", "VARCHAR", "Why: of a refusal, with what to do; of an override; of a publication, as given"),
+        Field(
+            "reason",
+            "VARCHAR",
+            "Why: of a refusal, with what to do; of an override; of a publication, as given",
+        ),
         Field("suite", "VARCHAR", "Great Expectations suite"),
         Field("kept_path", "VARCHAR", "Where the refused bytes are kept, relative to the project"),
         Field("recorded_at", _T, "When this was recorded, UTC"),
@@ -823,7 +859,7 @@ TABLES: dict[str, Table] = {
             "What the gate looked at before it let a segment in",
             "segment_id source_name gpu_uuid rows_read first_ts last_ts null_power null_energy no_value min_power_mw max_power_mw "
             "limit_mw max_counter_mw min_util_pct max_util_pct negative_energy steps_back duplicates conflicts counter_resets longest_gap_ms "
-            "future_s",
+            "future_s floor_mw compared_counter_mj compared_power_mj usual_step_ms",
         ),
         _table(
             "gpu_reading",
@@ -980,6 +1016,12 @@ TABLES: dict[str, Table] = {
             "meter meter_run_id label started_at ended_at gpu_mj cpu_mj dram_mj segment_key",
         ),
         _table(
+            "meter_reading",
+            "one interval of one meter of a host or a site",
+            "What other meters say: PDU, IPMI, the utility's bill",
+            "meter scope metered valid_from valid_to energy_mj source_name segment_key",
+        ),
+        _table(
             "gpu_slot",
             "one GPU in one slot",
             "Metered energy, before any attribution",
@@ -990,6 +1032,12 @@ TABLES: dict[str, Table] = {
             "one host in one slot",
             "Energy of CPU and memory, before it is shared out over the GPUs of the host",
             "host slot_start host_mj host_modelled_mj metered_us",
+        ),
+        _table(
+            "host_energy_slot",
+            "one host in one slot",
+            "IT energy of a host: GPUs, CPU and memory, and what its site's model adds",
+            "host slot_start it_mj it_low_mj it_high_mj",
         ),
         _table(
             "energy_slot",
@@ -1191,6 +1239,21 @@ TABLES: dict[str, Table] = {
             "Our energy of a run beside a second meter's; run_id is null where no run fits",
             "meter meter_run_id label run_id started_at ended_at meter_gpu_kwh energy_kwh "
             "gpu_difference meter_host_kwh host_kwh",
+            "view",
+        ),
+        _table(
+            "reading_completeness",
+            "one GPU in one hour in which it was recorded",
+            "Readings that the recorder's period promises, and those that are there",
+            "host gpu_uuid hour_start readings_expected readings_received completeness",
+            "view",
+        ),
+        _table(
+            "meter_reconciliation",
+            "one interval of a meter of a host or a site",
+            "What another meter says, beside the ledger: IT energy of a host, facility energy of a site",
+            "meter scope metered valid_from valid_to meter_kwh ledger_kwh ledger_low_kwh ledger_high_kwh "
+            "meter_difference covered_share source_name",
             "view",
         ),
         _table(

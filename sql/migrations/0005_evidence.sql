@@ -53,3 +53,30 @@ CREATE TABLE restatement (
     water_offsite_after_ul BIGINT,
     causes VARCHAR NOT NULL
 );
+
+-- What the gate compares: the counter with the integral of power over the same steps, power with what
+-- the GPU draws idle, and how many readings there should be.
+ALTER TABLE segment_profile ADD COLUMN floor_mw BIGINT;
+ALTER TABLE segment_profile ADD COLUMN compared_counter_mj BIGINT;
+ALTER TABLE segment_profile ADD COLUMN compared_power_mj BIGINT;
+ALTER TABLE segment_profile ADD COLUMN usual_step_ms BIGINT;
+
+-- Other meters of hosts and sites, and what the ledger has for hosts.
+CREATE TABLE meter_reading (
+    meter VARCHAR NOT NULL,
+    scope VARCHAR NOT NULL,
+    metered VARCHAR NOT NULL,
+    valid_from TIMESTAMPTZ NOT NULL,
+    valid_to TIMESTAMPTZ NOT NULL,
+    energy_mj BIGINT NOT NULL,
+    source_name VARCHAR NOT NULL,
+    segment_key INTEGER NOT NULL
+);
+
+CREATE TABLE host_energy_slot (
+    host VARCHAR NOT NULL,
+    slot_start TIMESTAMPTZ NOT NULL,
+    it_mj BIGINT NOT NULL,
+    it_low_mj BIGINT NOT NULL,
+    it_high_mj BIGINT NOT NULL
+);

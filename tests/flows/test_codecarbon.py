@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.footprint import compute
-from flows.ingest_codecarbon import ingest_meter
+from flows.ingest_meter import ingest_meter
 from flows.ingest_runs import ingest_runs
 from flows.publish import check_only, publish
 from flows.settings import Settings
@@ -172,7 +172,7 @@ def test_a_second_meter_without_its_run_is_shown_without_one(loaded: Settings) -
 def test_a_run_table_is_no_second_meter(loaded: Settings) -> None:
     [outcome] = ingest_meter(loaded, [runs_csv(loaded.root, [])], "UTC")
     assert outcome.verdict == "quarantined"
-    assert "not an emissions.csv" in outcome.reason
+    assert "neither an emissions.csv" in outcome.reason
 
 
 def rapl(folder: Path, micro_joules: int) -> str:
