@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from expectations import footprint as footprint_suites
 from expectations import readings as readings_suite
 from expectations import restatement as restatement_suite
 from expectations import runs as runs_suite
-from expectations.checks import Check, Result, Suite, Verdict
+from expectations.checks import Result, Suite, Verdict
 from flows import __version__, catalogue, digests, kept, ledger
 from flows.errors import GateFailed, SettingsError, UsageError
 from flows.report.data_docs import make_offline
@@ -88,6 +88,7 @@ class Published:
     folder: Path
     database: Path
     report: Path
+    summary: Path
     data_docs: Path
     changed: bool
     """False where nothing had changed since the publication before, which then stands."""
@@ -236,7 +237,7 @@ def publish(settings: Settings, overrides: Sequence[Override] = (), reason: str 
     from expectations.gate import describe
     from flows.report.render import render
 
-    overrides = [*overrides, *in_force(settings, datetime.now(UTC).date())]
+    overrides = _holding(settings, overrides)
     ledger.sign(settings, b"")  # A key that can't be used is said before the work.
     with writing(settings.warehouse) as con, disk_errors(settings.warehouse):
         reconcile(con, settings)
@@ -294,32 +295,28 @@ def publish(settings: Settings, overrides: Sequence[Override] = (), reason: str 
     return _published(settings, entry["publication_id"], changed=True, warnings=warnings)
 
 
-def in_force(settings: Settings, day: date) -> list[Override]:
-    """The overrides of the settings that hold on a day.
+def _holding(settings: Settings, given: Sequence[Override]) -> list[Override]:
+    """The overrides given, and those of the settings that hold today.
 
     Raises:
         UsageError: one names no check, or one that nobody can answer for.
     """
     known = {f"{suite.name}.{c.name}": c for suite in suites(settings) for c in suite.checks}
-    for one in settings.override:
-        overridable(one.check, known)
-    return [one for one in settings.override if one.until >= day]
-
-
-def overridable(name: str, known: dict[str, Check]) -> None:
-    """Refuse to override what is no check, or one that nobody can answer for."""
-    if name not in known:
-        raise UsageError(
-            f"no check is called {name!r}",
-            where="override",
-            remedy="`wattledger check` shows them; the name is SUITE.CHECK",
-        )
-    if not known[name].overridable:
-        raise UsageError(
-            f"{name} can't be overridden: figures that break it contradict themselves",
-            where="override",
-            remedy=known[name].remedy,
-        )
+    for one in (*given, *settings.override):
+        if one.check not in known:
+            raise UsageError(
+                f"no check is called {one.check!r}",
+                where="override",
+                remedy="`wattledger check` shows them; the name is SUITE.CHECK",
+            )
+        if not known[one.check].overridable:
+            raise UsageError(
+                f"{one.check} can't be overridden: figures that break it contradict themselves",
+                where="override",
+                remedy=known[one.check].remedy,
+            )
+    today = datetime.now(UTC).date()
+    return [*given, *(one for one in settings.override if one.until >= today)]
 
 
 _Answered = tuple[str, Result, Override]
@@ -505,6 +502,7 @@ def _published(
         folder,
         folder / "published.duckdb",
         folder / "report.html",
+        folder / "summary.html",
         folder / "data_docs" / "index.html",
         changed,
         warnings,

@@ -150,6 +150,11 @@ def published(settings: Settings, done: Published) -> None:
         found = rows(con, "FROM run_summary")
         entry = rows(con, "FROM publication ORDER BY sequence DESC LIMIT 1")[0]
         fleet = {row["kind"]: row for row in rows(con, "FROM fleet_summary")}
+        restated = rows(
+            con,
+            "FROM restatement WHERE publication_id = $id ORDER BY run_id LIMIT 20",
+            {"id": done.publication_id if done.changed else ""},
+        )
     finally:
         con.close()
     console.print()
@@ -167,6 +172,16 @@ def published(settings: Settings, done: Published) -> None:
                 f"[dim]{kind} ({said}): {significant(fleet[kind]['facility_kwh'])} kWh facility, "
                 f"{significant(fleet[kind]['co2e_kg'])} kg CO2e[/]"
             )
+    for row in restated:
+        before, after = (row[f"co2e_{when}_ug"] for when in ("before", "after"))
+        figures = " -> ".join(
+            "none" if ug is None else significant(ug / 1e9) for ug in (before, after)
+        )
+        console.print(
+            f"restated: {escape(row['run_id'])}, {figures} kg CO2e, because of "
+            f"{escape(row['causes'] or 'unknown')}",
+            soft_wrap=True,
+        )
     for said in done.warnings:
         console.print(f"[yellow]warning:[/] {escape(said)}", soft_wrap=True)
     state = "published" if done.changed else "unchanged since"
@@ -174,6 +189,7 @@ def published(settings: Settings, done: Published) -> None:
     for name, path in (
         ("figures", done.database),
         ("report", done.report),
+        ("summary", done.summary),
         ("Data Docs", done.data_docs),
     ):
         console.print(f"  {name:<10} {escape(str(path))}", soft_wrap=True)

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -200,15 +201,17 @@ def accounted(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Setti
     return copied(made_once(tmp_path_factory, "accounted", _account), tmp_path / "project")
 
 
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["tests.preloaded"])
+
+
 @pytest.fixture(scope="session")
 def kill_while() -> Callable[..., None]:
     """Runs a function of `tests.preloaded` in a process of its own, and kills it after some seconds."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.preloaded"])
 
     def run(work: Callable[..., None], *given: object, after_s: float) -> None:
-        ours, theirs = context.Pipe()
-        process = context.Process(target=work, args=(*given, theirs))
+        ours, theirs = _processes.Pipe()
+        process = _processes.Process(target=work, args=(*given, theirs))
         process.start()
         assert ours.recv() == "go"
         time.sleep(after_s)
@@ -218,16 +221,40 @@ def kill_while() -> Callable[..., None]:
     return run
 
 
+def _environment(env: dict[str, str] | None) -> dict[str, str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "WATTLEDGER_"))}
+    return {**clean, **(env or {})}
+
+
 def wattledger(
     *words: str | Path, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run the real command."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "WATTLEDGER_"))}
+    """Run the command in a process of its own, which starts with the heavy imports done."""
+    from tests import preloaded
+
+    given = [str(word) for word in words]
+    with tempfile.TemporaryDirectory() as folder:
+        process = _processes.Process(
+            target=preloaded.command, args=(given, _environment(env), Path(folder), ROOT)
+        )
+        process.start()
+        process.join(240)
+        process.kill()
+        process.join()
+        said = {name: (Path(folder) / name).read_text("utf-8") for name in ("stdout", "stderr")}
+    assert process.exitcode is not None
+    return subprocess.CompletedProcess(given, process.exitcode, **said)
+
+
+def started_afresh(
+    *words: str | Path, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command as a shell does, imports included."""
     return subprocess.run(
         [sys.executable, "-m", "flows.cli", *map(str, words)],
         capture_output=True,
         text=True,
-        env={**clean, **(env or {})},
+        env=_environment(env),
         cwd=ROOT,
         check=False,
         timeout=240,
@@ -240,7 +267,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with _once(tmp_path_factory, "demo") as shared:
         folder = shared / "project"
         if not (shared / "output.txt").exists():
-            done = wattledger("demo", "--sample", "--project", folder)
+            done = started_afresh("demo", "--sample", "--project", folder)
             assert done.returncode == 0, done.stdout + done.stderr
             (shared / "errors.txt").write_text(done.stderr)
             (shared / "output.txt").write_text(done.stdout)

@@ -1,16 +1,33 @@
-"""Work for processes that are killed: the heavy imports are done before they start."""
+"""Work for processes of their own that start with the heavy imports done: commands, and what is killed."""
 
 from __future__ import annotations
 
+import os
+import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import flows.report.charts
 import flows.settings
 from expectations.gate import _great_expectations
+from flows import cli
 from flows.ingest_gpu import ingest_gpu
 from flows.publish import publish
 
 _great_expectations()
+
+
+def command(words: list[str], env: dict[str, str], folder: Path, at: Path) -> None:
+    """Run the command in folder `at`; what it prints goes to files in `folder`."""
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        handle = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(handle, number)
+        os.close(handle)
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(at)
+    sys.argv = ["wattledger", *words]
+    cli.main()
 
 
 def load(project: Path, files: list[Path], said: Connection) -> None:

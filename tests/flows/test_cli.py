@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, grid_csv, runs_csv, segment, wattledger
+from tests.conftest import ROOT, grid_csv, runs_csv, segment, started_afresh, wattledger
 
 TOML = """
 [[site]]
@@ -29,7 +29,7 @@ def test_help_comes_at_once() -> None:
 
 def _timed() -> float:
     start = time.perf_counter()
-    assert wattledger("--help").returncode == 0
+    assert started_afresh("--help").returncode == 0
     return time.perf_counter() - start
 
 

@@ -26,7 +26,7 @@ from flows.settings import Settings
 from flows.sources.files import sha256
 from flows.verify import Finding, Trust, check_figures, check_kept, verify
 from flows.warehouse import connect, literal
-from tests.conftest import grid_csv, wattledger
+from tests.conftest import grid_csv, started_afresh, wattledger
 
 OTHER = {
     "BOOLEAN": "NOT coalesce({0}, false)",
@@ -359,7 +359,7 @@ def test_a_bundle_is_verified_with_nothing_else(packed: Path, tmp_path: Path) ->
     away.mkdir()
     shutil.move(packed, away / "evidence.zip")
     shutil.rmtree(tmp_path / "project")
-    said = wattledger(
+    said = started_afresh(
         "verify",
         away / "evidence.zip",
         "--json",
