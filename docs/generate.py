@@ -87,6 +87,7 @@ def command_line() -> str:
         ["history"],
         ["verify"],
         ["bundle"],
+        ["roll-up"],
         ["query"],
         ["report"],
         ["export"],

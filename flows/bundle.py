@@ -157,13 +157,17 @@ def _keep(warehouse: Path, published: Path, target: Path, run_id: str) -> int:
         for table in kept.TABLES_KEPT:
             where = (
                 "WHERE segment_key IN (SELECT segment_key FROM segment)"
-                if table in (kept.GPU_READINGS, kept.HOST_READINGS)
+                if table in kept.BY_SEGMENT
                 else ""
             )
             con.execute(
                 f"CREATE TABLE {table} AS FROM ({kept.as_it_was(table, 'store')}) {where}",
                 {"then": then},
             )
+        con.execute(
+            "CREATE TABLE rolled_up AS FROM store.rolled_up "
+            "WHERE segment_key IN (SELECT segment_key FROM segment)"
+        )
         con.execute("DETACH store")
         con.execute("DETACH was")
         con.execute("CHECKPOINT")

@@ -211,3 +211,27 @@ def bundle(
         print_json(vars(done))
     else:
         show_audit.bundled(done)
+
+
+@app.command("roll-up")
+def roll_up(
+    older_than: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Days since a file of readings ended.", show_default="[retention]"
+        ),
+    ] = None,
+    project: Project = Path(),
+    json_: Json = False,
+) -> None:
+    """Replace old, published readings by their sums over five minutes; figures stay as they are."""
+    settings = load(project)
+    from flows import show_audit
+    from flows.retention import roll_up as run
+
+    with progress("rolling up", hidden=json_):
+        done = run(settings, older_than)
+    if json_:
+        print_json(vars(done))
+    else:
+        show_audit.rolled_up(done)

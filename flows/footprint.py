@@ -31,7 +31,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BATCH = 1 << 20
 """Readings held in memory at a time."""
 
-_READINGS = (
+READINGS = (
     "SELECT gpu_key, ts, power_mw, energy_mj, "
     f"power_source_code = {POWER_SOURCES.index('average_1s')} AS averaged FROM gpu_reading"
 )
@@ -103,7 +103,7 @@ def gap_rule(settings: Settings) -> GapRule:
     )
 
 
-def _batches(con: duckdb.DuckDBPyConnection, query: str) -> Iterator[pl.DataFrame]:
+def read_batches(con: duckdb.DuckDBPyConnection, query: str) -> Iterator[pl.DataFrame]:
     for batch in con.execute(query).to_arrow_reader(_BATCH):
         frame = pl.from_arrow(batch)
         assert isinstance(frame, pl.DataFrame)
@@ -121,21 +121,47 @@ def partial_slots(
 
     def reduced(query: str) -> pl.DataFrame:
         parts = [_NO_PARTIALS]
-        for batch in _batches(con, query):
+        for batch in read_batches(con, query):
             ordered = energy.in_order(batch)
             parts.append(energy.partial_slots(ordered.lazy(), rule).collect(engine="streaming"))
             progress(batch.height)
         return pl.concat(parts)
 
-    partials = reduced(_READINGS)
+    _check_rolled_up(con, rule)
+    partials = pl.concat([reduced(READINGS), _pieces(con)])
     mixed = energy.interleaved(partials)
     if mixed.is_empty():
         return partials
     keys = ", ".join(str(key) for key in mixed)
     sorted_again = reduced(
-        f"{_READINGS} WHERE gpu_key IN ({keys}) ORDER BY gpu_key, ts, power_mw, energy_mj"
+        f"{READINGS} WHERE gpu_key IN ({keys}) ORDER BY gpu_key, ts, power_mw, energy_mj"
     )
-    return pl.concat([partials.filter(~pl.col("gpu_key").is_in(mixed.implode())), sorted_again])
+    # What is rolled up overlaps nothing: it is the rest of these GPUs that does.
+    others = partials.filter(~pl.col("gpu_key").is_in(mixed.implode()))
+    rolled_up = _pieces(con).filter(pl.col("gpu_key").is_in(mixed.implode()))
+    return pl.concat([others, rolled_up, sorted_again])
+
+
+def _pieces(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
+    """Partial slots of readings that were rolled up."""
+    return (
+        con.execute("SELECT * EXCLUDE (segment_key) FROM gpu_piece")
+        .pl()
+        .select(_NO_PARTIALS.columns)
+    )
+
+
+def _check_rolled_up(con: duckdb.DuckDBPyConnection, rule: GapRule) -> None:
+    other = con.execute(
+        "SELECT max_gap_us FROM rolled_up WHERE max_gap_us <> ? LIMIT 1", [rule.max_gap_us]
+    ).fetchall()
+    for (used,) in other:
+        raise SettingsError(
+            f"readings were rolled up with max_gap_s = {used / 1e6:g}, and their gaps can't be "
+            f"judged by {rule.max_gap_us / 1e6:g} any more",
+            where="wattledger.toml, setting readings.max_gap_s",
+            remedy="Set it back",
+        )
 
 
 _NO_READINGS = pl.LazyFrame(
@@ -283,10 +309,16 @@ def _cut_energy(
         energy.intervals(batch.lazy(), rule).collect()
         for batch in _gpu_batches(
             con,
-            f"SELECT r.* FROM ({_READINGS}) AS r JOIN cut ON cut.gpu_key = r.gpu_key "
+            f"SELECT r.* FROM ({READINGS}) AS r JOIN cut ON cut.gpu_key = r.gpu_key "
             f"AND cut.slot = epoch_us(r.ts) // {SLOT_US} ORDER BY ALL",
         )
     ]
+    # Where a border falls into a slot whose readings were rolled up before.
+    inside.append(
+        energy.stretch_intervals(
+            _pieces(con).lazy().join(cut.lazy(), on=["gpu_key", "slot"], how="semi")
+        ).collect()
+    )
     con.unregister("cut")
     gpus = cut.lazy().select("gpu_key").unique()
     between = energy.border_intervals(partials.lazy().join(gpus, on="gpu_key", how="semi"), rule)
@@ -296,7 +328,7 @@ def _cut_energy(
 def _gpu_batches(con: duckdb.DuckDBPyConnection, query: str) -> Iterator[pl.DataFrame]:
     """Batches of an ordered query; each starts with the last row of the one before."""
     last: pl.DataFrame | None = None
-    for batch in _batches(con, query):
+    for batch in read_batches(con, query):
         yield batch if last is None else pl.concat([last, batch])
         last = batch.tail(1)
 

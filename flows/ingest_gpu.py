@@ -227,6 +227,7 @@ def profile(con: duckdb.DuckDBPyConnection, staged: Staged, limits: _Limits) -> 
         )
     for uuid, (count, _) in staged.steps_back.items():
         con.execute("UPDATE profile SET steps_back = ? WHERE gpu_uuid = ?", [count, uuid])
+    _check_rolled_up(con, staged)
     _compare_with_store(con, relation)
     con.execute(
         "INSERT INTO staging.segment_profile BY NAME "
@@ -244,6 +245,28 @@ _OVERLAP = """
         AND s.first_ts <= p.last_ts AND s.last_ts >= p.first_ts
     JOIN segment AS g ON g.segment_id = s.segment_id AND g.verdict = 'loaded'
 """
+
+
+def _check_rolled_up(con: duckdb.DuckDBPyConnection, staged: Staged) -> None:
+    """Refuse readings in time of which only sums are left: whether they are new can't be told.
+
+    Raises:
+        BadInput: some lie there.
+    """
+    found = rows(
+        con,
+        "SELECT p.gpu_uuid, s.first_ts, s.last_ts, r.rolled_up_at FROM profile AS p "
+        "JOIN segment_profile AS s ON s.gpu_uuid = p.gpu_uuid "
+        "AND s.first_ts <= p.last_ts AND s.last_ts >= p.first_ts "
+        "JOIN rolled_up AS r ON r.segment_id = s.segment_id ORDER BY ALL LIMIT 1",
+    )
+    for row in found:
+        raise BadInput(
+            f"readings of {row['gpu_uuid']} from {row['first_ts']:%Y-%m-%dT%H:%M:%SZ} to "
+            f"{row['last_ts']:%Y-%m-%dT%H:%M:%SZ} were rolled up {row['rolled_up_at']:%Y-%m-%d}",
+            where=str(staged.source),
+            remedy="Leave out that time of that GPU",
+        )
 
 
 def _compare_with_store(con: duckdb.DuckDBPyConnection, relation: str) -> None:

@@ -15,7 +15,9 @@ from flows.digests import Content
 from flows.warehouse import transaction
 from transforms.schemas import TABLES
 
-GPU_READINGS, HOST_READINGS = "gpu_reading", "host_reading"
+GPU_READINGS, HOST_READINGS, GPU_PIECES = "gpu_reading", "host_reading", "gpu_piece"
+BY_SEGMENT = (GPU_READINGS, HOST_READINGS, GPU_PIECES)
+"""Tables whose rows belong to a segment and are never changed, only rolled up."""
 
 _REVISED = (
     "SELECT * REPLACE (CASE WHEN superseded_at <= $then THEN superseded_at END AS superseded_at) "
@@ -28,14 +30,14 @@ _KNOWN_SINCE = {
     "grid_mix": "fetched_at",
 }
 """Tables whose rows are never changed but superseded -> since when a row is known."""
-TABLES_KEPT = (GPU_READINGS, HOST_READINGS, *_KNOWN_SINCE)
+TABLES_KEPT = (*BY_SEGMENT, *_KNOWN_SINCE)
 """Tables of the warehouse that hold what figures rest on."""
 _PARTS = {"grid_intensity": "zone", "grid_mix": "zone"}
 
 
 def as_it_was(table: str, schema: str = "main") -> str:
     """The rows of a table as they were at `$then`."""
-    if table in (GPU_READINGS, HOST_READINGS):
+    if table in BY_SEGMENT:
         loaded = f"SELECT segment_key FROM {schema}.segment WHERE loaded_at <= $then"
         return f"SELECT * FROM {schema}.{table} WHERE segment_key IN ({loaded})"
     return _REVISED.format(schema=schema, name=table, known=_KNOWN_SINCE[table])

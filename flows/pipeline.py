@@ -27,6 +27,7 @@ from flows.ingest_gpu import ingest_gpu
 from flows.ingest_grid import ingest_grid
 from flows.ingest_runs import ingest_runs
 from flows.publish import Published, publish
+from flows.retention import RolledUp, roll_up
 from flows.settings import GpuInput, GridApiInput, GridInput, PrometheusInput, RunsInput, Settings
 from flows.sources import grid, nvidia_smi
 from flows.sources.providers import provider
@@ -43,6 +44,7 @@ class Report:
     runs: list[Outcome] = field(default_factory=list)
     computed: Computed | None = None
     published: Published | None = None
+    rolled_up: RolledUp | None = None
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -202,6 +204,11 @@ def gate_and_publish(project: str) -> Published:
     return publish(settings_module.load(Path(project)))
 
 
+@task(name="roll up old readings")
+def roll_up_readings(project: str) -> RolledUp:
+    return roll_up(settings_module.load(Path(project)))
+
+
 @flow(name="ingest-gpu")
 def ingest_gpu_flow(project: str) -> list[Outcome]:
     settings = settings_module.load(Path(project))
@@ -246,6 +253,9 @@ def pipeline(project: str) -> Report:
         report.gpu = ingest_gpu_flow(project)
         report.grid = ingest_grid_flow(project)
         report.runs = ingest_runs_flow(project)
+        # Before the figures, so that the publication names what is left.
+        if settings.retention.roll_up_after_days is not None:
+            report.rolled_up = roll_up_readings(project)
         report.computed = footprint_flow(project)
         report.published = publish_flow(project)
     return report

@@ -75,6 +75,7 @@ _COPIED = {
     "kept_input": "",
     "gate_override": "",
     "restatement": "",
+    "rolled_up": "",
 }
 """Tables of the published file, and which of their rows; verdicts come on top."""
 _WAREHOUSE_ONLY = {"gpu_readings"}
@@ -272,10 +273,7 @@ def publish(settings: Settings, overrides: Sequence[Override] = (), reason: str 
         ]
         entry = _entry(con, verdicts, answered, reason)
         last = rows(con, "FROM publication ORDER BY sequence DESC LIMIT 1")
-        if last and all(
-            last[0][name] == entry[name]
-            for name in ("input_digest", "factor_digest", "settings_digest", "output_digest")
-        ):
+        if last and _same(con, last[0], entry):
             shutil.rmtree(folder)
             return _published(settings, last[0]["publication_id"], changed=False, warnings=warnings)
         added = {
@@ -293,6 +291,18 @@ def publish(settings: Settings, overrides: Sequence[Override] = (), reason: str 
             _insert(con, {"publication": [entry], **added})
         reconcile(con, settings)
     return _published(settings, entry["publication_id"], changed=True, warnings=warnings)
+
+
+def _same(con: duckdb.DuckDBPyConnection, last: dict[str, Any], entry: dict[str, Any]) -> bool:
+    """Whether a publication would say what the last one says, of the same evidence."""
+    digests_same = all(
+        last[name] == entry[name]
+        for name in ("input_digest", "factor_digest", "settings_digest", "output_digest")
+    )
+    since = con.execute(
+        "SELECT 1 FROM rolled_up WHERE rolled_up_at > ? LIMIT 1", [last["published_at"]]
+    ).fetchall()
+    return digests_same and not since
 
 
 def _holding(settings: Settings, given: Sequence[Override]) -> list[Override]:

@@ -22,7 +22,7 @@ Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 WEEKDAYS: tuple[Weekday, ...] = get_args(Weekday)
 
 
-AT_THE_GATE = frozenset({"project", "gate", "override"})
+AT_THE_GATE = frozenset({"project", "gate", "override", "retention"})
 """Tables that count when figures are published, not when they are computed."""
 
 
@@ -328,6 +328,13 @@ class Ledger(Strict):
     """The public key (PEM) that signatures are checked with."""
 
 
+class Retention(Strict):
+    """What becomes of readings that are old and published (docs/verification.md)."""
+
+    roll_up_after_days: Annotated[float, Field(gt=0)] | None = None
+    """Age at which the pipeline replaces them by their sums over five minutes; never, if left out."""
+
+
 class GpuInput(Strict):
     """Files of readings that the pipeline looks for."""
 
@@ -447,6 +454,7 @@ class Settings(Strict):
     gate: Gate = Gate()
     override: list[Override] = []
     ledger: Ledger = Ledger()
+    retention: Retention = Retention()
     grid: Grid = Grid()
     input: Inputs = Inputs()
     site: list[Site] = []

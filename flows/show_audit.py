@@ -9,6 +9,7 @@ from rich.table import Table
 
 from flows.bundle import Bundled
 from flows.console import console as console_for_people
+from flows.retention import RolledUp
 from flows.verify import Finding
 
 _MEANING = {
@@ -64,3 +65,16 @@ def bundled(done: Bundled) -> None:
         f"digest of its manifest: {done.manifest_sha256}",
         soft_wrap=True,
     )
+
+
+def rolled_up(done: RolledUp) -> None:
+    """What became of old readings."""
+    console = console_for_people()
+    console.print(
+        f"{done.segments:,} files: {done.readings:,} readings became {done.pieces:,} sums; "
+        f"{done.readings_left:,} are left where runs begin or end within five minutes"
+    )
+    if done.segments_waiting:
+        console.print(
+            f"{done.segments_waiting:,} old files stay as they are: not published yet, or overlapping others"
+        )

@@ -255,16 +255,37 @@ def check_kept(
             "SELECT segment_key, segment_id FROM store.segment WHERE loaded_at <= ?", [then]
         ).fetchall()
     )
-    for table in (kept.GPU_READINGS, kept.HOST_READINGS):
+    for table in kept.BY_SEGMENT:
         for key, content in kept.of_segments(con, table, schema="store").items():
             if key in segments:
                 there[table, segments[key]] = content
+    rolled_up = {
+        row["segment_id"]: row
+        for row in rows(con, "FROM store.rolled_up ORDER BY rolled_up_at DESC")
+    }
+    own = {
+        (row["table_name"], row["segment_id"]): Content(row["row_count"], row["content_sha256"])
+        for row in (
+            rows(con, "FROM store.segment_digest JOIN store.segment USING (segment_key)")
+            if "segment_digest" in ledger.tables_of(con, "store")
+            else []
+        )
+    }
     sources = dict(con.execute("SELECT segment_id, source_name FROM was.segment").fetchall())
     for table, part in sorted({*expected, *there}):
-        is_reading = table in (kept.GPU_READINGS, kept.HOST_READINGS)
-        if only is not None and is_reading and part not in only:
+        if only is not None and table in kept.BY_SEGMENT and part not in only:
             continue
         was, now = expected.get((table, part)), there.get((table, part))
+        since = rolled_up.get(part)
+        if was != now and since and (kept.GPU_PIECES, part) not in expected:
+            # Rolled up after this publication: what it named is gone. What is left has digests of its
+            # own, which the next publication names.
+            if table == kept.GPU_READINGS:
+                yield _rolled_up(name, sources.get(part, part), was, since)
+            if table in (kept.GPU_READINGS, kept.GPU_PIECES):
+                if not own:
+                    continue
+                was = own.get((table, part))
         place = f"{table} {sources.get(part, part)}".strip()
         detail = (
             f"{was.rows if was else 0} rows were published, {now.rows if now else 0} are there"
@@ -272,6 +293,19 @@ def check_kept(
             else "its rows were changed"
         )
         yield Finding(name, "kept", place, was == now, detail)
+
+
+def _rolled_up(name: str, source: str, was: Content | None, since: Mapping[str, Any]) -> Finding:
+    """Readings that are no longer there: the digest kept of them is the one that was published."""
+    place = f"{kept.GPU_READINGS} {source}"
+    if was is None or was.sha256 != since["readings_sha256"]:
+        return Finding(name, "kept", place, False, "they were rolled up, but were others")
+    detail = (
+        f"rolled up {since['rolled_up_at']:%Y-%m-%d} after {since['after_days']:g} days: of "
+        f"{since['readings']:,} readings {since['readings_left']:,} are left and "
+        f"{since['pieces']:,} sums; figures follow from these"
+    )
+    return Finding(name, "kept", place, None, detail)
 
 
 _RUN_TABLES = ("training_run", "run_allocation")
@@ -289,6 +323,7 @@ _GROWING = {
     "publication": "* EXCLUDE (manifest_sha256)",
     "gate_override": "*",
     "restatement": "*",
+    "rolled_up": "*",
     "validation_run": "*",
     "validation_result": "*",
 }

@@ -13,6 +13,7 @@ from expectations.gate import _great_expectations
 from flows import cli
 from flows.ingest_gpu import ingest_gpu
 from flows.publish import publish
+from flows.retention import roll_up
 
 _great_expectations()
 
@@ -40,3 +41,9 @@ def put_in_force(project: Path, said: Connection) -> None:
     settings = flows.settings.load(project)
     said.send("go")
     publish(settings)
+
+
+def roll_up_all(project: Path, said: Connection) -> None:
+    settings = flows.settings.load(project)
+    said.send("go")
+    roll_up(settings, 30)

@@ -225,6 +225,50 @@ def intervals(readings: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
     )
 
 
+def stretch_intervals(partials: pl.LazyFrame) -> pl.LazyFrame:
+    """Stretches as intervals, as `intervals` gives them, where their readings are no longer there.
+
+    Energy is spread evenly over a stretch. What does not divide evenly by its length falls into its
+    last microsecond, so that `cell_energy` adds up exactly.
+    """
+    length = pl.col("last_t") - pl.col("first_t")
+    within = (
+        partials.filter(length > 0)
+        .with_columns(
+            dt=length,
+            counter_mj=(pl.col("last_c") - pl.col("first_c")).fill_null(0),
+            power_dnj=pl.when(pl.col("first_c").is_null()).then("power_dnj").otherwise(0),
+        )
+        .with_columns(
+            most_mj=up_to("counter_mj", pl.col("dt") - 1, pl.col("dt")),
+            most_dnj=pl.col("power_dnj") // pl.col("dt") * (pl.col("dt") - 1),
+        )
+    )
+    nothing = pl.lit(0, pl.Int64)
+
+    def part(t0: pl.Expr, t1: pl.Expr, counter: pl.Expr, power: pl.Expr) -> pl.LazyFrame:
+        return within.select(
+            "gpu_key",
+            t0=t0,
+            t1=t1,
+            counter_mj=counter,
+            power_dnj=power,
+            gap_dnj=nothing,
+            covered_us=t1 - t0,
+            gap_us=nothing,
+            counter_resets=nothing,
+        ).filter(pl.col("t1") > pl.col("t0"))
+
+    first, last = pl.col("first_t"), pl.col("last_t")
+    most, most_dnj = pl.col("most_mj"), pl.col("most_dnj")
+    return pl.concat(
+        [
+            part(first, last - 1, most, most_dnj),
+            part(last - 1, last, pl.col("counter_mj") - most, pl.col("power_dnj") - most_dnj),
+        ]
+    )
+
+
 def over_slots(frame: pl.LazyFrame, start: str, end: str) -> pl.LazyFrame:
     """One row per slot that start..end (us) touches, with `slot`."""
     return frame.with_columns(

@@ -614,6 +614,26 @@ _FIELDS: dict[str, Field] = {
         ),
         Field("row_count", "BIGINT", "Number of rows"),
         Field("content_sha256", "VARCHAR", "SHA-256 of the rows (docs/verification.md)"),
+        Field("slot", "BIGINT", "Number of the slot since 1970"),
+        Field("power_dnj", "BIGINT", "Integral of power within the stretch", "2 nJ"),
+        *(
+            Field(f"{end}_{name}", kind, f"{text} of the {end} reading", unit)
+            for end in ("first", "last")
+            for name, kind, text, unit in (
+                ("t", "BIGINT", "Time", "µs since 1970"),
+                ("p", "BIGINT", "Power", "mW"),
+                ("c", "BIGINT", "Energy counter", "mJ"),
+                ("averaged", "BOOLEAN", "Whether power is a mean over a second,", ""),
+            )
+        ),
+        Field("rolled_up_at", _T, "When its readings were replaced, UTC"),
+        Field("after_days", "DOUBLE", "Age that the policy demanded", "d"),
+        Field("max_gap_us", "BIGINT", "Longest step that counted as measured then", "µs"),
+        Field("readings_sha256", "VARCHAR", "content_sha256 of the readings before"),
+        Field(
+            "readings_left", "BIGINT", "Readings kept: in slots that a border of an allocation cuts"
+        ),
+        Field("pieces", "BIGINT", "Rows of gpu_piece in their place"),
         Field("overridden_by", "VARCHAR", "Who let figures pass that the check refuses"),
         Field("previous_id", "VARCHAR", "Publication whose figures are restated"),
         *(
@@ -1122,6 +1142,19 @@ TABLES: dict[str, Table] = {
             "one part of one table of the warehouse",
             "Digests of what the figures rest on and this file does not hold: readings, grid data",
             "table_name part row_count content_sha256",
+        ),
+        _table(
+            "gpu_piece",
+            "one unbroken stretch of rolled-up readings of one GPU in one slot",
+            "What the energy of readings that are gone adds up to, exactly (transforms/energy.py)",
+            "gpu_key slot readings power_dnj first_t first_p first_c first_averaged last_t last_p last_c "
+            "last_averaged segment_key",
+        ),
+        _table(
+            "rolled_up",
+            "one segment whose readings were rolled up",
+            "Which readings are gone, under which policy, with the digest that they were published with",
+            "segment_key segment_id rolled_up_at after_days max_gap_us readings readings_sha256 readings_left pieces",
         ),
         _table(
             "gate_override",

@@ -80,3 +80,32 @@ CREATE TABLE host_energy_slot (
     it_low_mj BIGINT NOT NULL,
     it_high_mj BIGINT NOT NULL
 );
+
+-- Retention: readings that were replaced by their sums over slots, exactly.
+CREATE TABLE gpu_piece (
+    gpu_key INTEGER NOT NULL,
+    slot BIGINT NOT NULL,
+    readings BIGINT NOT NULL,
+    power_dnj BIGINT NOT NULL,
+    first_t BIGINT NOT NULL,
+    first_p BIGINT,
+    first_c BIGINT,
+    first_averaged BOOLEAN NOT NULL,
+    last_t BIGINT NOT NULL,
+    last_p BIGINT,
+    last_c BIGINT,
+    last_averaged BOOLEAN NOT NULL,
+    segment_key INTEGER NOT NULL
+);
+
+CREATE TABLE rolled_up (
+    segment_key INTEGER NOT NULL,
+    segment_id VARCHAR NOT NULL,
+    rolled_up_at TIMESTAMPTZ NOT NULL,
+    after_days DOUBLE NOT NULL,
+    max_gap_us BIGINT NOT NULL,
+    readings BIGINT NOT NULL,
+    readings_sha256 VARCHAR NOT NULL,
+    readings_left BIGINT NOT NULL,
+    pieces BIGINT NOT NULL
+);

@@ -362,7 +362,7 @@ def other_site(project: Settings) -> Settings:
 def more_readings(project: Settings) -> Settings:
     frame = pl.read_parquet(project.root / "node01.parquet")
     moved = frame.filter(SECOND.is_between(400, 500)).with_columns(
-        pl.col("ts") + timedelta(milliseconds=500), energy_mj=pl.col("energy_mj") + 30_000
+        pl.col("ts") + timedelta(milliseconds=500), energy_mj=pl.col("energy_mj") + 3_000_000
     )
     path = project.root / "more.parquet"
     segments.write(moved, path)

@@ -1,0 +1,237 @@
+"""Retention: old readings become their sums over slots, exactly, and their digests stay.
+
+Only what was published is rolled up. Slots that a border of an allocation cuts keep their readings, so
+every published figure still follows from what is left, to the millijoule (docs/verification.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from flows import kept
+from flows.errors import UsageError
+from flows.footprint import READINGS, gap_rule, read_batches
+from flows.settings import FILE_NAME, Settings
+from flows.warehouse import disk_errors, literal, rows, transaction, writing
+from transforms import energy
+from transforms.energy import GapRule
+from transforms.schemas import SLOT_US, TABLES
+
+_AT_ONCE = 50_000_000
+"""Readings that one transaction replaces."""
+
+_KEY = 1 << 31
+"""A GPU in a segment is a GPU of its own here: key = segment_key * 2^31 + gpu_key."""
+
+
+@dataclass(frozen=True)
+class RolledUp:
+    """What became of old readings."""
+
+    segments: int
+    readings: int
+    readings_left: int
+    pieces: int
+    segments_waiting: int
+    """Old enough, but not published yet, or overlapping others in time."""
+
+
+def roll_up(
+    settings: Settings,
+    after_days: float | None = None,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> RolledUp:
+    """Replace readings of segments that ended more than `after_days` ago; else as [retention] says.
+
+    Raises:
+        UsageError: no age is given anywhere, or readings are judged otherwise than when published.
+        WarehouseError: the disk or the warehouse failed; each transaction is done wholly or not at all.
+    """
+    days = settings.retention.roll_up_after_days if after_days is None else after_days
+    if days is None:
+        raise UsageError(
+            "no age is given",
+            where="roll-up",
+            remedy="Pass --older-than DAYS, or set retention.roll_up_after_days",
+        )
+    totals = [0, 0, 0, 0]
+    with writing(settings.warehouse) as con, disk_errors(settings.warehouse):
+        found = _due(con, settings, days)
+        due = [row for row in found if row["ready"]]
+        while due:
+            batch: list[int] = []
+            size = 0
+            while due and (not batch or size + due[0]["readings"] <= _AT_ONCE):
+                size += due[0]["readings"]
+                batch.append(due.pop(0)["segment_key"])
+            with transaction(con):
+                counts = _replace(con, batch, days, gap_rule(settings), progress)
+            totals = [a + b for a, b in zip(totals, counts, strict=True)]
+        con.execute("CHECKPOINT")
+    segments, readings, left, pieces = totals
+    return RolledUp(segments, readings, left, pieces, sum(not row["ready"] for row in found))
+
+
+def _due(con: duckdb.DuckDBPyConnection, settings: Settings, days: float) -> list[dict[str, Any]]:
+    """Segments with readings that are old enough, and whether they may be rolled up."""
+    published = settings.published / "published.duckdb"
+    con.execute("CREATE OR REPLACE TEMP TABLE evident (segment_id VARCHAR)")
+    if published.is_file():
+        con.execute(f"ATTACH {literal(published)} AS was (READ_ONLY)")
+        con.execute(
+            "INSERT INTO evident SELECT part FROM was.kept_input WHERE table_name = ?",
+            [kept.GPU_READINGS],
+        )
+        used = con.execute(
+            "SELECT value_json FROM was.setting WHERE section = 'readings'"
+        ).fetchall()
+        con.execute("DETACH was")
+        if used != [(settings.recorded()["readings"],)]:
+            raise UsageError(
+                "[readings] is not what it was when the figures were published",
+                where=FILE_NAME,
+                remedy="Publish first: sums are made by the same rules as the figures",
+            )
+    return rows(
+        con,
+        """
+        SELECT s.segment_key, d.row_count AS readings,
+            s.segment_id IN (FROM evident) AND NOT EXISTS (
+                FROM segment_profile AS p JOIN segment_profile AS o ON o.gpu_uuid = p.gpu_uuid
+                    AND o.segment_id <> p.segment_id
+                    AND o.first_ts <= p.last_ts AND o.last_ts >= p.first_ts
+                JOIN segment AS t ON t.segment_id = o.segment_id AND t.verdict = 'loaded'
+                WHERE p.segment_id = s.segment_id
+            ) AS ready
+        FROM segment AS s JOIN segment_digest AS d USING (segment_key)
+        WHERE d.table_name = $table AND s.verdict = 'loaded'
+            AND s.last_ts < now() - to_seconds($days * 86400)
+            AND s.segment_key NOT IN (SELECT segment_key FROM rolled_up)
+        ORDER BY s.segment_key
+        """,
+        {"table": kept.GPU_READINGS, "days": float(days)},
+    )
+
+
+def _replace(
+    con: duckdb.DuckDBPyConnection,
+    keys: list[int],
+    days: float,
+    rule: GapRule,
+    progress: Callable[[int], None],
+) -> tuple[int, int, int, int]:
+    """Replace the readings of some segments: how many segments, readings, readings left, pieces."""
+    chosen = f"segment_key IN ({', '.join(map(str, keys))})"
+    before = _partials(con, chosen, rule, progress)
+    con.execute(
+        f"""
+        CREATE OR REPLACE TEMP TABLE cut AS
+        SELECT DISTINCT gpu_key, epoch_us(border) // {SLOT_US} AS slot FROM (
+            SELECT gpu_uuid, unnest([from_ts, to_ts]) AS border FROM run_allocation
+        ) JOIN gpu USING (gpu_uuid) WHERE epoch_us(border) % {SLOT_US} <> 0
+        """
+    )
+    con.register("partials", _named(before).to_arrow())
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE fresh AS FROM partials ANTI JOIN cut USING (gpu_key, slot)"
+    )
+    con.unregister("partials")
+    con.execute("INSERT INTO gpu_piece BY NAME FROM fresh")
+    con.execute(
+        f"""
+        DELETE FROM gpu_reading WHERE {chosen} AND NOT EXISTS (
+            FROM cut WHERE cut.gpu_key = gpu_reading.gpu_key
+                AND cut.slot = epoch_us(gpu_reading.ts) // {SLOT_US}
+        )
+        """
+    )
+    after = pl.concat([_partials(con, chosen, rule), _keyed(con.execute("FROM fresh").pl())])
+    if not _slots(before, rule).equals(_slots(after, rule)):
+        raise RuntimeError(f"the sums of segments {keys} are not their readings")
+    left = kept.of_segments(con, kept.GPU_READINGS, chosen)
+    pieces = kept.of_segments(con, kept.GPU_PIECES, chosen)
+    for key in keys:
+        [(readings, digest)] = con.execute(
+            "SELECT row_count, content_sha256 FROM segment_digest "
+            "WHERE segment_key = ? AND table_name = ?",
+            [key, kept.GPU_READINGS],
+        ).fetchall()
+        con.execute(
+            "DELETE FROM segment_digest WHERE segment_key = ? AND table_name = ?",
+            [key, kept.GPU_READINGS],
+        )
+        for table, contents in ((kept.GPU_READINGS, left), (kept.GPU_PIECES, pieces)):
+            if key in contents:
+                one = contents[key]
+                con.execute(
+                    "INSERT INTO segment_digest VALUES (?, ?, ?, ?)",
+                    [key, table, one.rows, one.sha256],
+                )
+        con.execute(
+            "INSERT INTO rolled_up SELECT segment_key, segment_id, now(), ?, ?, ?, ?, ?, ? "
+            "FROM segment WHERE segment_key = ?",
+            [
+                days,
+                rule.max_gap_us,
+                readings,
+                digest,
+                left[key].rows if key in left else 0,
+                pieces[key].rows if key in pieces else 0,
+                key,
+            ],
+        )
+    return (
+        len(keys),
+        int(before["readings"].sum()),
+        sum(one.rows for one in left.values()),
+        sum(one.rows for one in pieces.values()),
+    )
+
+
+def _partials(
+    con: duckdb.DuckDBPyConnection,
+    where: str,
+    rule: GapRule,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> pl.DataFrame:
+    """Partial slots of readings, apart for each segment."""
+    parts = [energy.partial_slots(_NONE.lazy(), rule).collect()]
+    query = READINGS.replace("gpu_key", f"segment_key::BIGINT * {_KEY} + gpu_key AS gpu_key", 1)
+    for batch in read_batches(con, f"{query} WHERE {where}"):
+        ordered = energy.in_order(batch)
+        parts.append(energy.partial_slots(ordered.lazy(), rule).collect(engine="streaming"))
+        progress(batch.height)
+    return pl.concat(parts)
+
+
+_NONE = pl.DataFrame(
+    schema={
+        "gpu_key": pl.Int64,
+        "ts": pl.Datetime("us", "UTC"),
+        "power_mw": pl.Int32,
+        "energy_mj": pl.Int64,
+        "averaged": pl.Boolean,
+    }
+)
+
+
+def _named(partials: pl.DataFrame) -> pl.DataFrame:
+    """Rows of the table gpu_piece."""
+    return partials.with_columns(
+        segment_key=(pl.col("gpu_key") // _KEY).cast(pl.Int32),
+        gpu_key=(pl.col("gpu_key") % _KEY).cast(pl.Int32),
+    ).select(TABLES["gpu_piece"].columns)
+
+
+def _keyed(pieces: pl.DataFrame) -> pl.DataFrame:
+    key = pl.col("segment_key").cast(pl.Int64) * _KEY + pl.col("gpu_key")
+    return pieces.with_columns(gpu_key=key).drop("segment_key")
+
+
+def _slots(partials: pl.DataFrame, rule: GapRule) -> pl.DataFrame:
+    return energy.gpu_slots(partials.lazy(), rule).collect()
