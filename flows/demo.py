@@ -188,7 +188,7 @@ def _measured(folder: Path, progress: Callable[[float], None]) -> str:
                 "the collector found no GPU to read",
                 remedy="See what it said above, or pass --sample",
             )
-        made = pl.read_parquet(found[0])
+        made = pl.read_parquet(found[0], glob=False)
         first, last = made["ts"].min(), made["ts"].max()
         assert isinstance(first, datetime)
         assert isinstance(last, datetime)
@@ -212,11 +212,17 @@ def _from_log(folder: Path, log: Path, options: Options) -> tuple[str, str]:
     scratch.root = folder
     staged = stage(log, scratch, options)
     try:
-        span = pl.scan_parquet(staged.path).select(
+        span = pl.scan_parquet(staged.path, glob=False).select(
             first=pl.col("ts").min(), last=pl.col("ts").max(), gpus=pl.col("gpu_uuid").n_unique()
         )
         row = span.collect().row(0, named=True)
-        hosts = pl.scan_parquet(staged.path).select("host").unique().collect()["host"].to_list()
+        hosts = (
+            pl.scan_parquet(staged.path, glob=False)
+            .select("host")
+            .unique()
+            .collect()["host"]
+            .to_list()
+        )
     finally:
         if not staged.own:
             staged.path.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 import duckdb
@@ -120,7 +121,7 @@ def partial_slots(
     """
 
     def reduced(query: str) -> pl.DataFrame:
-        parts = [_NO_PARTIALS]
+        parts = [_no_partials()]
         for batch in read_batches(con, query):
             ordered = energy.in_order(batch)
             parts.append(energy.partial_slots(ordered.lazy(), rule).collect(engine="streaming"))
@@ -147,7 +148,7 @@ def _pieces(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
     return (
         con.execute("SELECT * EXCLUDE (segment_key) FROM gpu_piece")
         .pl()
-        .select(_NO_PARTIALS.columns)
+        .select(_no_partials().columns)
     )
 
 
@@ -164,16 +165,17 @@ def _check_rolled_up(con: duckdb.DuckDBPyConnection, rule: GapRule) -> None:
         )
 
 
-_NO_READINGS = pl.LazyFrame(
-    schema={
+@cache
+def _no_partials() -> pl.DataFrame:
+    """No partial slots, with the types of some."""
+    schema: dict[str, pl.DataType | type[pl.DataType]] = {
         "gpu_key": pl.Int32,
         "ts": pl.Datetime("us", "UTC"),
         "power_mw": pl.Int32,
         "energy_mj": pl.Int64,
         "averaged": pl.Boolean,
     }
-)
-_NO_PARTIALS = energy.partial_slots(_NO_READINGS, GapRule()).collect()
+    return energy.partial_slots(pl.LazyFrame(schema=schema), GapRule()).collect()
 
 
 def candidate(

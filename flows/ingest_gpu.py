@@ -23,7 +23,7 @@ from flows.sources import segments
 from flows.sources.files import expand, in_spool, sha256
 from flows.sources.nvidia_smi import Options
 from flows.sources.staged import EXTRA, STAGED, VALUES, Staged
-from flows.warehouse import disk_errors, rows, transaction, writing
+from flows.warehouse import disk_errors, literal, one_file, rows, transaction, writing
 from transforms.profile import profile as profile_of
 from transforms.schemas import POWER_SOURCES
 
@@ -146,10 +146,10 @@ class _Limits:
 
 def _relation(staged: Staged) -> str:
     """The staged file as SQL, in STAGED columns and file order."""
-    path = str(staged.path).replace("'", "''")
+    path = literal(one_file(staged.path))
     if not staged.own:
-        return f"read_parquet('{path}')"
-    have = set(pl.read_parquet_schema(staged.path))
+        return f"read_parquet({path})"
+    have = set(pl.scan_parquet(staged.path, glob=False).collect_schema())
     types = {"String": "VARCHAR", "Int16": "SMALLINT", "Int32": "INTEGER", "Int64": "BIGINT"}
     columns = []
     for name, dtype in STAGED.items():
@@ -161,7 +161,7 @@ def _relation(staged: Staged) -> str:
         else:
             columns.append(f"NULL::{kind} AS {name}")
     listing = ", ".join(columns)
-    return f"(SELECT {listing} FROM read_parquet('{path}', file_row_number = true))"
+    return f"(SELECT {listing} FROM read_parquet({path}, file_row_number = true))"
 
 
 _STEPS = """

@@ -12,7 +12,7 @@ from flows import catalogue
 from flows.catalogue import Outcome
 from flows.settings import Settings
 from flows.sources.segments import HOST_COLUMNS
-from flows.warehouse import rows, transaction
+from flows.warehouse import one_file, rows, transaction
 
 FORMAT = "host-segment"
 _BATCH = 100
@@ -52,7 +52,7 @@ def _load(
             con.execute(
                 f"INSERT INTO staging.host_reading BY NAME SELECT $digest AS segment_id, {listed} "
                 "FROM read_parquet($path)",
-                {"digest": digest, "path": str(path)},
+                {"digest": digest, "path": one_file(path)},
             )
         except duckdb.Error as error:
             if isinstance(error, duckdb.IOException | duckdb.FatalException):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import re
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
@@ -188,6 +189,11 @@ def comment(con: duckdb.DuckDBPyConnection, table: Table) -> None:
 def literal(text: object) -> str:
     """A text as an SQL literal, for statements that take no parameters."""
     return "'" + str(text).replace("'", "''") + "'"
+
+
+def one_file(path: Path) -> str:
+    """A path as DuckDB's readers take it: just this file, whatever its name looks like."""
+    return re.sub(r"([\[*?])", r"[\1]", str(path))
 
 
 def rows(con: duckdb.DuckDBPyConnection, sql: str, parameters: Any = None) -> list[dict[str, Any]]:

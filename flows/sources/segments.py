@@ -44,7 +44,7 @@ def read(path: Path, staged: Staged) -> Staged:
         BadInput: not Parquet, damaged, or not in the columns of a segment.
     """
     try:
-        schema = pl.read_parquet_schema(path)
+        schema = pl.scan_parquet(path, glob=False).collect_schema()
         file = pq.ParquetFile(path)
         rows = file.metadata.num_rows
         metadata = file.metadata.metadata or {}
@@ -111,7 +111,7 @@ def _damaged(path: Path, what: str) -> BadInput:
 def is_host(path: Path) -> bool:
     """Whether a Parquet file holds energy of CPU and memory rather than GPU readings."""
     try:
-        return {"component", "span_us"} <= set(pl.read_parquet_schema(path))
+        return {"component", "span_us"} <= set(pl.scan_parquet(path, glob=False).collect_schema())
     except (pl.exceptions.PolarsError, OSError):
         return False
 

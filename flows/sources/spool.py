@@ -27,7 +27,9 @@ def readings(spool: Spool, uuids: Collection[str], first: datetime, last: dateti
             parts.append(found)
     for path in _segments(spool, first, last):
         if not path.name.endswith(".host.parquet"):
-            mine = pl.scan_parquet(path).filter(span, pl.col("gpu_uuid").is_in(list(uuids)))
+            mine = pl.scan_parquet(path, glob=False).filter(
+                span, pl.col("gpu_uuid").is_in(list(uuids))
+            )
             parts.append(with_all_columns(mine.collect(), COLUMNS).cast(COLUMNS))  # type: ignore[arg-type]
     return pl.concat(parts).unique(["gpu_uuid", "ts"], keep="first").sort("gpu_uuid", "ts")
 
@@ -38,9 +40,9 @@ def host_readings(spool: Spool, first: datetime, last: datetime) -> pl.DataFrame
     for journal in spool.left_over():
         found = _ask(
             journal,
-            f"SELECT '{spool.host}', ts_us, span_us, component, energy_mj, is_modelled, method "
+            "SELECT ?, ts_us, span_us, component, energy_mj, is_modelled, method "
             "FROM host WHERE ts_us > ? AND ts_us - span_us < ?",
-            (_us(first), _us(last)),
+            (spool.host, _us(first), _us(last)),
         )
         if found:
             times = {**HOST_COLUMNS, "ts": pl.Int64(), "is_modelled": pl.Int64()}
@@ -48,7 +50,7 @@ def host_readings(spool: Spool, first: datetime, last: datetime) -> pl.DataFrame
             parts.append(frame.cast(HOST_COLUMNS))  # type: ignore[arg-type]
     began = pl.col("ts") - pl.duration(microseconds=pl.col("span_us"))
     parts += [
-        pl.scan_parquet(path)
+        pl.scan_parquet(path, glob=False)
         .filter(pl.col("ts") > first, began < last)
         .select(list(HOST_COLUMNS))
         .collect()
