@@ -5,19 +5,19 @@ from __future__ import annotations
 from expectations.checks import Suite, at_least, between, no_rows, not_null
 
 _BOUNDED = (
-    ("energy", "mj", "energy_{b}mj"),
-    ("IT energy", "mj", "it_{b}mj"),
-    ("facility energy", "mj", "facility_{b}mj"),
-    ("CO2e", "ug", "co2e_{b}ug"),
-    ("scope 1 CO2e", "ug", "co2e_scope1_{b}ug"),
-    ("market-based CO2e", "ug", "co2e_market_{b}ug"),
-    ("CO2e of losses", "ug", "co2e_losses_{b}ug"),
-    ("marginal CO2e", "ug", "co2e_marginal_{b}ug"),
-    ("embodied CO2e", "ug", "co2e_embodied_{b}ug"),
-    ("embodied water", "ul", "water_embodied_{b}ul"),
-    ("water withdrawal", "ul", "water_withdrawal_{b}ul"),
-    ("on-site water", "ul", "water_onsite_{b}ul"),
-    ("off-site water", "ul", "water_offsite_{b}ul"),
+    ("energy", "energy_{b}mj"),
+    ("IT energy", "it_{b}mj"),
+    ("facility energy", "facility_{b}mj"),
+    ("CO2e", "co2e_{b}ug"),
+    ("scope 1 CO2e", "co2e_scope1_{b}ug"),
+    ("market-based CO2e", "co2e_market_{b}ug"),
+    ("CO2e of losses", "co2e_losses_{b}ug"),
+    ("marginal CO2e", "co2e_marginal_{b}ug"),
+    ("embodied CO2e", "co2e_embodied_{b}ug"),
+    ("embodied water", "water_embodied_{b}ul"),
+    ("water withdrawal", "water_withdrawal_{b}ul"),
+    ("on-site water", "water_onsite_{b}ul"),
+    ("off-site water", "water_offsite_{b}ul"),
 )
 
 
@@ -80,33 +80,34 @@ def suite(
     max_year_jump: float = 2.0,
 ) -> Suite:
     """The suite `footprint` on run_footprint; thresholds come from [gate] in wattledger.toml."""
-    bounds = []
-    for name, unit, pattern in _BOUNDED:
+    absent, crossed = [], []
+    for name, pattern in _BOUNDED:
         value, low, high = (pattern.format(b=b) for b in ("", "low_", "high_"))
-        short = name.replace(" ", "_").replace("-", "_").lower()
-        remedy = (
-            "Load grid data for the whole time of the runs (wattledger ingest grid), or set a "
-            "fallback for the zone"
-            if unit == "ug"
-            else "Run `wattledger footprint` again"
+        row = f"SELECT kind, run_id, '{name}' AS figure, {value} AS value, {low} AS low, {high} AS high"
+        absent.append(
+            f"{row} FROM {{batch}} WHERE {value} IS NULL OR {low} IS NULL OR {high} IS NULL"
         )
-        bounds.append(
-            no_rows(
-                f"{short}_within_bounds",
-                f"Every run has a figure for {name}, not below its low nor above its high bound",
-                f"SELECT kind, run_id, {value}, {low}, {high} FROM {{batch}} "
-                f"WHERE {value} IS NULL OR {low} IS NULL OR {high} IS NULL "
-                f"OR {value} < {low} OR {value} > {high}",
-                remedy=remedy,
-            )
-        )
+        crossed.append(f"{row} FROM {{batch}} WHERE {value} < {low} OR {value} > {high}")
     return Suite(
         name="footprint",
         schema=schema,
         table="run_footprint",
         keys=("kind", "run_id"),
         checks=(
-            *bounds,
+            no_rows(
+                "figures_there",
+                "Every run has every figure, with its low and its high",
+                " UNION ALL ".join(absent),
+                remedy="Load grid data for the whole time of the runs (wattledger ingest grid), or set "
+                "a fallback for the zone",
+            ),
+            no_rows(
+                "bounds_hold",
+                "No figure lies below its low or above its high",
+                " UNION ALL ".join(crossed),
+                remedy="Run `wattledger footprint` again",
+                overridable=False,
+            ),
             between("energy_not_negative", "energy_low_mj", "No energy is below zero", low=0),
             at_least(
                 "measured_within_energy",

@@ -42,7 +42,7 @@ class Gate:
         from sqlalchemy.engine.cursor import FullyBufferedCursorFetchStrategy
 
         self._gx = _great_expectations()
-        self._docs = docs
+        self._con, self._docs = con, docs
         with _quiet():
             self._context = self._gx.get_context(mode="ephemeral")
             self._context.variables.progress_bars = {
@@ -121,13 +121,10 @@ class Gate:
                 self._source.delete_asset(asset.name)
         by_name = {c.name: c for c in suite.checks}
         results = [self._result(by_name, suite, item) for item in answer.results]
-        rows = next(
-            (
-                int(item.result["element_count"])
-                for item in answer.results
-                if "element_count" in item.result
-            ),
-            0,
+        [(rows,)] = (
+            self._con.cursor()
+            .execute(f"SELECT count(*) FROM {suite.schema}.{suite.table}")
+            .fetchall()
         )
         return Verdict(suite, rows, results)
 

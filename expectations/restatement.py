@@ -15,7 +15,7 @@ def suite(*, schema: str = "staging", max_change: float = 0.1) -> Suite:
             f"WHERE abs({after} - {before}) > {max_change} * {before}"
         )
 
-    remedy = "See `wattledger diff` after publishing; say why with `wattledger publish --reason`"
+    remedy = "See `wattledger diff` after publishing; say why with `wattledger publish --because`"
     return Suite(
         name="restatement",
         schema=schema,

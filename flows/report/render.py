@@ -52,7 +52,11 @@ def _summary(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     results = rows(con, "FROM validation_result ORDER BY suite, check_name")
     for result in results:
         result["examples"] = [
-            ", ".join(f"{key} {value}" for key, value in row.items() if value is not None)
+            ", ".join(
+                f"{key} {value}"
+                for key, value in row.items()
+                if value is not None and key != "segment_id"
+            )
             for row in json.loads(result["examples"])[:2]
         ]
     return {

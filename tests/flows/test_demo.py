@@ -167,7 +167,9 @@ def test_a_failed_gate_exits_3_and_bad_files_exit_2(
 def test_a_persons_own_prefect_server_is_used(
     demo_copy: Path, prefect_server: str, on_server: dict[str, str]
 ) -> None:
-    """With PREFECT_API_URL set, the flow runs there and is recorded there."""
+    """With PREFECT_API_URL set, the flow runs there and is recorded there; it rolls up old readings."""
+    with (demo_copy / "wattledger.toml").open("a") as settings:
+        settings.write("\n[retention]\nroll_up_after_days = 30\n")
 
     def runs() -> list[dict[str, object]]:
         request = urllib.request.Request(
@@ -178,9 +180,21 @@ def test_a_persons_own_prefect_server_is_used(
         with urllib.request.urlopen(request, timeout=10) as answer:
             return list(json.load(answer))
 
+    con = connect(demo_copy / "warehouse.duckdb", read_only=True)
+    [(before_rolling,)] = con.execute("SELECT count(*) FROM gpu_reading").fetchall()
+    con.close()
     before = {run["id"] for run in runs()}
     done = wattledger("pipeline", "--project", demo_copy, env=on_server)
     assert done.returncode == 0, done.stderr
     fresh = [run for run in runs() if run["id"] not in before]
     assert {run["state_name"] for run in fresh} == {"Completed"}
     assert len(fresh) == 6  # the pipeline and its five subflows
+    con = connect(demo_copy / "published/published.duckdb", read_only=True)
+    [(files, readings, left)] = con.execute(
+        "SELECT count(*), sum(readings), sum(readings_left) FROM rolled_up"
+    ).fetchall()
+    con.close()
+    assert (files, readings) == (2, before_rolling)
+    assert left < readings / 10
+    said = wattledger("verify", "--project", demo_copy)
+    assert said.returncode == 0, said.stdout

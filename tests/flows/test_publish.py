@@ -111,12 +111,12 @@ CORRUPTED = {
     ),
     "bounds are swapped": (
         "UPDATE run_footprint SET co2e_low_ug = co2e_ug + 1 WHERE run_id = 'r1'",
-        "footprint.co2e_within_bounds",
+        "footprint.bounds_hold",
         "run_id=r1",
     ),
     "carbon is missing": (
         "UPDATE run_footprint SET co2e_ug = NULL WHERE run_id = 'r1'",
-        "footprint.co2e_within_bounds",
+        "footprint.figures_there",
         "run_id=r1",
     ),
     "a run is missing": (

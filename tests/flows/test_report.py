@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from selenium.webdriver.common.print_page_options import PrintOptions
 
 from flows import settings as settings_module
 from flows.report.numbers import between, percent, significant
@@ -50,6 +53,22 @@ pytestmark = pytest.mark.browser
 
 def text(browser: Any, css: str) -> list[str]:
     return [element.text for element in browser.find_elements("css selector", css)]
+
+
+def test_the_summary_is_one_page(browser: Any, demo: Path) -> None:
+    """A4, with everything that was checked on it."""
+    browser.get((demo / "published/summary.html").resolve().as_uri())
+    checks = text(browser, "ul.checks li")
+    con = duckdb.connect(str(demo / "published/published.duckdb"), read_only=True)
+    found = con.execute("SELECT statement FROM validation_result").fetchall()
+    con.close()
+    assert len(checks) == len(found) > 50
+    assert all(any(statement in check for check in checks) for (statement,) in found)
+    assert browser.find_element("css selector", ".sample").text.startswith("Sample data")
+    page = PrintOptions()
+    page.set_page_size(PrintOptions.A4)
+    pdf = base64.b64decode(browser.print_page(page))
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 1
 
 
 def test_the_report_opens_offline_and_shows_the_runs(browser: Any, demo: Path) -> None:

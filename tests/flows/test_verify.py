@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import struct
 import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
@@ -115,6 +117,40 @@ def test_every_column_of_every_published_table_counts(accounted: Settings) -> No
                 seen += 1
             assert whole(con, f"FROM {table}").sha256 == expected[table]["sha256"]
     assert seen > 350
+
+
+def test_digests_can_be_taken_without_our_code(published: Settings) -> None:
+    """As docs/verification.md says."""
+    manifest = json.loads((published.published / ledger.MANIFEST).read_bytes())
+    con = duckdb.connect(str(published.published / "published.duckdb"), read_only=True)
+    con.execute("SET TimeZone = 'UTC'")
+    [(table,)] = con.execute(
+        "SELECT sha256(string_agg(digest, '' ORDER BY digest)) FROM "
+        "(SELECT sha256(to_json(t)::VARCHAR) AS digest FROM run_footprint AS t)"
+    ).fetchall()
+    [(kept,)] = con.execute(
+        "SELECT content_sha256 FROM kept_input WHERE table_name = 'gpu_reading'"
+    ).fetchall()
+    con.close()
+    assert table == manifest["tables"]["run_footprint"]["sha256"]
+    con = duckdb.connect(str(published.warehouse), read_only=True)
+    names = [name for name, kind in columns(con, "gpu_reading")]
+    times = con.execute(
+        f"SELECT {', '.join(n if n != 'ts' else 'epoch_us(ts)' for n in names)} FROM gpu_reading"
+    ).fetchall()
+    con.close()
+    numbers = [-(2**63) if value is None else value for row in times for value in row]
+    assert hashlib.sha256(struct.pack(f"<{len(numbers)}q", *numbers)).hexdigest() == kept
+    said = manifest["publication"]
+    lines = [
+        f"{name} {said[name]}"
+        for name in (
+            "sequence", "method_version", "code_version", "code_digest", "settings_digest",
+            "input_digest", "factor_digest", "validation_digest", "output_digest", "previous_digest",
+        )
+    ]  # fmt: skip
+    assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == said["digest"]
+    assert manifest["files"]["report.html"]["sha256"] == sha256(published.published / "report.html")
 
 
 def test_every_changed_table_view_and_file_is_named(accounted: Settings) -> None:
