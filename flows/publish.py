@@ -432,16 +432,17 @@ def _write_database(
     """Copy what readers may see into a DuckDB file of its own, with views and comments."""
     target = connect(path)
     try:
-        for name, where in _COPIED.items():
-            _copy(target, name, con.execute(f"FROM {name} {where}"))
-        for name in ("validation_run", "validation_result"):
-            chosen = f"FROM {name} WHERE list_contains(?, validation_id)"
-            _copy(target, name, con.execute(chosen, [validation_ids]))
-        _insert(target, added)
-        create_views(target, leave_out=_WAREHOUSE_ONLY)
-        for table in TABLES.values():
-            if table.name in _COPIED or table.name.startswith("validation_"):
-                comment(target, table)
+        with transaction(target):
+            for name, where in _COPIED.items():
+                _copy(target, name, con.execute(f"FROM {name} {where}"))
+            for name in ("validation_run", "validation_result"):
+                chosen = f"FROM {name} WHERE list_contains(?, validation_id)"
+                _copy(target, name, con.execute(chosen, [validation_ids]))
+            _insert(target, added)
+            create_views(target, leave_out=_WAREHOUSE_ONLY)
+            for table in TABLES.values():
+                if table.name in _COPIED or table.name.startswith("validation_"):
+                    comment(target, table)
         target.execute("CHECKPOINT")
     finally:
         target.close()

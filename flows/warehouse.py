@@ -89,7 +89,7 @@ def open_warehouse(path: Path) -> duckdb.DuckDBPyConnection:
         with disk_errors(path):
             migrate(con, path)
             # Whatever a killed process left half way; only `main` counts.
-            con.execute("DROP SCHEMA staging CASCADE")
+            con.execute("DROP SCHEMA IF EXISTS staging CASCADE")
             con.execute("CREATE SCHEMA staging")
     except BaseException:
         con.close()
@@ -120,7 +120,7 @@ def transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
 
 
 def migrate(con: duckdb.DuckDBPyConnection, path: Path) -> list[int]:
-    """Apply the migrations that this file lacks, each in a transaction; returns their numbers.
+    """Apply the migrations that this file lacks, all in one transaction; returns their numbers.
 
     Raises:
         WarehouseError: the file knows migrations that this code does not, or an applied
@@ -138,31 +138,32 @@ def migrate(con: duckdb.DuckDBPyConnection, path: Path) -> list[int]:
             where=str(path),
             remedy="Upgrade Wattledger; this version leaves the file untouched",
         )
-    done = []
+    waiting = []
     for version, file in sorted(known.items()):
         text = file.read_text("utf-8")
         digest = hashlib.sha256(text.encode()).hexdigest()
-        if version in applied:
-            if applied[version] != digest:
-                raise WarehouseError(
-                    f"migration {file.name} differs from the one applied to it",
-                    where=str(path),
-                    remedy="Migrations are never edited: restore the file, or use its version of Wattledger",
-                )
-            continue
-        with transaction(con):
-            con.execute(text)
-            con.execute(
-                "INSERT INTO schema_migration VALUES (?, ?, ?, now())",
-                [version, file.name.removesuffix(".sql"), digest],
+        if version not in applied:
+            waiting.append((version, file, text, digest))
+        elif applied[version] != digest:
+            raise WarehouseError(
+                f"migration {file.name} differs from the one applied to it",
+                where=str(path),
+                remedy="Migrations are never edited: restore the file, or use its version of Wattledger",
             )
-        done.append(version)
-    if done:
-        for table in TABLES.values():
-            if table.kind == "table":
-                comment(con, table)
-        create_views(con)
-    return done
+    if waiting:
+        # With their views and comments, which are not made again later.
+        with transaction(con):
+            for version, file, text, digest in waiting:
+                con.execute(text)
+                con.execute(
+                    "INSERT INTO schema_migration VALUES (?, ?, ?, now())",
+                    [version, file.name.removesuffix(".sql"), digest],
+                )
+            for table in TABLES.values():
+                if table.kind == "table":
+                    comment(con, table)
+            create_views(con)
+    return [version for version, *_ in waiting]
 
 
 def create_views(con: duckdb.DuckDBPyConnection, leave_out: AbstractSet[str] = frozenset()) -> None:
@@ -178,12 +179,13 @@ def comment(con: duckdb.DuckDBPyConnection, table: Table) -> None:
     """Write the meaning of a table or view and of its columns into the database."""
     kind = table.kind.upper()
     text = f"{table.description}. One row: {table.grain}"
-    con.execute(f"COMMENT ON {kind} {table.name} IS {literal(text)}")
+    said = [f"COMMENT ON {kind} {table.name} IS {literal(text)}"]
     for field in table.fields:
         unit = f" [{field.unit}]" if field.unit else ""
-        con.execute(
+        said.append(
             f"COMMENT ON COLUMN {table.name}.{field.name} IS {literal(field.description + unit)}"
         )
+    con.execute(";\n".join(said))
 
 
 def literal(text: object) -> str:

@@ -159,6 +159,43 @@ def published(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Setti
     return copied(made_once(tmp_path_factory, "published", _publish), tmp_path / "project")
 
 
+def _revise(folder: Path) -> None:
+    from flows.footprint import compute
+    from flows.ingest_grid import ingest_grid
+    from flows.publish import publish
+
+    _publish(folder)
+    project = settings_module.load(folder)
+    ingest_grid(project, [grid_csv(folder, [100, 200, 301, 400])])
+    compute(project)
+    assert publish(project).changed
+
+
+@pytest.fixture
+def republished(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Settings:
+    """Two publications: the second has other grid data."""
+    return copied(made_once(tmp_path_factory, "republished", _revise), tmp_path / "project")
+
+
+def _end_unevenly(folder: Path) -> None:
+    from flows.footprint import compute
+    from flows.ingest_runs import ingest_runs
+    from flows.publish import publish
+
+    _load(folder)
+    project = settings_module.load(folder)
+    row = "r1,2024-05-01T12:05:00Z,2024-05-01T12:13:20Z,node01,all,1"
+    ingest_runs(project, [runs_csv(folder, [row], "uneven.csv")])
+    compute(project)
+    assert publish(project).changed
+
+
+@pytest.fixture
+def uneven(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Settings:
+    """Published; the run ends in the middle of a slot."""
+    return copied(made_once(tmp_path_factory, "uneven", _end_unevenly), tmp_path / "project")
+
+
 ACCOUNTED_GRID = "[zones.XX]\nfallback_intensity_g_per_kwh = 300\newif_l_per_kwh = 2\nwithdrawal_l_per_kwh = 50\n"
 ACCOUNTED_TARIFF = """
 [[tariff]]

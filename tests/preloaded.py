@@ -14,6 +14,7 @@ from flows import cli
 from flows.ingest_gpu import ingest_gpu
 from flows.publish import publish
 from flows.retention import roll_up
+from flows.warehouse import open_warehouse
 
 _great_expectations()
 
@@ -47,3 +48,8 @@ def roll_up_all(project: Path, said: Connection) -> None:
     settings = flows.settings.load(project)
     said.send("go")
     roll_up(settings, 30)
+
+
+def make_warehouse(path: Path, said: Connection) -> None:
+    said.send("go")
+    open_warehouse(path).close()

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from flows import bundle as bundles
+from flows.bundle import bundle
 from flows.footprint import compute
+from flows.history import history
 from flows.ingest_gpu import ingest_gpu
 from flows.ingest_grid import ingest_grid
 from flows.ingest_meter import ingest_meter
@@ -86,14 +89,11 @@ def test_names_of_runs_and_meters_are_only_names(project: Settings, tmp_path: Pa
     runs = [row["run_id"] for row in ask(project, "SELECT run_id FROM run_summary")]
     assert sorted(runs) == sorted(NASTY)
     for name in NASTY:
-        target = tmp_path / "bundle.zip"
-        for words in (
-            ("explain", "--json", "--project", root, "--", name),
-            ("history", "--json", "--project", root, "--", name),
-            ("bundle", "--json", "--project", root, "--output", target, "--", name),
-            ("verify", target),
-        ):
-            done = wattledger(*words)
-            assert done.returncode == 0, (words, done.stderr, done.stdout)
+        assert len(history(project, name)) == 1
+    for name in (NASTY[0], NASTY[6]):
+        done = bundle(project, name, target=tmp_path / "bundle.zip")
+        assert [one for one in bundles.verify(done.path) if one.ok is False] == []
+        told = wattledger("explain", "--json", "--project", root, "--", name)
+        assert told.returncode == 0, told.stderr
     assert not list(Path.cwd().glob("owned")) + list(root.glob("owned"))
     assert ask(project, "SELECT count(*) AS n FROM gpu_reading") == [{"n": 3600}]

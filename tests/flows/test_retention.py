@@ -31,15 +31,6 @@ FIGURES = "SELECT * FROM run_footprint ORDER BY ALL"
 RUN = "r1,2024-05-01T12:05:00Z,2024-05-01T12:{},node01,all,1"
 
 
-@pytest.fixture
-def uneven(loaded: Settings) -> Settings:
-    """Published; the run ends in the middle of a slot."""
-    ingest_runs(loaded, [runs_csv(loaded.root, [RUN.format("13:20Z")], "uneven.csv")])
-    compute(loaded)
-    assert publish(loaded).changed
-    return loaded
-
-
 def test_figures_stay_and_readings_go(uneven: Settings) -> None:
     before = ask(uneven, FIGURES)
     done = roll_up(uneven, 30)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
@@ -10,7 +11,9 @@ import pytest
 
 from flows.errors import WarehouseError
 from flows.warehouse import connect, migrate, open_warehouse, rows
+from tests import preloaded
 from tests.conftest import ROOT
+from transforms.schemas import TABLES
 
 
 def test_migrations_are_recorded_and_run_once(tmp_path: Path) -> None:
@@ -80,3 +83,29 @@ def test_a_warehouse_of_the_first_migration_keeps_its_rows(tmp_path: Path) -> No
     assert [r["version"] for r in rows(con, "FROM schema_migration ORDER BY 1")] == [1, 2, 3, 4, 5]
     assert rows(con, "FROM gpu_readings") == []  # its segment and GPU are not there
     con.close()
+
+
+def test_a_warehouse_can_be_opened_whenever_it_was_left(tmp_path: Path) -> None:
+    """Killed after the scratch schema went, or before views were made: opening mends it."""
+    path = tmp_path / "w.duckdb"
+    con = open_warehouse(path)
+    con.execute("DROP SCHEMA staging CASCADE")
+    con.close()
+    con = open_warehouse(path)
+    assert rows(con, "SELECT 1 AS n FROM duckdb_schemas() WHERE schema_name = 'staging'")
+    con.close()
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.02, 0.05, 0.1, 0.2])
+def test_a_kill_while_migrating_leaves_all_or_nothing(
+    after_s: float, tmp_path: Path, kill_while: Callable[..., None]
+) -> None:
+    path = tmp_path / "w.duckdb"
+    kill_while(preloaded.make_warehouse, path, after_s=after_s)
+    con = open_warehouse(path)
+    views = rows(con, "SELECT view_name, comment FROM duckdb_views() WHERE NOT internal")
+    con.close()
+    assert {view["view_name"] for view in views} == {
+        table.name for table in TABLES.values() if table.kind == "view"
+    }
+    assert all(view["comment"] for view in views)
