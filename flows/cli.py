@@ -1,6 +1,6 @@
 """The command `wattledger`. Each command is one function; heavy imports wait until it runs.
 
-Exit codes: 0 fine, 1 usage or settings, 2 bad input or no answer (the good part was done), 3 the gate refused,
+Exit codes: 0 fine, 1 usage or settings, 2 bad input or no answer (the good part was done), 3 the gate refused or verification failed,
 4 the warehouse (or this host's collector) is busy, 5 the warehouse or disk failed, 6 a flow failed,
 7 no GPU driver. `wattledger run` ends as its command does.
 """

@@ -18,7 +18,7 @@ app = typer.Typer(
     add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 fine, 1 usage or settings, 2 bad input, 3 gate failed, "
+    epilog="Exit codes: 0 fine, 1 usage or settings, 2 bad input, 3 gate or verification failed, "
     "4 warehouse or collector busy, 5 warehouse or disk failed, 6 flow failed, 7 no GPU driver. "
     "`wattledger run` ends as its command does.",
 )

@@ -131,6 +131,10 @@ def pipeline(settings: Settings, report: Any) -> None:
         f"rows), {known} known already, {len(report.refused)} refused"
     )
     _refusals(console, report.outcomes)
+    if report.rolled_up is not None and report.rolled_up.segments:
+        from flows.show_audit import rolled_up
+
+        rolled_up(report.rolled_up)
     published(settings, report.published)
 
 

@@ -36,6 +36,10 @@ class Finding:
     ok: bool | None
     detail: str = ""
 
+    def __post_init__(self) -> None:
+        if self.ok:  # There is nothing to say about what is as it should be.
+            object.__setattr__(self, "detail", "")
+
 
 @dataclass(frozen=True)
 class Trust:

@@ -143,14 +143,18 @@ def loaded(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Settings
     return copied(made_once(tmp_path_factory, "loaded", _load), tmp_path / "project")
 
 
-def _publish(folder: Path) -> None:
+def _put_in_force(folder: Path) -> None:
     from flows.footprint import compute
     from flows.publish import publish
 
-    _load(folder)
     project = settings_module.load(folder)
     compute(project)
     assert publish(project).changed
+
+
+def _publish(folder: Path) -> None:
+    _load(folder)
+    _put_in_force(folder)
 
 
 @pytest.fixture
@@ -160,15 +164,12 @@ def published(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Setti
 
 
 def _revise(folder: Path) -> None:
-    from flows.footprint import compute
     from flows.ingest_grid import ingest_grid
-    from flows.publish import publish
 
     _publish(folder)
     project = settings_module.load(folder)
     ingest_grid(project, [grid_csv(folder, [100, 200, 301, 400])])
-    compute(project)
-    assert publish(project).changed
+    _put_in_force(folder)
 
 
 @pytest.fixture
@@ -178,16 +179,12 @@ def republished(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Set
 
 
 def _end_unevenly(folder: Path) -> None:
-    from flows.footprint import compute
     from flows.ingest_runs import ingest_runs
-    from flows.publish import publish
 
     _load(folder)
-    project = settings_module.load(folder)
     row = "r1,2024-05-01T12:05:00Z,2024-05-01T12:13:20Z,node01,all,1"
-    ingest_runs(project, [runs_csv(folder, [row], "uneven.csv")])
-    compute(project)
-    assert publish(project).changed
+    ingest_runs(settings_module.load(folder), [runs_csv(folder, [row], "uneven.csv")])
+    _put_in_force(folder)
 
 
 @pytest.fixture
@@ -218,18 +215,15 @@ other,2024-05-01T12:15:00Z,2024-05-01T12:20:00Z,node01,1,,,,,,,
 
 
 def _account(folder: Path) -> None:
-    from flows.footprint import compute
     from flows.ingest_gpu import ingest_gpu
     from flows.ingest_runs import ingest_runs
-    from flows.publish import publish
 
     project = make_project(folder, ACCOUNTED_GRID + ACCOUNTED_TARIFF)
     ingest_gpu(project, [segment(folder)])
     path = folder / "runs.csv"
     path.write_text(ACCOUNTED_RUNS)
     assert ingest_runs(project, [path])[0].verdict == "loaded"
-    compute(project)
-    assert publish(project).changed
+    _put_in_force(folder)
 
 
 @pytest.fixture

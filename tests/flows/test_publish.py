@@ -315,6 +315,17 @@ def test_a_kill_between_ledger_and_link_is_mended(
     assert published.published.resolve().name.startswith("0002")
 
 
+def test_a_folder_that_the_ledger_does_not_know_is_set_aside(published: Settings) -> None:
+    """Left by a kill before it counted; the next publication may be another one of that number."""
+    left = published.publications / "0002-deadbeef"
+    left.mkdir()
+    (left / "published.duckdb").write_text("finished, but not in the ledger")
+    assert not publish(published).changed
+    assert not left.exists()
+    assert (published.work / "unpublished" / left.name / "published.duckdb").is_file()
+    assert published.published.resolve().name.startswith("0001-")
+
+
 def test_a_busy_warehouse_is_said_to_be_busy(loaded: Settings) -> None:
     holder = subprocess.Popen(
         [
