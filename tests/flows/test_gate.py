@@ -18,7 +18,7 @@ from flows.ingest_grid import ingest_grid
 from flows.ingest_meter import ingest_meter
 from flows.ingest_runs import ingest_runs
 from flows.project import override as override_factor
-from flows.publish import check_only, publish
+from flows.publish import check_only, publish, suites
 from flows.settings import Override, Settings
 from flows.sources import segments
 from flows.warehouse import connect, rows
@@ -155,15 +155,36 @@ def test_the_profile_compares_only_steps_that_have_both() -> None:
     ],
 )
 def test_what_a_row_names_is_there(sql: str, what: str, published: Settings) -> None:
-    from flows import publish as module
+    found = offenders(published, sql, "references_hold")
+    assert any(what in row["what"] for row in found)
 
-    con = connect(published.warehouse)
-    con.execute(sql)
-    suite = next(s for s in module.suites(published) if s.name == "footprint")
-    query = next(c for c in suite.checks if c.name == "references_hold").kwargs
-    found = con.execute(query["unexpected_rows_query"].format(batch="run_footprint")).fetchall()
-    con.close()
-    assert any(what in row[0] for row in found)
+
+def offenders(project: Settings, sql: str, check: str) -> list[dict[str, Any]]:
+    """What a check of the figures finds in a warehouse that was changed."""
+    suite = next(s for s in suites(project) if s.name == "footprint")
+    query = next(c for c in suite.checks if c.name == check).kwargs["unexpected_rows_query"]
+    con = connect(project.warehouse)
+    try:
+        con.execute(sql)
+        return rows(con, query.format(batch="run_footprint"))
+    finally:
+        con.close()
+
+
+@pytest.mark.parametrize(("factor", "pointed_out"), [(1.5, 0), (3, 1), (0.3, 1)])
+def test_a_year_that_differs_much_from_the_one_before_is_pointed_out(
+    factor: float, pointed_out: int, published: Settings
+) -> None:
+    sql = (
+        "UPDATE footprint_slot SET held_us = held_us * 10; "
+        "INSERT INTO footprint_slot SELECT * REPLACE (slot_start - INTERVAL 1 YEAR AS slot_start, "
+        f"(co2e_ug * {factor})::BIGINT AS co2e_ug) FROM footprint_slot"
+    )
+    found = offenders(published, sql, "years_alike")
+    assert len(found) == pointed_out
+    for row in found:
+        assert row["year_before_g_per_kwh"] == pytest.approx(factor * row["g_per_kwh"], rel=1e-6)
+        assert row["year_before_kwh_per_gpu_h"] == row["kwh_per_gpu_h"]
 
 
 def test_a_run_that_draws_far_more_than_the_one_before_is_pointed_out(tmp_path: Path) -> None:
