@@ -78,7 +78,7 @@ def whole(con: duckdb.DuckDBPyConnection, query: str, values: object = None) -> 
 
 
 def readings(con: duckdb.DuckDBPyConnection, query: str) -> Iterator[tuple[int, Content]]:
-    """Digests of readings by segment, from rows of whole numbers and times, in stored order.
+    """Digests of readings by segment, from rows of whole numbers and times, in order of segments.
 
     A row is its columns as 64-bit integers (little-endian; times in microseconds since 1970, null as
     the smallest integer); the digest goes over the rows of a segment as they follow one another.

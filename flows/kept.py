@@ -39,7 +39,8 @@ def as_it_was(table: str, schema: str = "main") -> str:
     """The rows of a table as they were at `$then`."""
     if table in BY_SEGMENT:
         loaded = f"SELECT segment_key FROM {schema}.segment WHERE loaded_at <= $then"
-        return f"SELECT * FROM {schema}.{table} WHERE segment_key IN ({loaded})"
+        # In the order in which they are stored: computing needs no sort then.
+        return f"SELECT * FROM {schema}.{table} WHERE segment_key IN ({loaded}) ORDER BY rowid"
     return _REVISED.format(schema=schema, name=table, known=_KNOWN_SINCE[table])
 
 
@@ -65,7 +66,7 @@ def of_segments(
     columns = ", ".join(TABLES[table].columns)
     query = f"SELECT {columns} FROM {schema}.{table} WHERE {where}"
     if table == GPU_READINGS:
-        return dict(digests.readings(con, query))
+        return dict(digests.readings(con, f"{query} ORDER BY segment_key, gpu_key, ts"))
     return {int(key): one for key, one in digests.by_part(con, query, "segment_key").items()}
 
 

@@ -127,7 +127,8 @@ def test_digests_can_be_taken_without_our_code(published: Settings) -> None:
     con = duckdb.connect(str(published.warehouse), read_only=True)
     names = [name for name, kind in columns(con, "gpu_reading")]
     times = con.execute(
-        f"SELECT {', '.join(n if n != 'ts' else 'epoch_us(ts)' for n in names)} FROM gpu_reading"
+        f"SELECT {', '.join(n if n != 'ts' else 'epoch_us(ts)' for n in names)} FROM gpu_reading "
+        "ORDER BY gpu_key, ts"
     ).fetchall()
     con.close()
     numbers = [-(2**63) if value is None else value for row in times for value in row]
@@ -401,6 +402,15 @@ def test_a_bundle_is_verified_with_nothing_else(packed: Path, tmp_path: Path) ->
         "run_footprint", "footprint_slot", "energy_slot", "run_alternative", "run_sensitivity", "factor_use",
     }  # fmt: skip
     assert {o["ok"] for o in found if o["what"] != "signature"} == {True}
+
+
+def test_a_bundle_of_many_readings(demo: Path, tmp_path: Path) -> None:
+    """More than one thread reads at a time, of two nodes with a gap and without a counter."""
+    done = bundle(settings_module.load(demo), "vision-base", target=tmp_path / "run.zip")
+    assert done.readings > 200_000
+    found = list(bundles.verify(done.path))
+    assert [one for one in found if one.ok is False] == []
+    assert {one.ok for one in found if one.what in ("kept", "figures")} == {True}
 
 
 def repacked(path: Path, change: Callable[[str, bytes], tuple[str, bytes]]) -> Path:
