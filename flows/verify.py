@@ -142,7 +142,8 @@ def check_folder(
     name = folder.name
     path = folder / ledger.MANIFEST
     if not path.is_file():
-        old = recorded.get("manifest_sha256", "") is None
+        # Nor has a warehouse that no later version has opened yet the column for it.
+        old = bool(recorded) and recorded.get("manifest_sha256") is None
         said = "published before there were manifests" if old else "it is missing"
         yield Finding(name, "manifest", ledger.MANIFEST, None if old else False, said)
         return

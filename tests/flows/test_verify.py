@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -26,7 +27,7 @@ from flows.ingest_grid import ingest_grid
 from flows.publish import publish
 from flows.settings import Settings
 from flows.sources.files import sha256
-from flows.verify import Finding, Trust, check_figures, check_kept, verify
+from flows.verify import Finding, Trust, check_figures, check_folder, check_kept, verify
 from flows.warehouse import connect, literal
 from tests.conftest import grid_csv, started_afresh, wattledger
 
@@ -314,6 +315,22 @@ def test_what_cannot_be_checked_is_said(published: Settings) -> None:
     [finding] = check_figures(published.warehouse, published.published.resolve())
     assert finding.ok is None
     assert "it was computed by method 3, this is 4" in finding.detail
+
+
+@pytest.mark.parametrize(
+    ("row", "ok"),
+    [
+        ({"sequence": 1, "manifest_sha256": None}, None),
+        ({"sequence": 1}, None),
+        ({"sequence": 1, "manifest_sha256": "f"}, False),
+        ({}, False),
+    ],
+)
+def test_publications_from_before_manifests_are_told_apart(
+    row: dict[str, Any], ok: bool | None, tmp_path: Path
+) -> None:
+    [finding] = check_folder(tmp_path, Trust(), "", row)
+    assert (finding.what, finding.ok) == ("manifest", ok)
 
 
 def test_nothing_published_is_said(project: Settings) -> None:
