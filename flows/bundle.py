@@ -12,9 +12,9 @@ import stat
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import duckdb
 
@@ -24,7 +24,7 @@ from flows.revisions import folder_of, publications
 from flows.settings import Settings
 from flows.sources.files import sha256
 from flows.verify import DATABASE, Finding, Trust, check_figures, check_folder, check_kept
-from flows.warehouse import connect, literal
+from flows.warehouse import beside, connect, literal
 
 FORMAT = 1
 _ABOUT, _STORE, _PUBLICATION, _LEDGER = "bundle.json", "kept.duckdb", "publication", "ledger"
@@ -67,10 +67,8 @@ def bundle(
     Raises:
         UsageError: nothing published, no such run in it, or it was published without a manifest.
     """
+    folder = folder_of(settings, publication)
     known = publications(settings)
-    if not known:
-        raise UsageError("nothing has been published yet", remedy="Run `wattledger pipeline`")
-    folder = folder_of(settings, publication) if publication else known[-1]
     manifest = folder / ledger.MANIFEST
     if not manifest.is_file():
         raise UsageError(
@@ -185,7 +183,7 @@ def verify(path: Path, trust: Trust | None = None) -> Iterator[Finding]:
     """
     trust = trust or Trust()
     with tempfile.TemporaryDirectory() as scratch:
-        about, folder = _open(path, Path(scratch))
+        run_id, folder = _open(path, Path(scratch))
         manifest = folder / ledger.MANIFEST
         if trust.expected:
             same = manifest.is_file() and sha256(manifest) == trust.expected
@@ -199,17 +197,13 @@ def verify(path: Path, trust: Trust | None = None) -> Iterator[Finding]:
             before = sha256(one / ledger.MANIFEST) if said is not None else ""
         yield from check_folder(folder, trust, before, {})
         store = Path(scratch) / _STORE
-        con = connect(Path(":memory:"))
         try:
-            con.execute(f"ATTACH {literal(store)} AS store (READ_ONLY)")
-            con.execute(f"ATTACH {literal(folder / DATABASE)} AS was (READ_ONLY)")
-            held = con.execute("SELECT segment_id FROM store.segment").fetchall()
-            yield from check_kept(con, folder.name, frozenset(name for (name,) in held))
+            with closing(beside(store=store, was=folder / DATABASE)) as con:
+                held = con.execute("SELECT segment_id FROM store.segment").fetchall()
+                yield from check_kept(con, folder.name, frozenset(name for (name,) in held))
         except duckdb.Error as error:
             yield Finding(folder.name, "kept", _STORE, False, f"damaged: {error}")
-        finally:
-            con.close()
-        yield from check_figures(store, folder, about["run_id"])
+        yield from check_figures(store, folder, run_id)
 
 
 def _previous(manifest: Path) -> str | None:
@@ -220,8 +214,8 @@ def _previous(manifest: Path) -> str | None:
         return None
 
 
-def _open(path: Path, target: Path) -> tuple[dict[str, Any], Path]:
-    """Unpack a bundle below `target`; what it says of itself, and the publication's folder."""
+def _open(path: Path, target: Path) -> tuple[str, Path]:
+    """Unpack a bundle below `target`; the run that it is of, and the publication's folder."""
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
@@ -243,7 +237,7 @@ def _open(path: Path, target: Path) -> tuple[dict[str, Any], Path]:
             where=str(path),
             remedy="Ask for it again; `wattledger bundle RUN` makes one",
         ) from None
-    return {"run_id": run_id}, folder
+    return run_id, folder
 
 
 def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, path: Path) -> None:

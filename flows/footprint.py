@@ -111,6 +111,22 @@ def read_batches(con: duckdb.DuckDBPyConnection, query: str) -> Iterator[pl.Data
         yield frame
 
 
+def reduced(
+    con: duckdb.DuckDBPyConnection,
+    query: str,
+    rule: GapRule,
+    progress: Callable[[int], None],
+    key: type[pl.DataType] = pl.Int32,
+) -> pl.DataFrame:
+    """Partial slots of the readings that a query gives; `key` is the type of its gpu_key."""
+    parts = [_no_partials(key)]
+    for batch in read_batches(con, query):
+        ordered = energy.in_order(batch)
+        parts.append(energy.partial_slots(ordered.lazy(), rule).collect(engine="streaming"))
+        progress(batch.height)
+    return pl.concat(parts)
+
+
 def partial_slots(
     con: duckdb.DuckDBPyConnection, rule: GapRule, progress: Callable[[int], None]
 ) -> pl.DataFrame:
@@ -119,23 +135,17 @@ def partial_slots(
     Segments are stored in order of GPU and time, so this needs no sort. Only GPUs whose segments
     interleave (two recorders, a log loaded out of order) are read again, sorted.
     """
-
-    def reduced(query: str) -> pl.DataFrame:
-        parts = [_no_partials()]
-        for batch in read_batches(con, query):
-            ordered = energy.in_order(batch)
-            parts.append(energy.partial_slots(ordered.lazy(), rule).collect(engine="streaming"))
-            progress(batch.height)
-        return pl.concat(parts)
-
     _check_rolled_up(con, rule)
-    partials = pl.concat([reduced(READINGS), _pieces(con)])
+    partials = pl.concat([reduced(con, READINGS, rule, progress), _pieces(con)])
     mixed = energy.interleaved(partials)
     if mixed.is_empty():
         return partials
     keys = ", ".join(str(key) for key in mixed)
     sorted_again = reduced(
-        f"{READINGS} WHERE gpu_key IN ({keys}) ORDER BY gpu_key, ts, power_mw, energy_mj"
+        con,
+        f"{READINGS} WHERE gpu_key IN ({keys}) ORDER BY gpu_key, ts, power_mw, energy_mj",
+        rule,
+        progress,
     )
     # What is rolled up overlaps nothing: it is the rest of these GPUs that does.
     others = partials.filter(~pl.col("gpu_key").is_in(mixed.implode()))
@@ -166,10 +176,10 @@ def _check_rolled_up(con: duckdb.DuckDBPyConnection, rule: GapRule) -> None:
 
 
 @cache
-def _no_partials() -> pl.DataFrame:
+def _no_partials(key: type[pl.DataType] = pl.Int32) -> pl.DataFrame:
     """No partial slots, with the types of some."""
     schema: dict[str, pl.DataType | type[pl.DataType]] = {
-        "gpu_key": pl.Int32,
+        "gpu_key": key,
         "ts": pl.Datetime("us", "UTC"),
         "power_mw": pl.Int32,
         "energy_mj": pl.Int64,

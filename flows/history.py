@@ -16,7 +16,7 @@ import duckdb
 from flows.errors import UsageError
 from flows.revisions import folder_of, publications
 from flows.settings import Settings
-from flows.warehouse import connect, literal, rows
+from flows.warehouse import beside, rows
 
 FIGURES = ("energy_kwh", "facility_kwh", "co2e_kg", "water_onsite_l", "water_offsite_l")
 """Figures of run_summary that are compared; there since the first version."""
@@ -114,12 +114,9 @@ def history(settings: Settings, run_id: str) -> list[dict[str, Any]]:
 
 
 def _attached(old: Path, new: Path) -> duckdb.DuckDBPyConnection:
-    con = connect(Path(":memory:"))
     # The first of all publications has none before it, and a file can be attached only once.
-    con.execute(f"ATTACH {literal(new / 'published.duckdb')} AS new (READ_ONLY)")
-    if old != new:
-        con.execute(f"ATTACH {literal(old / 'published.duckdb')} AS old (READ_ONLY)")
-    return con
+    before = {} if old == new else {"old": old / "published.duckdb"}
+    return beside(new=new / "published.duckdb", **before)
 
 
 def _runs(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:

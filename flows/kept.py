@@ -6,6 +6,7 @@ publication was computed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 import duckdb
@@ -52,11 +53,16 @@ def digest_segments(con: duckdb.DuckDBPyConnection) -> None:
         ).fetchall()
         found = of_segments(con, table, f"segment_key > {last}")
         with transaction(con):
-            for key, content in found.items():
-                con.execute(
-                    "INSERT INTO segment_digest VALUES (?, ?, ?, ?)",
-                    [key, table, content.rows, content.sha256],
-                )
+            write(con, table, found)
+
+
+def write(con: duckdb.DuckDBPyConnection, table: str, found: Mapping[int, Content]) -> None:
+    """Write digests of a table by segment key (inside the caller's transaction)."""
+    for key, content in found.items():
+        con.execute(
+            "INSERT INTO segment_digest VALUES (?, ?, ?, ?)",
+            [key, table, content.rows, content.sha256],
+        )
 
 
 def of_segments(

@@ -166,11 +166,11 @@ def check(con: duckdb.DuckDBPyConnection, settings: Settings, docs: Path) -> lis
     from expectations.gate import Gate
 
     _check_fresh(con, settings)
+    recorded = settings.recorded()
     with transaction(con):
         for section in AT_THE_GATE:
             con.execute(
-                "UPDATE setting SET value_json = ? WHERE section = ?",
-                [settings.recorded()[section], section],
+                "UPDATE setting SET value_json = ? WHERE section = ?", [recorded[section], section]
             )
     restatement(con, _in_force(con, settings))
     gate = Gate(con, docs)

@@ -15,7 +15,7 @@ import polars as pl
 
 from flows import kept
 from flows.errors import UsageError
-from flows.footprint import READINGS, gap_rule, read_batches
+from flows.footprint import READINGS, gap_rule, reduced
 from flows.settings import FILE_NAME, Settings
 from flows.warehouse import disk_errors, literal, rows, transaction, writing
 from transforms import energy
@@ -165,13 +165,6 @@ def _replace(
             "DELETE FROM segment_digest WHERE segment_key = ? AND table_name = ?",
             [key, kept.GPU_READINGS],
         )
-        for table, contents in ((kept.GPU_READINGS, left), (kept.GPU_PIECES, pieces)):
-            if key in contents:
-                one = contents[key]
-                con.execute(
-                    "INSERT INTO segment_digest VALUES (?, ?, ?, ?)",
-                    [key, table, one.rows, one.sha256],
-                )
         con.execute(
             "INSERT INTO rolled_up SELECT segment_key, segment_id, now(), ?, ?, ?, ?, ?, ? "
             "FROM segment WHERE segment_key = ?",
@@ -185,6 +178,8 @@ def _replace(
                 key,
             ],
         )
+    kept.write(con, kept.GPU_READINGS, left)
+    kept.write(con, kept.GPU_PIECES, pieces)
     return (
         len(keys),
         int(before["readings"].sum()),
@@ -200,24 +195,8 @@ def _partials(
     progress: Callable[[int], None] = lambda rows: None,
 ) -> pl.DataFrame:
     """Partial slots of readings, apart for each segment."""
-    parts = [energy.partial_slots(_NONE.lazy(), rule).collect()]
     query = READINGS.replace("gpu_key", f"segment_key::BIGINT * {_KEY} + gpu_key AS gpu_key", 1)
-    for batch in read_batches(con, f"{query} WHERE {where}"):
-        ordered = energy.in_order(batch)
-        parts.append(energy.partial_slots(ordered.lazy(), rule).collect(engine="streaming"))
-        progress(batch.height)
-    return pl.concat(parts)
-
-
-_NONE = pl.DataFrame(
-    schema={
-        "gpu_key": pl.Int64,
-        "ts": pl.Datetime("us", "UTC"),
-        "power_mw": pl.Int32,
-        "energy_mj": pl.Int64,
-        "averaged": pl.Boolean,
-    }
-)
+    return reduced(con, f"{query} WHERE {where}", rule, progress, pl.Int64)
 
 
 def _named(partials: pl.DataFrame) -> pl.DataFrame:

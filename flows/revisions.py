@@ -14,10 +14,10 @@ from flows.digests import METHOD_VERSION
 from flows.errors import UsageError
 from flows.factors import Factor, effective
 from flows.footprint import candidate, gap_rule, partial_slots
-from flows.kept import as_it_was
+from flows.kept import TABLES_KEPT, as_it_was
 from flows.settings import Settings
 from flows.signals import Known, slot_values
-from flows.warehouse import connect, literal, rows
+from flows.warehouse import beside, connect, rows
 from transforms.footprint import PER_KWH, SUMMED
 from transforms.schemas import SLOT_US
 
@@ -155,10 +155,8 @@ def computed_again(
     Raises:
         UsageError: another method computed it.
     """
-    con = connect(Path(":memory:"))
+    con = beside(store=store, was=published)
     try:
-        con.execute(f"ATTACH {literal(store)} AS store (READ_ONLY)")
-        con.execute(f"ATTACH {literal(published)} AS was (READ_ONLY)")
         [(then, method)] = con.execute(
             "SELECT computed_at, method_version FROM was.computation"
         ).fetchall()
@@ -176,7 +174,9 @@ def computed_again(
                 where=str(published),
                 remedy="Use the version of Wattledger that published it",
             )
-        for name in _KEPT:
+        for name in TABLES_KEPT:
+            if name in _PUBLISHED:
+                continue
             con.execute(f"CREATE TABLE {name} AS {as_it_was(name, 'store')}", {"then": then})
         # How gaps were judged when these were rolled up is no matter here: it is in the pieces.
         con.execute("CREATE TABLE rolled_up AS FROM store.rolled_up LIMIT 0")
@@ -216,7 +216,6 @@ def _quiet(rows: int) -> None:
     """No progress."""
 
 
-_KEPT = ("gpu_reading", "gpu_piece", "host_reading", "grid_intensity", "grid_mix")
 _PUBLISHED = (
     "gpu",
     "host",
@@ -230,7 +229,7 @@ _PUBLISHED = (
     "training_run",
     "run_allocation",
 )
-"""Tables of the past: what the store held when a publication was computed, and what it says itself."""
+"""Tables that a publication holds itself; the others are what the store held when it was computed."""
 
 
 def publications(settings: Settings) -> list[Path]:
@@ -238,18 +237,26 @@ def publications(settings: Settings) -> list[Path]:
     return sorted(p for p in settings.publications.glob("*") if (p / "published.duckdb").is_file())
 
 
-def folder_of(settings: Settings, publication: str) -> Path:
-    """The folder of a publication, by its id or its number.
+def folder_of(settings: Settings, publication: str = "") -> Path:
+    """The folder of a publication, by its id or its number; of the last one, if none is named.
 
     Raises:
         UsageError: there is none.
     """
     known = publications(settings)
+    if not known:
+        raise UsageError(
+            "nothing has been published yet",
+            where=str(settings.publications),
+            remedy="Run `wattledger pipeline`",
+        )
+    if not publication:
+        return known[-1]
     fitting = [p for p in known if p.name == publication or p.name.split("-")[0] == publication]
     if len(fitting) != 1:
         raise UsageError(
             f"there is no publication {publication!r}",
             where=str(settings.publications),
-            remedy=f"Known: {', '.join(p.name for p in known) or 'none'}",
+            remedy=f"Known: {', '.join(p.name for p in known)}",
         )
     return fitting[0]

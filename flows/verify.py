@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from flows.errors import UsageError, WarehouseError
 from flows.revisions import computed_again, folder_of, publications
 from flows.settings import Settings
 from flows.sources.files import sha256
-from flows.warehouse import connect, literal, rows
+from flows.warehouse import beside, connect, literal, rows
 from transforms.schemas import TABLES
 
 DATABASE = "published.duckdb"
@@ -64,14 +65,8 @@ def verify(
     Raises:
         UsageError: nothing is published, or there is no such publication.
     """
+    chosen = folder_of(settings, publication)
     folders = publications(settings)
-    if not folders:
-        raise UsageError(
-            "nothing has been published yet",
-            where=str(settings.publications),
-            remedy="Run `wattledger pipeline`",
-        )
-    chosen = {folder_of(settings, publication)} if publication else {folders[-1]}
     trust = trust or Trust()
     if trust.public_key is None and settings.ledger.public_key:
         trust = Trust(settings.root / settings.ledger.public_key, trust.expected)
@@ -93,7 +88,7 @@ def verify(
         vouched = any(later > place for later in signed)
         yield from check_folder(folder, trust, before, row, vouched=vouched)
         before = row.get("manifest_sha256") or row.get("digest")
-    for folder in folders if every else sorted(chosen):
+    for folder in folders if every else [chosen]:
         yield from _rests_on(settings.warehouse, folder)
         yield from check_figures(settings.warehouse, folder)
 
@@ -226,20 +221,16 @@ def _contents(
 
 def _rests_on(store: Path, folder: Path) -> Iterator[Finding]:
     """The warehouse still holds what a publication rests on, and what it says itself."""
-    con = connect(Path(":memory:"))
     try:
-        con.execute(f"ATTACH {literal(store)} AS store (READ_ONLY)")
-        con.execute(f"ATTACH {literal(folder / DATABASE)} AS was (READ_ONLY)")
-        if "kept_input" not in ledger.tables_of(con, "was"):
-            detail = "published before digests of readings were kept"
-            yield Finding(folder.name, "kept", "readings", None, detail)
-            return
-        yield from check_kept(con, folder.name)
-        yield from _as_published(con, folder.name)
+        with closing(beside(store=store, was=folder / DATABASE)) as con:
+            if "kept_input" not in ledger.tables_of(con, "was"):
+                detail = "published before digests of readings were kept"
+                yield Finding(folder.name, "kept", "readings", None, detail)
+                return
+            yield from check_kept(con, folder.name)
+            yield from _as_published(con, folder.name)
     except duckdb.Error as error:
         yield Finding(folder.name, "kept", store.name, False, f"damaged: {error}")
-    finally:
-        con.close()
 
 
 def check_kept(

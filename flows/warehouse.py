@@ -193,6 +193,18 @@ def literal(text: object) -> str:
     return "'" + str(text).replace("'", "''") + "'"
 
 
+def beside(**files: Path) -> duckdb.DuckDBPyConnection:
+    """A connection in memory with files attached, read-only, under the names given."""
+    con = connect(Path(":memory:"))
+    try:
+        for name, path in files.items():
+            con.execute(f"ATTACH {literal(path)} AS {name} (READ_ONLY)")
+    except BaseException:
+        con.close()
+        raise
+    return con
+
+
 def one_file(path: Path) -> str:
     """A path as DuckDB's readers take it: just this file, whatever its name looks like."""
     return re.sub(r"([\[*?])", r"[\1]", str(path))
