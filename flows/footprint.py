@@ -121,8 +121,7 @@ def reduced(
     """Partial slots of the readings that a query gives; `key` is the type of its gpu_key."""
     parts = [_no_partials(key)]
     for batch in read_batches(con, query):
-        ordered = energy.in_order(batch)
-        parts.append(energy.partial_slots(ordered.lazy(), rule).collect(engine="streaming"))
+        parts.append(energy.partial_slots(energy.in_order(batch), rule))
         progress(batch.height)
     return pl.concat(parts)
 
@@ -185,7 +184,7 @@ def _no_partials(key: type[pl.DataType] = pl.Int32) -> pl.DataFrame:
         "energy_mj": pl.Int64,
         "averaged": pl.Boolean,
     }
-    return energy.partial_slots(pl.LazyFrame(schema=schema), GapRule()).collect()
+    return energy.partial_slots(pl.DataFrame(schema=schema), GapRule())
 
 
 def candidate(

@@ -87,6 +87,8 @@ def open_warehouse(path: Path) -> duckdb.DuckDBPyConnection:
         spill = path.parent / ".wattledger" / "spill"
         con.execute("SET temp_directory = $path", {"path": str(spill)})
         with disk_errors(path):
+            # DuckDB makes only the last folder of that path.
+            spill.parent.mkdir(exist_ok=True)
             migrate(con, path)
             # Whatever a killed process left half way; only `main` counts.
             con.execute("DROP SCHEMA IF EXISTS staging CASCADE")

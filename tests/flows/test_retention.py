@@ -182,7 +182,7 @@ def test_stretches_stand_for_their_intervals(
         rows.append((1, at, power, count if has_counter else None))
     rule = GapRule()
     readings = readings_frame(rows)
-    partials = energy.partial_slots(readings.lazy(), rule).collect()
+    partials = energy.partial_slots(readings, rule)
     slots = energy.gpu_slots(partials.lazy(), rule).collect()
     numbers = slots["slot_start"].to_physical() // SLOT_US
     cells = pl.DataFrame({"gpu_key": slots["gpu_key"], "slot": numbers}).with_columns(

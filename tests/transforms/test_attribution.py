@@ -45,7 +45,7 @@ def attributed(
         orient="row",
     )
     ordered = energy.in_order(frame)
-    partials = energy.partial_slots(ordered.lazy(), RULE).collect()
+    partials = energy.partial_slots(ordered, RULE)
     slots = (
         energy.gpu_slots(partials.lazy(), RULE)
         .with_columns(slot=pl.col("slot_start").to_physical() // SLOT_US)

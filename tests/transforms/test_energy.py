@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from fractions import Fraction
+from unittest import mock
 
 import polars as pl
 import pytest
@@ -49,9 +50,9 @@ def readings(draw: st.DrawFn) -> list[Row]:
 
 def reduce(frame: pl.DataFrame, rule: GapRule = RULE) -> pl.DataFrame:
     """As the flow does it: as the readings come, and sorted only where that will not do."""
-    parts = energy.partial_slots(energy.in_order(frame).lazy(), rule).collect()
+    parts = energy.partial_slots(energy.in_order(frame), rule)
     if not energy.interleaved(parts).is_empty():
-        parts = energy.partial_slots(frame.sort(frame.columns).lazy(), rule).collect()
+        parts = energy.partial_slots(frame.sort(frame.columns), rule)
     return energy.gpu_slots(parts.lazy(), rule).collect()
 
 
@@ -103,6 +104,12 @@ def test_counters_lose_nothing_across_slots(rows: list[Row]) -> None:
     assert found["counter_mj"].sum() == exact
 
 
+def test_a_step_back_hidden_by_a_reading_without_value() -> None:
+    rows: list[Row] = [(0, 0.5, 7000, None), (0, 0.6, None, None), (0, 0.4, 5000, None)]
+    apart = [rows[0], (1, 0.0, None, None), rows[2]]
+    assert reduce(readings_frame(apart)).equals(reduce(readings_frame(sorted(rows))))
+
+
 @given(readings(), st.randoms(use_true_random=False), st.lists(st.integers(0, 80), max_size=6))
 def test_order_pieces_and_chunks_change_nothing(
     rows: list[Row], random: object, cuts: list[int]
@@ -116,7 +123,7 @@ def test_order_pieces_and_chunks_change_nothing(
     edges = sorted({0, ordered.height, *(c for c in cuts if c < ordered.height)})
     pieces = [ordered.slice(a, b - a) for a, b in itertools.pairwise(edges)]
     random.shuffle(pieces)  # type: ignore[attr-defined]
-    partials = pl.concat([energy.partial_slots(p.lazy(), RULE).collect() for p in pieces])
+    partials = pl.concat([energy.partial_slots(p, RULE) for p in pieces])
     assert energy.interleaved(partials).is_empty()
     assert (
         energy.gpu_slots(partials.lazy(), RULE)
@@ -126,6 +133,8 @@ def test_order_pieces_and_chunks_change_nothing(
     )
     chunked = pl.concat([ordered.slice(i, 1) for i in range(ordered.height)], rechunk=False)
     assert reduce(chunked).equals(whole)
+    with mock.patch.object(energy, "_BLOCK", 3):
+        assert reduce(readings_frame(rows)).equals(whole)
 
 
 @given(readings())
@@ -137,7 +146,7 @@ def test_the_same_readings_twice_change_no_millijoule(rows: list[Row]) -> None:
 @given(readings(), st.lists(st.integers(0, 6_000_000_000), min_size=1, max_size=5))
 def test_cut_slots_add_up_to_whole_ones(rows: list[Row], cuts: list[int]) -> None:
     frame = energy.in_order(readings_frame(rows))
-    partials = energy.partial_slots(frame.lazy(), RULE).collect()
+    partials = energy.partial_slots(frame, RULE)
     whole = energy.gpu_slots(partials.lazy(), RULE).collect()
     slots = sorted({(BASE_US + c) // SLOT_US for c in cuts})
     cells = []
@@ -195,7 +204,7 @@ def test_gaps_are_estimated_and_holes_claim_nothing(
 def test_interleaved_pieces_are_noticed() -> None:
     frame = readings_frame([(1, s, 100_000, None) for s in range(10)])
     odd, even = frame.gather_every(2), frame.gather_every(2, 1)
-    parts = [energy.partial_slots(p.lazy(), RULE).collect() for p in (odd, even)]
+    parts = [energy.partial_slots(p, RULE) for p in (odd, even)]
     assert energy.interleaved(pl.concat(parts)).to_list() == [1]
 
 
@@ -206,7 +215,7 @@ from tests.conftest import T0
 from transforms import energy
 r = host_readings("n", gpus=8, start=T0, seconds=20000, work=[Work(range(8), 5, 15000)], counter=False)
 r = r.with_columns(gpu_key=pl.col("gpu_index"), averaged=pl.lit(False))
-parts = energy.partial_slots(energy.in_order(r).lazy(), energy.GapRule()).collect(engine="streaming")
+parts = energy.partial_slots(energy.in_order(r), energy.GapRule())
 slots = energy.gpu_slots(parts.lazy(), energy.GapRule()).collect(engine="streaming")
 print(slots.sum().row(0), slots.height, slots.hash_rows().sum())
 """
