@@ -722,7 +722,7 @@ def status(project: Project = Path(), json_: Json = False) -> None:
         show.status(found)
 
 
-from flows import cli_audit  # noqa: E402, F401 (it adds its commands)
+from flows import cli_audit, cli_scale  # noqa: E402, F401 (they add their commands)
 
 if __name__ == "__main__":
     main()
