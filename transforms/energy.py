@@ -114,23 +114,14 @@ def partial_slots(readings: pl.DataFrame, rule: GapRule) -> pl.DataFrame:
     )
     starts, power_dnj = _stretches(columns, rule)
     lengths = np.diff(starts, append=columns.height)
-    first, last = (
-        columns[rows].with_columns(pl.col("p").cast(pl.Int64))
-        for rows in (starts, starts + lengths - 1)
-    )
-    return pl.concat(
-        [
-            first.select(
-                "gpu_key",
-                slot=pl.col("t") // SLOT_US,
-                readings=pl.Series(lengths, dtype=pl.Int64),
-                power_dnj=pl.Series(power_dnj, dtype=pl.Int64),
-            ),
-            first.select(pl.col(_ENDS).name.prefix("first_")),
-            last.select(pl.col(_ENDS).name.prefix("last_")),
-        ],
-        how="horizontal",
-    )
+    first, last = columns[starts], columns[starts + lengths - 1]
+    ends = {
+        f"{side}_{name}": rows[name].cast(pl.Int64) if name == "p" else rows[name]
+        for side, rows in (("first", first), ("last", last))
+        for name in _ENDS
+    }
+    made = {"slot": first["t"] // SLOT_US, "readings": lengths, "power_dnj": power_dnj}
+    return pl.DataFrame({"gpu_key": first["gpu_key"], **made, **ends})
 
 
 def _stretches(columns: pl.DataFrame, rule: GapRule) -> tuple[_Numbers, _Numbers]:
