@@ -55,6 +55,47 @@ def test_the_same_file_again_or_under_another_name_loads_nothing(project: Settin
     assert len(before) == 3600
 
 
+def test_files_loaded_together_keep_their_own_readings(
+    project: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever columns they have, how many go into one transaction, and if one was there in part."""
+    monkeypatch.setattr("flows.ingest_gpu._AT_ONCE", 3000)
+    ingest_gpu(project, [log(project.root, GOOD[:10])], UTC_OPTIONS)
+    paths = []
+    for number in range(5):
+        path = segment(project.root, f"node{number:02d}", gpus=1, seconds=100 * (number + 1))
+        frame = pl.read_parquet(path)
+        if number % 2:
+            frame = frame.drop("temp_c", "mem_used_mib").with_columns(
+                power_limit_mw=pl.lit(700_000, pl.Int32)
+            )
+        frame.write_parquet(path)
+        paths.append(path)
+    paths.insert(2, log(project.root, GOOD))
+    outcomes = ingest_gpu(project, paths, UTC_OPTIONS)
+    assert [(o.verdict, o.rows_loaded) for o in outcomes] == [
+        ("loaded", 100),
+        ("loaded", 200),
+        ("loaded", 20),
+        ("loaded", 300),
+        ("loaded", 400),
+        ("loaded", 500),
+    ]
+    found = ask(
+        project,
+        "SELECT s.source_name, g.host, s.rows_loaded, count(*), count(temp_c), count(power_limit_mw) "
+        "FROM gpu_reading JOIN segment AS s USING (segment_key) JOIN gpu AS g USING (gpu_key) "
+        "WHERE s.source_name LIKE '%node0%' GROUP BY ALL ORDER BY 1",
+    )
+    segments_of = [path for path in paths if path.suffix == ".parquet"]
+    assert found == [
+        (str(path), path.stem, rows, rows, rows * (1 - odd), rows * odd)
+        for path, rows, odd in zip(
+            segments_of, (100, 200, 300, 400, 500), (0, 1, 0, 1, 0), strict=True
+        )
+    ]
+
+
 def test_a_log_that_grew_adds_only_its_new_rows(project: Settings) -> None:
     ingest_gpu(project, [log(project.root, GOOD[:10])], UTC_OPTIONS)
     (grown,) = ingest_gpu(project, [log(project.root, GOOD)], UTC_OPTIONS)
