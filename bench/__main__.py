@@ -1,9 +1,11 @@
 """`make bench` or `python -m bench [--readings 20_000_000]`.
 
-Makes a synthetic fleet, then measures in this order, each step in a process of its own so that its
-peak memory is its own: a bare scan of the Parquet files, the transform on the same files, ingest
-(gate included), footprint from the warehouse, publish. Prints readings/s, the ratio to the scan,
-and peak memory. Nothing here is a timed test: figures depend on the machine, ratios less so.
+Simulates a fleet, then measures each step in a process of its own, so that its peak memory is its own: a bare scan of
+the segments, the transform, the same job done in other ways (bench/peers), ingest with its gate, footprint,
+publication, and how far the figures are from the truth. Ratios are to a scan of the same columns in the same run.
+Nothing here is a timed test: seconds depend on the machine, ratios less so.
+
+`python -m bench --growth` measures simulation and transform from 10 million to a billion readings.
 """
 
 from __future__ import annotations
@@ -15,233 +17,150 @@ import shutil
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
+from bench.fleets import NEEDED, WORK, make, partial_slots, segments, transformed
+
 if TYPE_CHECKING:
     from flows.settings import Settings
 
-WORK = Path(__file__).parent / "fleet"
-_HOSTS_PER_FILE = 64
-_PERIOD_S = 1
-_SECONDS = 6 * 3600
-_START = datetime(2024, 5, 1, 12, tzinfo=UTC)
+_FEW = 2
+"""Segments that the slow peers get."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--readings", type=int, default=20_000_000)
     parser.add_argument(
-        "--repeat", type=int, default=3, help="runs of scan and transform; best counts"
+        "--repeat", type=int, default=3, help="runs of short steps; the best counts"
     )
+    parser.add_argument("--growth", action="store_true", help="from 10 million to a billion")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--step", default="", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    folder = WORK / f"{given.readings}"
     if given.step:
-        print(json.dumps(run_step(given.step, folder, given.repeat)))
+        print(json.dumps(run_step(given.step, given.readings, given.repeat)))
         return
-    if not (folder / "made").exists():
-        step("make", given.readings, given.repeat)
-    shutil.rmtree(folder / "project", ignore_errors=True)
-    names = ("scan", "transform", "ingest", "footprint", "publish")
-    results = {name: step(name, given.readings, given.repeat) for name in names}
-    shutil.rmtree(folder / "project", ignore_errors=True)
+    found = growth(given.repeat) if given.growth else whole(given.readings, given.repeat)
     if given.json:
-        print(json.dumps(results, indent=2))
-        return
-    scan = results["scan"]["readings"] / results["scan"]["seconds"]
-    table = Table(title=f"{results['scan']['readings']:,} readings", box=None, pad_edge=False)
-    for name in ("step", "seconds", "readings/s", "ratio to scan", "peak memory MB"):
-        table.add_column(name, justify="left" if name == "step" else "right")
-    for name, found in results.items():
-        speed = found["readings"] / found["seconds"]
-        table.add_row(
-            name,
-            f"{found['seconds']:.2f}",
-            f"{speed / 1e6:.1f} M",
-            f"{speed / scan:.3f}",
-            f"{found['peak_mb']:.0f}",
-        )
-    total = sum(results[n]["seconds"] for n in ("ingest", "footprint", "publish"))
-    speed = results["scan"]["readings"] / total
-    table.add_row(
-        "full pipeline", f"{total:.2f}", f"{speed / 1e6:.1f} M", f"{speed / scan:.3f}", ""
-    )
-    Console().print(table)
+        print(json.dumps(found, indent=2))
+    elif given.growth:
+        show_growth(found)
+    else:
+        show(found)
 
 
-def step(name: str, readings: int, repeat: int) -> dict[str, float]:
+def whole(readings: int, repeat: int) -> dict[str, dict[str, Any]]:
+    found = {}
+    for name in ("simulate", *STEPS):
+        print(f"{name} …", end="\r", file=sys.stderr, flush=True)
+        found[name] = step(name, readings, repeat)
+    shutil.rmtree(_folder(readings) / "project", ignore_errors=True)
+    return found
+
+
+def step(name: str, readings: int, repeat: int) -> dict[str, Any]:
     """Run one step in a process of its own."""
+    words = ["--step", name, "--readings", str(readings), "--repeat", str(repeat)]
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "bench",
-            "--step",
-            name,
-            "--readings",
-            str(readings),
-            "--repeat",
-            str(repeat),
-        ],
-        check=True,
-        capture_output=True,
-        text=True,
+        [sys.executable, "-m", "bench", *words], check=True, stdout=subprocess.PIPE, text=True
     )
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def run_step(name: str, folder: Path, repeat: int) -> dict[str, float]:
-    steps = {
-        "make": make,
-        "scan": scan,
-        "transform": transform,
-        "ingest": ingest,
-        "footprint": footprint,
-        "publish": publish,
-    }
-    warm = {"scan": repeat, "transform": repeat}.get(name, 1)
-    best = float("inf")
-    readings = 0
-    for _ in range(warm):
+def run_step(name: str, readings: int, repeat: int) -> dict[str, Any]:
+    if name == "simulate":
+        return _simulate(readings)
+    if name == "slice":
+        return _slice(readings)
+    run, often = STEPS[name]
+    best: dict[str, Any] = {"seconds": float("inf")}
+    for _ in range(repeat if often else 1):
         start = time.perf_counter()
-        own = steps[name](folder)
-        took = time.perf_counter() - start
-        readings, seconds = own if isinstance(own, tuple) else (own, took)
-        best = min(best, seconds)
+        own = run(_folder(readings))
+        own.setdefault("seconds", time.perf_counter() - start)
+        best = min(best, own, key=lambda one: one["seconds"])
+    return best | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def _folder(readings: int) -> Path:
+    return WORK / f"{readings}"
+
+
+def _simulate(readings: int) -> dict[str, Any]:
+    made = make(_folder(readings), readings)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"readings": readings, "seconds": best, "peak_mb": peak}
+    if made is None:
+        return {"readings": 0, "seconds": 0.0, "peak_mb": peak}
+    return {"readings": made.readings, "seconds": made.seconds, "peak_mb": peak}
 
 
-def files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.parquet"))
-
-
-def make(folder: Path) -> int:
-    """A fleet of 8-GPU hosts for six hours, in files of up to 64 hosts; the same every time."""
+def scan(folder: Path, columns: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Read columns of every file, look at each number once, count the names: the least that any job must do."""
     import polars as pl
+    import polars.selectors as cs
 
-    from flows.sources import segments
-    from flows.sources.simulator import Work, host_readings
-
-    folder.mkdir(parents=True, exist_ok=True)
-    wanted = int(folder.name)
-    per_host = 8 * _SECONDS // _PERIOD_S
-    hosts = max(1, round(wanted / per_host))
-    for first in range(0, hosts, _HOSTS_PER_FILE):
-        parts = []
-        for number in range(first, min(first + _HOSTS_PER_FILE, hosts)):
-            seed = number % 16  # sixteen different hosts are enough variety
-            made = host_readings(
-                f"node{number:05d}",
-                gpus=8,
-                start=_START,
-                seconds=_SECONDS,
-                work=[Work(range(8), 600 + 60 * seed, _SECONDS - 900)],
-                seed=seed,
-                counter=seed % 2 == 0,
-            )
-            parts.append(made)
-        fleet = pl.concat(parts).sort("gpu_uuid", "ts")
-        segments.write(fleet, folder / f"fleet{first:05d}.parquet", sample=True)
-    (folder / "made").touch()
-    return wanted
+    frame = pl.scan_parquet(segments(folder)).select(columns or cs.all())
+    counted = frame.select(
+        (cs.numeric() | cs.datetime()).max(), cs.string().count(), rows=pl.len()
+    ).collect(engine="streaming")
+    return {"readings": int(counted["rows"].item())}
 
 
-def scan(folder: Path) -> int:
-    """Read every column of every file and count its values: the least that any job must do."""
-    import polars as pl
-
-    frame = pl.scan_parquet(files(folder))
-    counted = frame.select(pl.all().count(), rows=pl.len()).collect(engine="streaming")
-    return int(counted["rows"].item())
+def transform(folder: Path) -> dict[str, Any]:
+    """From files to metered energy per GPU and slot."""
+    return {"readings": int(transformed(segments(folder))["readings"].sum())}
 
 
-def transform(folder: Path) -> int:
-    """From the same files to metered energy per GPU and slot, as the flow computes it."""
-    import polars as pl
+def _peer(name: str, few: bool) -> Callable[[Path], dict[str, Any]]:
+    def run(folder: Path) -> dict[str, Any]:
+        from importlib import import_module
 
-    from transforms import energy
+        import pyarrow.parquet as pq
 
-    rule = energy.GapRule()
-    partials = [
-        energy.partial_slots(
-            pl.scan_parquet(file).select(
-                pl.col("gpu_uuid").alias("gpu_key"),
-                "ts",
-                "power_mw",
-                "energy_mj",
-                averaged=pl.col("power_source") == "average_1s",
-            ),
-            rule,
-        ).collect(engine="streaming")
-        for file in files(folder)
-    ]
-    slots = energy.gpu_slots(pl.concat(partials).lazy(), rule).collect()
-    return int(slots["readings"].sum())
+        paths = segments(folder)[:_FEW] if few else segments(folder)
+        import_module(f"bench.peers.{name}").slots(paths)
+        return {"readings": sum(pq.read_metadata(path).num_rows for path in paths)}
+
+    return run
 
 
-_SETTINGS = """
-[[site]]
-name = "bench"
-zone = "XX"
-pue = 1.2
-wue_l_per_kwh = 0.5
-
-[zones.XX]
-fallback_intensity_g_per_kwh = 300
-"""
-
-
-def _project(folder: Path) -> Settings:
-    from flows import settings
-
-    root = folder / "project"
-    root.mkdir(exist_ok=True)
-    (root / "wattledger.toml").write_text(_SETTINGS)
-    return settings.load(root)
-
-
-def ingest(folder: Path) -> tuple[int, float]:
+def ingest(folder: Path) -> dict[str, Any]:
     """Stage, profile, gate and promote every file. Imports are not counted, the gate is."""
     import expectations.gate
     from flows.ingest_gpu import ingest_gpu
 
     expectations.gate._great_expectations()
-    project = _project(folder)
+    project = _project(folder, anew=True)
     start = time.perf_counter()
-    outcomes = ingest_gpu(project, files(folder))
+    outcomes = ingest_gpu(project, segments(folder))
     took = time.perf_counter() - start
     assert all(o.verdict == "loaded" for o in outcomes), outcomes
-    return sum(o.rows_loaded for o in outcomes), took
+    return {"readings": sum(o.rows_loaded for o in outcomes), "seconds": took}
 
 
-def footprint(folder: Path) -> tuple[int, float]:
-    """From the warehouse to run footprints, one run for every host."""
+def footprint(folder: Path) -> dict[str, Any]:
+    """From the warehouse to the figures of every run."""
     from flows.footprint import compute
+    from flows.ingest_grid import ingest_grid
     from flows.ingest_runs import ingest_runs
-    from flows.warehouse import connect
+    from flows.sources import grid
 
     project = _project(folder)
-    con = connect(project.warehouse, read_only=True)
-    hosts = [r[0] for r in con.execute("SELECT DISTINCT host FROM gpu ORDER BY 1").fetchall()]
-    con.close()
-    table = project.root / "runs.csv"
-    lines = [f"run-{h},2024-05-01T12:10:30Z,2024-05-01T17:45:10Z,{h},all" for h in hosts]
-    table.write_text("run_id,started_at,ended_at,host,gpu\n" + "\n".join(lines) + "\n")
-    ingest_runs(project, [table])
+    ingest_grid(project, [folder / "grid.csv"], grid.Options("SIM", "", "", "", ""), "auto", "")
+    ingest_runs(project, [folder / "runs.csv"], "")
     start = time.perf_counter()
     computed = compute(project)
-    return computed.readings, time.perf_counter() - start
+    return {"readings": computed.readings, "seconds": time.perf_counter() - start}
 
 
-def publish(folder: Path) -> tuple[int, float]:
-    """Gate the candidate and publish it."""
+def publish(folder: Path) -> dict[str, Any]:
+    """Gate the figures and publish them."""
     import expectations.gate
     from flows.publish import publish as run
     from flows.warehouse import connect
@@ -256,7 +175,200 @@ def publish(folder: Path) -> tuple[int, float]:
         "SELECT sum(rows_loaded) FROM segment WHERE source_format = 'segment'"
     ).fetchall()
     con.close()
-    return int(readings), took
+    return {"readings": int(readings), "seconds": took}
+
+
+def truth(folder: Path) -> dict[str, Any]:
+    """How far the figures are from the truth: of all runs together, and of the worst of them."""
+    return _off(folder, _project(folder))
+
+
+def truth_by_power(folder: Path) -> dict[str, Any]:
+    """The same for an older fleet, whose GPUs give power alone; a quarter of the size."""
+    other = folder.with_name(f"{folder.name}-power")
+    make(other, int(folder.name) // 4, counters=False)
+    ingest(other)
+    footprint(other)
+    found = _off(other, _project(other))
+    shutil.rmtree(other / "project")
+    return found
+
+
+def _off(folder: Path, project: Settings) -> dict[str, Any]:
+    import polars as pl
+
+    from flows.simulate import TRUTH
+    from flows.warehouse import connect
+
+    con = connect(project.warehouse, read_only=True)
+    figures = con.execute("SELECT run_id, energy_mj FROM run_footprint WHERE kind = 'run'").pl()
+    [(readings,)] = con.execute("SELECT count(*) FROM gpu_reading").fetchall()
+    con.close()
+    true = (
+        pl.read_parquet(folder / TRUTH)
+        .filter(pl.col("run_id").is_not_null())
+        .group_by("run_id")
+        .agg(true_mj=pl.col("energy_nj").sum() / 1e6)
+    )
+    both = true.join(figures, on="run_id", how="left")
+    assert both["energy_mj"].null_count() == 0
+    each = (both["energy_mj"] / both["true_mj"] - 1).abs()
+    return {
+        "readings": readings,
+        "runs": both.height,
+        "off": abs(both["energy_mj"].sum() / both["true_mj"].sum() - 1),
+        "off_median": each.median(),
+        "off_p99": each.quantile(0.99),
+        "off_worst": each.max(),
+    }
+
+
+def _project(folder: Path, *, anew: bool = False) -> Settings:
+    from flows import settings
+
+    root = folder / "project"
+    if anew:
+        shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(exist_ok=True)
+    shutil.copy(folder / "wattledger.toml", root)
+    return settings.load(root)
+
+
+STEPS: dict[str, tuple[Callable[[Path], dict[str, Any]], bool]] = {
+    "scan": (scan, True),
+    "scan of the needed columns": (lambda folder: scan(folder, NEEDED), True),
+    "transform": (transform, True),
+    "a DuckDB window query": (_peer("duckdb_window", few=False), True),
+    "pandas": (_peer("pandas_columns", few=True), False),
+    "sample by sample in Python": (_peer("per_sample", few=True), False),
+    "ingest, gate included": (ingest, False),
+    "footprint": (footprint, False),
+    "publish": (publish, False),
+    "against the truth": (truth, False),
+    "against the truth, by power alone": (truth_by_power, False),
+}
+"""Step -> what it does, and whether it is repeated."""
+
+PEERS = ("a DuckDB window query", "pandas", "sample by sample in Python")
+TRUTHS = ("against the truth", "against the truth, by power alone")
+_PIPELINE = ("ingest, gate included", "footprint", "publish")
+
+
+def show(found: dict[str, dict[str, Any]]) -> None:
+    speed = {
+        name: one["readings"] / one["seconds"] for name, one in found.items() if one["seconds"]
+    }
+    table = Table(title=f"{found['scan']['readings']:,} readings", box=None, pad_edge=False)
+    for name in ("step", "seconds", "readings/s", "of the scan", "peak memory MB"):
+        table.add_column(name, justify="left" if name == "step" else "right")
+    for name, one in found.items():
+        if name in speed and not name.startswith("against"):
+            of = (
+                "scan" if name in ("scan", "simulate", *_PIPELINE) else "scan of the needed columns"
+            )
+            table.add_row(
+                name,
+                f"{one['seconds']:.2f}",
+                f"{speed[name] / 1e6:.1f} M",
+                f"{speed[name] / speed[of]:.3f}",
+                f"{one['peak_mb']:.0f}",
+            )
+    total = sum(found[name]["seconds"] for name in _PIPELINE)
+    rate = found["scan"]["readings"] / total
+    table.add_row(
+        "pipeline", f"{total:.2f}", f"{rate / 1e6:.1f} M", f"{rate / speed['scan']:.3f}", ""
+    )
+    out = Console(soft_wrap=True)
+    out.print(table)
+    for name in PEERS:
+        out.print(
+            f"the transform is {speed['transform'] / speed[name]:.0f} times as fast as {name}"
+        )
+    for name in TRUTHS:
+        one = found[name]
+        out.print(
+            f"{name}: {one['runs']} runs together {one['off']:.5%} off, the median run "
+            f"{one['off_median']:.5%}, 99 of 100 less than {one['off_p99']:.4%}, the worst {one['off_worst']:.4%}"
+        )
+
+
+# Growth -------------------------------------------------------------------------------------------
+
+_SLICE = 100_000_000
+
+
+def growth(repeat: int) -> dict[str, dict[str, Any]]:
+    """Simulation and transform of ever more readings, by slices that are not kept: a billion take 8 GB."""
+    found = {}
+    for readings in (10_000_000, 100_000_000, 1_000_000_000):
+        print(f"{readings:,} readings …", end="\r", file=sys.stderr, flush=True)
+        found[f"{readings}"] = step("slice", readings, repeat)
+    return found
+
+
+def _slice(readings: int) -> dict[str, Any]:
+    """All of it in one process: what was reduced is kept, the files are not."""
+    import polars as pl
+
+    from bench.fleets import Keys
+    from transforms import energy
+
+    rule = energy.GapRule()
+    folder = WORK / "slice"
+    parts, keys = [], Keys()
+    simulated = scanned = reduced = 0.0
+    count = disk = 0
+    for seed in range(max(1, readings // _SLICE)):
+        made = make(folder, min(readings, _SLICE), seed=seed)
+        assert made is not None
+        simulated += made.seconds
+        count += made.readings
+        disk = max(disk, sum(path.stat().st_size for path in segments(folder)))
+        start = time.perf_counter()
+        scan(folder, NEEDED)
+        between = time.perf_counter()
+        parts.append(partial_slots(segments(folder), keys, rule))
+        reduced += time.perf_counter() - between
+        scanned += between - start
+        shutil.rmtree(folder)
+    start = time.perf_counter()
+    slots = energy.gpu_slots(pl.concat(parts).lazy(), rule).collect()
+    reduced += time.perf_counter() - start
+    assert int(slots["readings"].sum()) == count
+    return {
+        "readings": count,
+        "simulate_s": simulated,
+        "scan_s": scanned,
+        "seconds": reduced,
+        "slots": slots.height,
+        "disk_mb": disk / 1e6,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def show_growth(found: dict[str, dict[str, Any]]) -> None:
+    table = Table(title="From ten million readings to a billion", box=None, pad_edge=False)
+    names = (
+        "readings",
+        "simulate",
+        "scan",
+        "transform",
+        "of the scan",
+        "peak memory MB",
+        "disk MB",
+    )
+    for name in names:
+        table.add_column(name, justify="right")
+    for one in found.values():
+        rates = (one["readings"] / one[name] for name in ("simulate_s", "scan_s", "seconds"))
+        table.add_row(
+            f"{one['readings']:,}",
+            *(f"{rate / 1e6:.1f} M/s" for rate in rates),
+            f"{one['scan_s'] / one['seconds']:.3f}",
+            f"{one['peak_mb']:.0f}",
+            f"{one['disk_mb']:.0f}",
+        )
+    Console().print(table)
 
 
 if __name__ == "__main__":

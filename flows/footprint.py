@@ -121,7 +121,7 @@ def reduced(
     """Partial slots of the readings that a query gives; `key` is the type of its gpu_key."""
     parts = [_no_partials(key)]
     for batch in read_batches(con, query):
-        parts.append(energy.partial_slots(energy.in_order(batch), rule))
+        parts.append(energy.partial_slots(batch, rule))
         progress(batch.height)
     return pl.concat(parts)
 

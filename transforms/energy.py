@@ -73,17 +73,6 @@ def _interval_energy(rule: GapRule) -> list[pl.Expr]:
     ]
 
 
-def in_order(readings: pl.DataFrame) -> pl.DataFrame:
-    """Readings with each run of one GPU in time order: as they are, if so (checking is cheap).
-
-    A GPU may come in several runs (segments one after the other); see `interleaved`.
-    """
-    gpu, ts = readings["gpu_key"], readings["ts"]
-    if not ((gpu == gpu.shift()) & (ts < ts.shift())).any():
-        return readings
-    return readings.sort("gpu_key", "ts", "power_mw", "energy_mj", nulls_last=True)
-
-
 def _has_value() -> pl.Expr:
     """Readings with neither power nor counter say nothing and are left out."""
     return pl.col("power_mw").is_not_null() | pl.col("energy_mj").is_not_null()
@@ -92,7 +81,8 @@ def _has_value() -> pl.Expr:
 def partial_slots(readings: pl.DataFrame, rule: GapRule) -> pl.DataFrame:
     """Reduce readings to one row per GPU, slot and unbroken stretch of one kind of measurement.
 
-    Takes `READING_COLUMNS` as `in_order` gives them; any contiguous piece will do. A new
+    Takes `READING_COLUMNS`, best in order of time within each run of one GPU; any contiguous piece
+    will do, and a GPU may come in several runs (segments one after the other; see `interleaved`). A new
     stretch begins with another GPU or slot, after a step longer than `max_gap_us`, where the
     counter goes back, and where counter or power begin or cease to be there. So a stretch with a
     counter has measured last - first, one without it the integral of its power, and everything
@@ -113,6 +103,8 @@ def partial_slots(readings: pl.DataFrame, rule: GapRule) -> pl.DataFrame:
         averaged=pl.col("averaged").fill_null(False),
     )
     starts, power_dnj = _stretches(columns, rule)
+    if _goes_back(columns, starts):
+        return partial_slots(readings.sort(READING_COLUMNS, nulls_last=True), rule)
     lengths = np.diff(starts, append=columns.height)
     first, last = columns[starts], columns[starts + lengths - 1]
     ends = {
@@ -122,6 +114,13 @@ def partial_slots(readings: pl.DataFrame, rule: GapRule) -> pl.DataFrame:
     }
     made = {"slot": first["t"] // SLOT_US, "readings": lengths, "power_dnj": power_dnj}
     return pl.DataFrame({"gpu_key": first["gpu_key"], **made, **ends})
+
+
+def _goes_back(columns: pl.DataFrame, starts: _Numbers) -> bool:
+    """Whether a reading is earlier than the one before of its GPU; such steps all begin a stretch."""
+    now, before = columns[starts[1:]], columns[starts[1:] - 1]
+    earlier = (now["gpu_key"] == before["gpu_key"]) & (now["t"] < before["t"])
+    return bool(earlier.any())
 
 
 def _stretches(columns: pl.DataFrame, rule: GapRule) -> tuple[_Numbers, _Numbers]:
@@ -144,7 +143,7 @@ def _stretches(columns: pl.DataFrame, rule: GapRule) -> tuple[_Numbers, _Numbers
         slot = t[low:high] // SLOT_US
         edge = gpu[after] != gpu[before]
         edge |= slot[1:] != slot[:-1]
-        # Steps back too, which become huge: two runs of one GPU may lie side by side.
+        # Steps back become huge.
         edge |= dt.view(np.uint64) > rule.max_gap_us
         edge |= c[after] < c[before]
         for missing in (no_power, no_counter):

@@ -44,8 +44,7 @@ def attributed(
         schema=_ALLOCATIONS,
         orient="row",
     )
-    ordered = energy.in_order(frame)
-    partials = energy.partial_slots(ordered, RULE)
+    partials = energy.partial_slots(frame, RULE)
     slots = (
         energy.gpu_slots(partials.lazy(), RULE)
         .with_columns(slot=pl.col("slot_start").to_physical() // SLOT_US)
@@ -55,7 +54,7 @@ def attributed(
     spans = attribution.spans(allocations, as_of)
     cut = attribution.cut_cells(spans)
     intervals = pl.concat(
-        [energy.intervals(ordered.lazy(), RULE), energy.border_intervals(partials.lazy(), RULE)]
+        [energy.intervals(frame.lazy(), RULE), energy.border_intervals(partials.lazy(), RULE)]
     )
     limits = (
         frame.lazy()

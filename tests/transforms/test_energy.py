@@ -50,7 +50,7 @@ def readings(draw: st.DrawFn) -> list[Row]:
 
 def reduce(frame: pl.DataFrame, rule: GapRule = RULE) -> pl.DataFrame:
     """As the flow does it: as the readings come, and sorted only where that will not do."""
-    parts = energy.partial_slots(energy.in_order(frame), rule)
+    parts = energy.partial_slots(frame, rule)
     if not energy.interleaved(parts).is_empty():
         parts = energy.partial_slots(frame.sort(frame.columns), rule)
     return energy.gpu_slots(parts.lazy(), rule).collect()
@@ -119,7 +119,7 @@ def test_order_pieces_and_chunks_change_nothing(
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     assert reduce(readings_frame(shuffled)).equals(whole)
 
-    ordered = energy.in_order(readings_frame(rows))
+    ordered = readings_frame(rows)
     edges = sorted({0, ordered.height, *(c for c in cuts if c < ordered.height)})
     pieces = [ordered.slice(a, b - a) for a, b in itertools.pairwise(edges)]
     random.shuffle(pieces)  # type: ignore[attr-defined]
@@ -145,7 +145,7 @@ def test_the_same_readings_twice_change_no_millijoule(rows: list[Row]) -> None:
 
 @given(readings(), st.lists(st.integers(0, 6_000_000_000), min_size=1, max_size=5))
 def test_cut_slots_add_up_to_whole_ones(rows: list[Row], cuts: list[int]) -> None:
-    frame = energy.in_order(readings_frame(rows))
+    frame = readings_frame(rows)
     partials = energy.partial_slots(frame, RULE)
     whole = energy.gpu_slots(partials.lazy(), RULE).collect()
     slots = sorted({(BASE_US + c) // SLOT_US for c in cuts})
@@ -215,7 +215,7 @@ from tests.conftest import T0
 from transforms import energy
 r = host_readings("n", gpus=8, start=T0, seconds=20000, work=[Work(range(8), 5, 15000)], counter=False)
 r = r.with_columns(gpu_key=pl.col("gpu_index"), averaged=pl.lit(False))
-parts = energy.partial_slots(energy.in_order(r), energy.GapRule())
+parts = energy.partial_slots(r, energy.GapRule())
 slots = energy.gpu_slots(parts.lazy(), energy.GapRule()).collect(engine="streaming")
 print(slots.sum().row(0), slots.height, slots.hash_rows().sum())
 """
