@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from typing import Any
 
 import duckdb
 import polars as pl
 
-from flows import catalogue, digests
+from flows import catalogue, digests, pieces
 from flows.alternatives import alternatives_of
 from flows.configuration import configure
 from flows.errors import SettingsError
@@ -25,17 +24,10 @@ from flows.signals import Known, slot_signals
 from flows.warehouse import disk_errors, rows, transaction, writing
 from transforms import attribution, embodied, energy, footprint, host, market
 from transforms.energy import GapRule
-from transforms.schemas import BOUNDS, NO_GPU, POWER_SOURCES, PPM, SLOT_US, TABLES
+from transforms.schemas import BOUNDS, NO_GPU, PPM, SLOT_US, TABLES
 from transforms.sensitivity import sensitivity
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_BATCH = 1 << 20
-"""Readings held in memory at a time."""
-
-READINGS = (
-    "SELECT gpu_key, ts, power_mw, energy_mj, "
-    f"power_source_code = {POWER_SOURCES.index('average_1s')} AS averaged FROM gpu_reading"
-)
 
 
 @dataclass(frozen=True)
@@ -65,7 +57,8 @@ def compute(settings: Settings, progress: Callable[[int], None] = lambda rows: N
         # Settings and figures change together, or not at all.
         with transaction(con):
             configure(con, settings, factors)
-            partials = partial_slots(con, rule, progress)
+            pieces.keep(con, rule, progress)
+            partials = pieces.partials(con, rule)
             tables = candidate(con, settings, factors, partials, rule)
             for name, frame in tables.items():
                 con.execute(f"DELETE FROM {name}")
@@ -102,89 +95,6 @@ def gap_rule(settings: Settings) -> GapRule:
         int(settings.readings.max_gap_s * 1_000_000),
         int(settings.readings.max_bridge_s * 1_000_000),
     )
-
-
-def read_batches(con: duckdb.DuckDBPyConnection, query: str) -> Iterator[pl.DataFrame]:
-    for batch in con.execute(query).to_arrow_reader(_BATCH):
-        frame = pl.from_arrow(batch)
-        assert isinstance(frame, pl.DataFrame)
-        yield frame
-
-
-def reduced(
-    con: duckdb.DuckDBPyConnection,
-    query: str,
-    rule: GapRule,
-    progress: Callable[[int], None],
-    key: type[pl.DataType] = pl.Int32,
-) -> pl.DataFrame:
-    """Partial slots of the readings that a query gives; `key` is the type of its gpu_key."""
-    parts = [_no_partials(key)]
-    for batch in read_batches(con, query):
-        parts.append(energy.partial_slots(batch, rule))
-        progress(batch.height)
-    return pl.concat(parts)
-
-
-def partial_slots(
-    con: duckdb.DuckDBPyConnection, rule: GapRule, progress: Callable[[int], None]
-) -> pl.DataFrame:
-    """Stream all readings, in the order they were stored, into partial slots.
-
-    Segments are stored in order of GPU and time, so this needs no sort. Only GPUs whose segments
-    interleave (two recorders, a log loaded out of order) are read again, sorted.
-    """
-    _check_rolled_up(con, rule)
-    partials = pl.concat([reduced(con, READINGS, rule, progress), _pieces(con)])
-    mixed = energy.interleaved(partials)
-    if mixed.is_empty():
-        return partials
-    keys = ", ".join(str(key) for key in mixed)
-    sorted_again = reduced(
-        con,
-        f"{READINGS} WHERE gpu_key IN ({keys}) ORDER BY gpu_key, ts, power_mw, energy_mj",
-        rule,
-        progress,
-    )
-    # What is rolled up overlaps nothing: it is the rest of these GPUs that does.
-    others = partials.filter(~pl.col("gpu_key").is_in(mixed.implode()))
-    rolled_up = _pieces(con).filter(pl.col("gpu_key").is_in(mixed.implode()))
-    return pl.concat([others, rolled_up, sorted_again])
-
-
-def _pieces(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
-    """Partial slots of readings that were rolled up."""
-    return (
-        con.execute("SELECT * EXCLUDE (segment_key) FROM gpu_piece")
-        .pl()
-        .select(_no_partials().columns)
-    )
-
-
-def _check_rolled_up(con: duckdb.DuckDBPyConnection, rule: GapRule) -> None:
-    other = con.execute(
-        "SELECT max_gap_us FROM rolled_up WHERE max_gap_us <> ? LIMIT 1", [rule.max_gap_us]
-    ).fetchall()
-    for (used,) in other:
-        raise SettingsError(
-            f"readings were rolled up with max_gap_s = {used / 1e6:g}, and their gaps can't be "
-            f"judged by {rule.max_gap_us / 1e6:g} any more",
-            where="wattledger.toml, setting readings.max_gap_s",
-            remedy="Set it back",
-        )
-
-
-@cache
-def _no_partials(key: type[pl.DataType] = pl.Int32) -> pl.DataFrame:
-    """No partial slots, with the types of some."""
-    schema: dict[str, pl.DataType | type[pl.DataType]] = {
-        "gpu_key": key,
-        "ts": pl.Datetime("us", "UTC"),
-        "power_mw": pl.Int32,
-        "energy_mj": pl.Int64,
-        "averaged": pl.Boolean,
-    }
-    return energy.partial_slots(pl.DataFrame(schema=schema), GapRule())
 
 
 def candidate(
@@ -315,22 +225,16 @@ def _cut_energy(
     con: duckdb.DuckDBPyConnection, partials: pl.DataFrame, cut: pl.DataFrame, rule: GapRule
 ) -> pl.LazyFrame:
     """Energy of the slots that allocation borders cut, from their readings once more."""
-    con.register("cut", cut.select("gpu_key", "slot").unique().to_arrow())
     inside = [
         energy.intervals(batch.lazy(), rule).collect()
-        for batch in _gpu_batches(
-            con,
-            f"SELECT r.* FROM ({READINGS}) AS r JOIN cut ON cut.gpu_key = r.gpu_key "
-            f"AND cut.slot = epoch_us(r.ts) // {SLOT_US} ORDER BY ALL",
-        )
+        for batch in _gpu_batches(con, pieces.of_cells(con, cut, "ALL"))
     ]
     # Where a border falls into a slot whose readings were rolled up before.
     inside.append(
         energy.stretch_intervals(
-            _pieces(con).lazy().join(cut.lazy(), on=["gpu_key", "slot"], how="semi")
+            pieces.rolled_up(con).lazy().join(cut.lazy(), on=["gpu_key", "slot"], how="semi")
         ).collect()
     )
-    con.unregister("cut")
     gpus = cut.lazy().select("gpu_key").unique()
     between = energy.border_intervals(partials.lazy().join(gpus, on="gpu_key", how="semi"), rule)
     return energy.cell_energy(pl.concat([*(i.lazy() for i in inside), between]), cut.lazy())
@@ -339,7 +243,7 @@ def _cut_energy(
 def _gpu_batches(con: duckdb.DuckDBPyConnection, query: str) -> Iterator[pl.DataFrame]:
     """Batches of an ordered query; each starts with the last row of the one before."""
     last: pl.DataFrame | None = None
-    for batch in read_batches(con, query):
+    for batch in pieces.batches(con, query):
         yield batch if last is None else pl.concat([last, batch])
         last = batch.tail(1)
 

@@ -17,10 +17,11 @@ from typing import Any
 import duckdb
 import polars as pl
 
+from flows import pieces
 from flows.configuration import configure
 from flows.errors import WattledgerError
 from flows.factors import effective
-from flows.footprint import candidate, gap_rule, partial_slots
+from flows.footprint import candidate, gap_rule
 from flows.ingest_gpu import POWER_SOURCE_CODE
 from flows.report.numbers import between, percent, significant
 from flows.settings import Quantity, Settings, Site, Zone, load
@@ -133,7 +134,9 @@ def _figures(seen: _Seen, settings: Settings | None) -> dict[str, Any]:
             _copy_grid(con, settings)
         configure(con, chosen, factors)
         rule = gap_rule(chosen)
-        tables = candidate(con, chosen, factors, partial_slots(con, rule, lambda n: None), rule)
+        tables = candidate(
+            con, chosen, factors, pieces.partials_of_readings(con, rule, lambda n: None), rule
+        )
         con.register("computed", tables["run_footprint"].to_arrow())
         con.execute("INSERT INTO run_footprint BY NAME FROM computed")
         return rows(con, "FROM run_summary")[0]

@@ -13,20 +13,17 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from flows import kept
+from flows import kept, pieces
 from flows.errors import UsageError
-from flows.footprint import READINGS, gap_rule, reduced
+from flows.footprint import gap_rule
 from flows.settings import FILE_NAME, Settings
 from flows.warehouse import disk_errors, literal, rows, transaction, writing
 from transforms import energy
 from transforms.energy import GapRule
-from transforms.schemas import SLOT_US, TABLES
+from transforms.schemas import SLOT_US
 
 _AT_ONCE = 50_000_000
 """Readings that one transaction replaces."""
-
-_KEY = 1 << 31
-"""A GPU in a segment is a GPU of its own here: key = segment_key * 2^31 + gpu_key."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +124,7 @@ def _replace(
 ) -> tuple[int, int, int, int]:
     """Replace the readings of some segments: how many segments, readings, readings left, pieces."""
     chosen = f"segment_key IN ({', '.join(map(str, keys))})"
-    before = _partials(con, chosen, rule, progress)
+    before = pieces.by_segment(con, chosen, rule, progress)
     con.execute(
         f"""
         CREATE OR REPLACE TEMP TABLE cut AS
@@ -136,7 +133,7 @@ def _replace(
         ) JOIN gpu USING (gpu_uuid) WHERE epoch_us(border) % {SLOT_US} <> 0
         """
     )
-    con.register("partials", _named(before).to_arrow())
+    con.register("partials", before.to_arrow())
     con.execute(
         "CREATE OR REPLACE TEMP TABLE fresh AS FROM partials ANTI JOIN cut USING (gpu_key, slot)"
     )
@@ -150,11 +147,14 @@ def _replace(
         )
         """
     )
-    after = pl.concat([_partials(con, chosen, rule), _keyed(con.execute("FROM fresh").pl())])
+    after = pl.concat(
+        [pieces.by_segment(con, chosen, rule, lambda n: None), con.execute("FROM fresh").pl()]
+    )
     if not _slots(before, rule).equals(_slots(after, rule)):
         raise RuntimeError(f"the sums of segments {keys} are not their readings")
     left = kept.of_segments(con, kept.GPU_READINGS, chosen)
-    pieces = kept.of_segments(con, kept.GPU_PIECES, chosen)
+    pieces.forget(con, chosen)
+    sums = kept.of_segments(con, kept.GPU_PIECES, chosen)
     for key in keys:
         [(readings, digest)] = con.execute(
             "SELECT row_count, content_sha256 FROM segment_digest "
@@ -174,43 +174,25 @@ def _replace(
                 readings,
                 digest,
                 left[key].rows if key in left else 0,
-                pieces[key].rows if key in pieces else 0,
+                sums[key].rows if key in sums else 0,
                 key,
             ],
         )
     kept.write(con, kept.GPU_READINGS, left)
-    kept.write(con, kept.GPU_PIECES, pieces)
+    kept.write(con, kept.GPU_PIECES, sums)
     return (
         len(keys),
         int(before["readings"].sum()),
         sum(one.rows for one in left.values()),
-        sum(one.rows for one in pieces.values()),
+        sum(one.rows for one in sums.values()),
     )
 
 
-def _partials(
-    con: duckdb.DuckDBPyConnection,
-    where: str,
-    rule: GapRule,
-    progress: Callable[[int], None] = lambda rows: None,
-) -> pl.DataFrame:
-    """Partial slots of readings, apart for each segment."""
-    query = READINGS.replace("gpu_key", f"segment_key::BIGINT * {_KEY} + gpu_key AS gpu_key", 1)
-    return reduced(con, f"{query} WHERE {where}", rule, progress, pl.Int64)
+def _keyed(stretches: pl.DataFrame) -> pl.DataFrame:
+    """Each GPU of a segment as a GPU of its own, so that nothing lies between segments."""
+    key = pl.col("segment_key").cast(pl.Int64) * pieces.KEY + pl.col("gpu_key")
+    return stretches.with_columns(gpu_key=key).drop("segment_key")
 
 
-def _named(partials: pl.DataFrame) -> pl.DataFrame:
-    """Rows of the table gpu_piece."""
-    return partials.with_columns(
-        segment_key=(pl.col("gpu_key") // _KEY).cast(pl.Int32),
-        gpu_key=(pl.col("gpu_key") % _KEY).cast(pl.Int32),
-    ).select(TABLES["gpu_piece"].columns)
-
-
-def _keyed(pieces: pl.DataFrame) -> pl.DataFrame:
-    key = pl.col("segment_key").cast(pl.Int64) * _KEY + pl.col("gpu_key")
-    return pieces.with_columns(gpu_key=key).drop("segment_key")
-
-
-def _slots(partials: pl.DataFrame, rule: GapRule) -> pl.DataFrame:
-    return energy.gpu_slots(partials.lazy(), rule).collect()
+def _slots(stretches: pl.DataFrame, rule: GapRule) -> pl.DataFrame:
+    return energy.gpu_slots(_keyed(stretches).lazy(), rule).collect()

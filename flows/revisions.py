@@ -10,10 +10,11 @@ from typing import Any
 import duckdb
 import polars as pl
 
+from flows import pieces
 from flows.digests import METHOD_VERSION
 from flows.errors import UsageError
 from flows.factors import Factor, effective
-from flows.footprint import candidate, gap_rule, partial_slots
+from flows.footprint import candidate, gap_rule
 from flows.kept import TABLES_KEPT, as_it_was
 from flows.settings import Settings
 from flows.signals import Known, slot_values
@@ -204,7 +205,7 @@ def computed_again(
             [SLOT_US],
         ).pl()
         rule = gap_rule(settings)
-        partials = partial_slots(con, rule, _quiet)
+        partials = pieces.partials_of_readings(con, rule, _quiet)
         part = None if run_id is None else used
         return con, candidate(con, settings, factors, partials, rule, part)
     except BaseException:

@@ -82,7 +82,7 @@ def partial_slots(readings: pl.DataFrame, rule: GapRule) -> pl.DataFrame:
     """Reduce readings to one row per GPU, slot and unbroken stretch of one kind of measurement.
 
     Takes `READING_COLUMNS`, best in order of time within each run of one GPU; any contiguous piece
-    will do, and a GPU may come in several runs (segments one after the other; see `interleaved`). A new
+    will do, and a GPU may come in several runs (segments one after the other; see `overlapping`). A new
     stretch begins with another GPU or slot, after a step longer than `max_gap_us`, where the
     counter goes back, and where counter or power begin or cease to be there. So a stretch with a
     counter has measured last - first, one without it the integral of its power, and everything
@@ -203,16 +203,18 @@ def _within(partials: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def interleaved(partials: pl.DataFrame) -> pl.Series:
-    """GPU keys whose pieces overlap in time, so that their readings must be merged before.
+def overlapping(partials: pl.DataFrame) -> pl.DataFrame:
+    """The slots (gpu_key, slot) in which stretches overlap, so that their readings must be merged first.
 
-    Pieces of one GPU that only touch are fine. Takes rows of `partial_slots`.
+    Those that only touch are fine. Takes rows of `partial_slots`, all of each slot.
     """
     ordered = partials.sort("gpu_key", "first_t", "last_t")
-    overlap = (pl.col("gpu_key") == pl.col("gpu_key").shift()) & (
-        pl.col("first_t") < pl.col("last_t").shift()
+    overlap = (
+        (pl.col("gpu_key") == pl.col("gpu_key").shift())
+        & (pl.col("slot") == pl.col("slot").shift())
+        & (pl.col("first_t") < pl.col("last_t").shift())
     )
-    return ordered.filter(overlap)["gpu_key"].unique().sort()
+    return ordered.filter(overlap).select("gpu_key", "slot").unique()
 
 
 def seams(partials: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
@@ -364,7 +366,7 @@ def _cut_at_slots(spans: pl.LazyFrame) -> pl.LazyFrame:
 def slot_energy(partials: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
     """Metered energy per GPU and slot from partial slots (docs/method.md, "Slots").
 
-    Pieces of one GPU must not overlap in time (see `interleaved`). Gives gpu_key, slot,
+    Pieces of one GPU must not overlap in time (see `overlapping`). Gives gpu_key, slot,
     counter_mj, power_dnj, gap_dnj, covered_us, gap_us, readings, counter_resets.
     """
     between = _cut_at_slots(seams(partials, rule)).select(

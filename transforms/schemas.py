@@ -1151,6 +1151,19 @@ TABLES: dict[str, Table] = {
             "last_averaged segment_key",
         ),
         _table(
+            "segment_piece",
+            "one stretch of one GPU within a slot, of one segment",
+            "Readings reduced to unbroken stretches, kept from one computation to the next (warehouse only)",
+            "gpu_key slot readings power_dnj first_t first_p first_c first_averaged "
+            "last_t last_p last_c last_averaged segment_key",
+        ),
+        _table(
+            "reduced_segment",
+            "one segment whose stretches are kept",
+            "Which segments are reduced, and by which rule (warehouse only)",
+            "segment_key max_gap_us",
+        ),
+        _table(
             "rolled_up",
             "one segment whose readings were rolled up",
             "Which readings are gone, under which policy, with the digest that they were published with",

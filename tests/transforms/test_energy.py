@@ -51,7 +51,7 @@ def readings(draw: st.DrawFn) -> list[Row]:
 def reduce(frame: pl.DataFrame, rule: GapRule = RULE) -> pl.DataFrame:
     """As the flow does it: as the readings come, and sorted only where that will not do."""
     parts = energy.partial_slots(frame, rule)
-    if not energy.interleaved(parts).is_empty():
+    if not energy.overlapping(parts).is_empty():
         parts = energy.partial_slots(frame.sort(frame.columns), rule)
     return energy.gpu_slots(parts.lazy(), rule).collect()
 
@@ -124,7 +124,7 @@ def test_order_pieces_and_chunks_change_nothing(
     pieces = [ordered.slice(a, b - a) for a, b in itertools.pairwise(edges)]
     random.shuffle(pieces)  # type: ignore[attr-defined]
     partials = pl.concat([energy.partial_slots(p, RULE) for p in pieces])
-    assert energy.interleaved(partials).is_empty()
+    assert energy.overlapping(partials).is_empty()
     assert (
         energy.gpu_slots(partials.lazy(), RULE)
         .collect()
@@ -201,11 +201,14 @@ def test_gaps_are_estimated_and_holes_claim_nothing(
     assert found["gap_mj"].sum() == estimated
 
 
-def test_interleaved_pieces_are_noticed() -> None:
-    frame = readings_frame([(1, s, 100_000, None) for s in range(10)])
+def test_overlapping_pieces_are_noticed() -> None:
+    """In their slot; in the next one, the pieces only touch."""
+    frame = readings_frame([(1, s, 100_000, None) for s in range(290, 300)])
+    after = readings_frame([(1, s, 100_000, None) for s in range(300, 310)])
     odd, even = frame.gather_every(2), frame.gather_every(2, 1)
-    parts = [energy.partial_slots(p, RULE) for p in (odd, even)]
-    assert energy.interleaved(pl.concat(parts)).to_list() == [1]
+    parts = [energy.partial_slots(p, RULE) for p in (odd, even, after[:5], after[4:])]
+    slot = (BASE_US + 290_000_000) // SLOT_US
+    assert energy.overlapping(pl.concat(parts)).rows() == [(1, slot)]
 
 
 _SCRIPT = """
