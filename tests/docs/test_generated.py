@@ -47,7 +47,15 @@ def test_the_lock_names_no_host() -> None:
 
 def test_transforms_are_pure() -> None:
     """Only Polars, NumPy and the standard library's data types: no I/O, no clock, no settings."""
-    allowed = {"__future__", "collections", "dataclasses", "numpy", "polars", "transforms", "typing"}
+    allowed = {
+        "__future__",
+        "collections",
+        "dataclasses",
+        "numpy",
+        "polars",
+        "transforms",
+        "typing",
+    }
     for module in (ROOT / "transforms").glob("*.py"):
         for name in re.findall(r"^\s*(?:from|import) ([a-z_]+)", module.read_text(), re.MULTILINE):
             assert name in allowed, f"{module.name} imports {name}"

@@ -80,7 +80,14 @@ def test_a_warehouse_of_the_first_migration_keeps_its_rows(tmp_path: Path) -> No
     con = open_warehouse(path)
     [row] = rows(con, "FROM gpu_reading")
     assert (row["power_mw"], row["power_limit_mw"]) == (300_000, None)
-    assert [r["version"] for r in rows(con, "FROM schema_migration ORDER BY 1")] == [1, 2, 3, 4, 5, 6]
+    assert [r["version"] for r in rows(con, "FROM schema_migration ORDER BY 1")] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+    ]
     assert rows(con, "FROM gpu_readings") == []  # its segment and GPU are not there
     con.close()
 
