@@ -56,7 +56,7 @@ class Gate:
                 connection_string="duckdb:///:memory:",
                 create_temp_table=False,
                 kwargs={
-                    "creator": lambda: ConnectionWrapper(con.cursor()),
+                    "creator": lambda: ConnectionWrapper(_second(con)),
                     "poolclass": sa.pool.NullPool,
                 },
             )
@@ -94,10 +94,9 @@ class Gate:
         """
         gx = self._gx
         with _quiet():
-            asset = self._source.add_table_asset(
+            asset = self._source.add_query_asset(
                 name=f"{suite.schema}.{suite.table}",
-                table_name=suite.table,
-                schema_name=suite.schema,
+                query=f"SELECT * FROM {suite.schema}.{suite.table}",
             )
             try:
                 batch = asset.add_batch_definition_whole_table(suite.name)
@@ -122,7 +121,7 @@ class Gate:
         by_name = {c.name: c for c in suite.checks}
         results = [self._result(by_name, suite, item) for item in answer.results]
         [(rows,)] = (
-            self._con.cursor()
+            _second(self._con)
             .execute(f"SELECT count(*) FROM {suite.schema}.{suite.table}")
             .fetchall()
         )
@@ -155,6 +154,14 @@ class Gate:
             found = int(item.result.get("unexpected_count") or 0)
             rows = item.result.get("unexpected_index_list") or []
         return Result(check, bool(item.success), found, [dict(row) for row in rows])
+
+
+def _second(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    """Another connection to the same databases, with the same one by default."""
+    [(catalog,)] = con.execute("SELECT current_catalog()").fetchall()
+    second = con.cursor()
+    second.execute(f'USE "{catalog}"')
+    return second
 
 
 def _raised(info: dict[str, Any]) -> str:

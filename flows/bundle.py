@@ -24,7 +24,7 @@ from flows.revisions import folder_of, publications
 from flows.settings import Settings
 from flows.sources.files import sha256
 from flows.verify import DATABASE, Finding, Trust, check_figures, check_folder, check_kept
-from flows.warehouse import beside, connect, literal
+from flows.warehouse import Store, attach, beside, connect, literal
 
 FORMAT = 1
 _ABOUT, _STORE, _PUBLICATION, _LEDGER = "bundle.json", "kept.duckdb", "publication", "ledger"
@@ -134,11 +134,11 @@ _SEGMENTS = """
 """Segments with readings that the energy of a run rests on."""
 
 
-def _keep(warehouse: Path, published: Path, target: Path, run_id: str) -> int:
+def _keep(warehouse: Store, published: Path, target: Path, run_id: str) -> int:
     """Write what the run's figures rest on into a DuckDB file; returns the number of readings."""
     con = connect(target)
     try:
-        con.execute(f"ATTACH {literal(warehouse)} AS store (READ_ONLY)")
+        attach(con, warehouse, "store")
         con.execute(f"ATTACH {literal(published)} AS was (READ_ONLY)")
         if not con.execute("FROM was.energy_slot WHERE run_id = ? LIMIT 1", [run_id]).fetchall():
             raise UsageError(

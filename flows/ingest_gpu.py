@@ -76,6 +76,8 @@ def _load(
     outcomes: dict[Path, Outcome] = {}
     staged: dict[str, Staged] = {}
     hosts: dict[str, Path] = {}
+    later: list[Path] = []
+    [(seen,)] = con.execute("SELECT coalesce(max(segment_key), 0) FROM segment").fetchall()
     loaded = catalogue.known(con)
     _empty_staging(con)
     limits = _Limits(settings)
@@ -91,7 +93,9 @@ def _load(
                 continue
             try:
                 one = gpu_source.stage(path, settings, options, source, digest)
-                profile(con, one, limits)
+                if not profile(con, one, limits):
+                    later.append(path)
+                    continue
             except BadInput as error:
                 outcomes[path] = catalogue.quarantine(
                     con, settings, path, digest, "reader", str(error)
@@ -107,7 +111,10 @@ def _load(
                     con, settings, one.source, digest, "readings", reason, one.format
                 )
             good = [one for digest, one in staged.items() if digest not in faults]
-            for one, outcome in _promote_all(con, good):
+            for one, outcome in _promote_all(con, good, seen):
+                if outcome is None:
+                    later.append(one.source)
+                    continue
                 outcomes[one.source] = outcome
                 outcome.warnings = warnings.get(one.segment_id, [])
         if hosts:
@@ -116,6 +123,9 @@ def _load(
         for one in staged.values():
             if not one.own:
                 one.path.unlink(missing_ok=True)
+    if later:
+        found = _load(con, settings, later, options, source, no_progress)
+        outcomes |= dict(zip(later, found, strict=True))
     return [outcomes[path] for path in files]
 
 
@@ -187,8 +197,11 @@ def _frame(staged: Staged) -> pl.LazyFrame:
     )
 
 
-def profile(con: duckdb.DuckDBPyConnection, staged: Staged, limits: _Limits) -> None:
+def profile(con: duckdb.DuckDBPyConnection, staged: Staged, limits: _Limits) -> bool:
     """Write one row per GPU of a staged file into staging.segment_profile: what the gate sees.
+
+    False, and nothing is written, where another staged file has readings of the same GPUs in the same time: only
+    when that one is loaded can it be told which readings are new.
 
     Raises:
         BadInput: the file is damaged, or a value is missing where it may not be.
@@ -229,6 +242,10 @@ def profile(con: duckdb.DuckDBPyConnection, staged: Staged, limits: _Limits) -> 
         )
     for uuid, (count, _) in staged.steps_back.items():
         con.execute("UPDATE profile SET steps_back = ? WHERE gpu_uuid = ?", [count, uuid])
+    if con.execute(f"{_OVERLAP.format(other='staging.segment_profile')} LIMIT 1").fetchall():
+        if not staged.own:
+            staged.path.unlink(missing_ok=True)
+        return False
     _check_rolled_up(con, staged)
     _compare_with_store(con, relation)
     con.execute(
@@ -239,14 +256,15 @@ def profile(con: duckdb.DuckDBPyConnection, staged: Staged, limits: _Limits) -> 
         "INSERT INTO staging.segment_gpu "
         "SELECT segment_id, gpu_uuid, host, gpu_index, model FROM profile"
     )
+    return True
 
 
 _OVERLAP = """
-    SELECT DISTINCT p.gpu_uuid FROM profile AS p
-    JOIN segment_profile AS s ON s.gpu_uuid = p.gpu_uuid
+    SELECT DISTINCT p.segment_id FROM profile AS p
+    JOIN {other} AS s ON s.gpu_uuid = p.gpu_uuid
         AND s.first_ts <= p.last_ts AND s.last_ts >= p.first_ts
-    JOIN segment AS g ON g.segment_id = s.segment_id AND g.verdict = 'loaded'
 """
+_LOADED = " JOIN segment AS g ON g.segment_id = s.segment_id AND g.verdict = 'loaded'"
 
 
 def _check_rolled_up(con: duckdb.DuckDBPyConnection, staged: Staged) -> None:
@@ -276,7 +294,7 @@ def _compare_with_store(con: duckdb.DuckDBPyConnection, relation: str) -> None:
 
     Only looks at the store where segments of one GPU overlap in time (a log that grew, say).
     """
-    if not con.execute(_OVERLAP).fetchall():
+    if not con.execute(_OVERLAP.format(other="segment_profile") + _LOADED).fetchall():
         return
     same = " AND ".join(f"r.{name} IS NOT DISTINCT FROM s.{name}" for name in VALUES)
     con.execute(
@@ -423,9 +441,13 @@ _AT_ONCE = 32_000_000
 
 
 def _promote_all(
-    con: duckdb.DuckDBPyConnection, good: Sequence[Staged]
-) -> Iterator[tuple[Staged, Outcome]]:
-    """Move staged segments into the warehouse, several in one transaction where they are small."""
+    con: duckdb.DuckDBPyConnection, good: Sequence[Staged], seen: int
+) -> Iterator[tuple[Staged, Outcome | None]]:
+    """Move staged segments into the warehouse, several in one transaction where they are small.
+
+    `seen`: the last file that they were compared with. None for those of which another process has
+    loaded a part since.
+    """
     waiting: list[tuple[Staged, dict[str, Any]]] = []
     for one in good:
         facts = _totals(con, one)
@@ -433,14 +455,14 @@ def _promote_all(
         apart = bool(facts["stored"])
         size = sum(each.rows_read for each, _ in waiting)
         if waiting and (apart or size + one.rows_read > _AT_ONCE):
-            yield from _promote(con, waiting)
+            yield from _promote(con, waiting, seen)
             waiting = []
         waiting.append((one, facts))
         if apart:
-            yield from _promote(con, waiting)
+            yield from _promote(con, waiting, seen)
             waiting = []
     if waiting:
-        yield from _promote(con, waiting)
+        yield from _promote(con, waiting, seen)
 
 
 def _totals(con: duckdb.DuckDBPyConnection, staged: Staged) -> dict[str, Any]:
@@ -455,13 +477,26 @@ def _totals(con: duckdb.DuckDBPyConnection, staged: Staged) -> dict[str, Any]:
     )[0]
 
 
+def _overtaken(con: duckdb.DuckDBPyConnection, seen: int) -> set[str]:
+    """Staged segments that another process has loaded, or of whose GPUs and time it has loaded readings, since."""
+    profile = _OVERLAP.replace("FROM profile", "FROM staging.segment_profile")
+    since = f"{profile.format(other='segment_profile')}{_LOADED} AND g.segment_key > {seen}"
+    return {row[0] for row in con.execute(since).fetchall()}
+
+
 def _promote(
-    con: duckdb.DuckDBPyConnection, together: Sequence[tuple[Staged, dict[str, Any]]]
-) -> list[tuple[Staged, Outcome]]:
+    con: duckdb.DuckDBPyConnection, waiting: Sequence[tuple[Staged, dict[str, Any]]], seen: int
+) -> list[tuple[Staged, Outcome | None]]:
     """Readings, profiles and catalogue of some segments, in one transaction."""
-    done = []
     with transaction(con):
-        keys = []
+        overtaken = _overtaken(con, seen)
+        done: list[tuple[Staged, Outcome | None]] = [
+            (one, None) for one, _ in waiting if one.segment_id in overtaken
+        ]
+        together = [(one, facts) for one, facts in waiting if one.segment_id not in overtaken]
+        if not together:
+            return done
+        keys, expected = [], 0
         for staged, facts in together:
             gpus = con.execute(
                 "SELECT gpu_uuid, host, gpu_index, model FROM staging.segment_gpu "
@@ -491,6 +526,7 @@ def _promote(
             )
             _add_collected(con, staged, key)
             keys.append(key)
+            expected += loaded
             done.append(
                 (
                     staged,
@@ -505,7 +541,6 @@ def _promote(
                     ),
                 )
             )
-        expected = sum(outcome.rows_loaded for _, outcome in done)
         stored = any(facts["stored"] for _, facts in together)
         inserted = _insert(con, [staged for staged, _ in together], keys, new_only=stored)
         if inserted != expected:

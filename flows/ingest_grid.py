@@ -18,7 +18,7 @@ from flows.settings import Settings
 from flows.sources import grid as grid_source
 from flows.sources.files import expand, sha256
 from flows.sources.grid import Options
-from flows.warehouse import disk_errors, transaction, writing
+from flows.warehouse import alone, transaction
 
 _TABLES = {
     "grid_intensity": (
@@ -59,7 +59,7 @@ def ingest_grid(
         )
     mapping = settings.grid_sources.get(source)
     outcomes = []
-    with writing(settings.warehouse) as con, disk_errors(settings.warehouse):
+    with alone(settings.warehouse, "grid") as con:
         for path in expand(paths):
             progress(path)
             # The same bytes read with other options are other data.
@@ -87,7 +87,7 @@ def load_fetched(settings: Settings, path: Path) -> tuple[Outcome, bool]:
         BadInput: it can't be read or the gate refused it.
     """
     digest = sha256(path)
-    with writing(settings.warehouse) as con, disk_errors(settings.warehouse):
+    with alone(settings.warehouse, "grid") as con:
         data = grid_source.read(path, Options(), "auto", settings.work / "staging")
         table, frame = _table_of(data)
         if not _differences(con, table, frame):

@@ -92,12 +92,14 @@ def _promote(con: duckdb.DuckDBPyConnection, digest: str, path: Path) -> Outcome
         f"SELECT count(*) AS n, min(ts) AS first, max(ts) AS last FROM {mine}",
         {"digest": digest},
     )
-    [(stored,)] = con.execute(
-        "SELECT count(*) FROM staging.host_reading AS s SEMI JOIN host_reading AS r "
-        "USING (host, component, ts) WHERE s.segment_id = $digest",
-        {"digest": digest},
-    ).fetchall()
     with transaction(con):
+        if digest in catalogue.known(con):
+            return Outcome(str(path), digest, "known")
+        [(stored,)] = con.execute(
+            "SELECT count(*) FROM staging.host_reading AS s SEMI JOIN host_reading AS r "
+            "USING (host, component, ts) WHERE s.segment_id = $digest",
+            {"digest": digest},
+        ).fetchall()
         key = catalogue.record_file(
             con,
             segment_id=digest,

@@ -15,7 +15,7 @@ from flows.ingest_gpu import Progress, no_progress
 from flows.settings import Settings
 from flows.sources import codecarbon, meters
 from flows.sources.files import expand, plain_text, sha256
-from flows.warehouse import disk_errors, transaction, writing
+from flows.warehouse import alone, transaction
 
 
 def ingest_meter(
@@ -32,7 +32,7 @@ def ingest_meter(
         WarehouseError: the disk or the warehouse failed.
     """
     outcomes = []
-    with writing(settings.warehouse) as con, disk_errors(settings.warehouse):
+    with alone(settings.warehouse, "meters") as con:
         for path in expand(paths):
             progress(path)
             digest = f"{sha256(path)} meter {tz}".strip()

@@ -21,7 +21,7 @@ from flows.sources import codecarbon, run_records, sacct
 from flows.sources import runs as runs_source
 from flows.sources.files import expand, first_line, in_spool, plain_text, sha256
 from flows.sources.runs import Gpus, Run
-from flows.warehouse import disk_errors, transaction, writing
+from flows.warehouse import alone, transaction
 from transforms.schemas import NO_GPU
 from wattledger.records import Record, from_json
 
@@ -62,7 +62,7 @@ def ingest_runs(
     """
     outcomes = []
     noted: list[Path] = []
-    with writing(settings.warehouse) as con, disk_errors(settings.warehouse):
+    with alone(settings.warehouse, "runs") as con:
         catalogue.declare_gpus(con, settings)
         for path in expand(paths):
             if in_spool(path) and path.parent.name != "runs":

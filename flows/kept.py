@@ -13,7 +13,7 @@ import duckdb
 
 from flows import digests
 from flows.digests import Content
-from flows.warehouse import transaction
+from flows.warehouse import FIGURES, transaction
 from transforms.schemas import TABLES
 
 GPU_READINGS, HOST_READINGS, GPU_PIECES = "gpu_reading", "host_reading", "gpu_piece"
@@ -52,7 +52,7 @@ def digest_segments(con: duckdb.DuckDBPyConnection) -> None:
             "SELECT coalesce(max(segment_key), 0) FROM segment_digest WHERE table_name = ?", [table]
         ).fetchall()
         found = of_segments(con, table, f"segment_key > {last}")
-        with transaction(con):
+        with transaction(con, FIGURES):
             write(con, table, found)
 
 
@@ -94,7 +94,7 @@ def record(con: duckdb.DuckDBPyConnection) -> None:
     digest_segments(con)
     [(then,)] = con.execute("SELECT computed_at FROM computation").fetchall()
     revised = of_revised(con, then)
-    with transaction(con):
+    with transaction(con, FIGURES):
         con.execute("DELETE FROM kept_input")
         con.execute(
             "INSERT INTO kept_input SELECT d.table_name, s.segment_id, d.row_count, "

@@ -95,11 +95,8 @@ def by_segment(
     )
 
 
-def keep(con: duckdb.DuckDBPyConnection, rule: GapRule, progress: Progress) -> int:
-    """Reduce the segments that have no stretches yet by this rule (inside the caller's transaction).
-
-    Returns how many there were.
-    """
+def keep(con: duckdb.DuckDBPyConnection, rule: GapRule, progress: Progress) -> None:
+    """Reduce the segments that have no stretches yet by this rule (inside the caller's transaction)."""
     con.execute(
         "DELETE FROM segment_piece WHERE segment_key IN "
         "(SELECT segment_key FROM reduced_segment WHERE max_gap_us <> $gap)",
@@ -112,7 +109,7 @@ def keep(con: duckdb.DuckDBPyConnection, rule: GapRule, progress: Progress) -> i
         "(SELECT segment_key FROM reduced_segment) ORDER BY 1"
     ).fetchall()
     if not new:
-        return 0
+        return
     con.execute("CREATE OR REPLACE TEMP TABLE fresh (segment_key INTEGER)")
     con.executemany("INSERT INTO fresh VALUES (?)", new)
     # The bounds let whole blocks of other segments be passed over.
@@ -122,7 +119,6 @@ def keep(con: duckdb.DuckDBPyConnection, rule: GapRule, progress: Progress) -> i
     con.unregister("stretches")
     con.execute("INSERT INTO reduced_segment SELECT segment_key, ? FROM fresh", [rule.max_gap_us])
     con.execute("DROP TABLE fresh")
-    return len(new)
 
 
 def forget(con: duckdb.DuckDBPyConnection, where: str) -> None:
@@ -131,26 +127,30 @@ def forget(con: duckdb.DuckDBPyConnection, where: str) -> None:
         con.execute(f"DELETE FROM {table} WHERE {where}")
 
 
-def partials(con: duckdb.DuckDBPyConnection, rule: GapRule) -> pl.DataFrame:
-    """Stretches of everything, from what `keep` keeps and what was rolled up; none overlap."""
-    kept = con.execute("SELECT * EXCLUDE (segment_key) FROM segment_piece").pl()
-    return _together(con, kept.select(_none().columns), rule)
+def partials(con: duckdb.DuckDBPyConnection, rule: GapRule, among: str = "") -> pl.DataFrame:
+    """Stretches from what `keep` keeps and what was rolled up; none overlap.
+
+    `among`: SQL that chooses some of them (`p`); all of each slot.
+    """
+    kept = _stretches(con, "segment_piece", among)
+    return _together(con, kept, rolled_up(con, among), rule)
 
 
 def partials_of_readings(
     con: duckdb.DuckDBPyConnection, rule: GapRule, progress: Progress
 ) -> pl.DataFrame:
-    """The same from the readings themselves."""
-    return _together(con, reduced(con, query(), rule, progress), rule)
+    """Stretches of everything, from the readings themselves and what was rolled up."""
+    return _together(con, reduced(con, query(), rule, progress), rolled_up(con), rule)
 
 
-def _together(con: duckdb.DuckDBPyConnection, found: pl.DataFrame, rule: GapRule) -> pl.DataFrame:
+def _together(
+    con: duckdb.DuckDBPyConnection, found: pl.DataFrame, old: pl.DataFrame, rule: GapRule
+) -> pl.DataFrame:
     """Stretches with those that were rolled up, and slots in which some overlap reduced anew.
 
     Segments overlap where two recorders saw one GPU, or a log was loaded out of order.
     """
     _check_rolled_up(con, rule)
-    old = rolled_up(con)
     mixed = energy.overlapping(pl.concat([found, old]))
     if mixed.is_empty():
         return pl.concat([found, old])
@@ -161,9 +161,67 @@ def _together(con: duckdb.DuckDBPyConnection, found: pl.DataFrame, rule: GapRule
     return pl.concat([others, old, again])
 
 
-def rolled_up(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
+def rolled_up(con: duckdb.DuckDBPyConnection, among: str = "") -> pl.DataFrame:
     """Stretches of readings that are no longer there."""
-    return con.execute("SELECT * EXCLUDE (segment_key) FROM gpu_piece").pl().select(_none().columns)
+    return _stretches(con, "gpu_piece", among)
+
+
+def _stretches(con: duckdb.DuckDBPyConnection, table: str, among: str) -> pl.DataFrame:
+    columns = ", ".join(f"p.{name}" for name in _none().columns)
+    return con.execute(f"SELECT {columns} FROM {table} AS p {among}").pl()
+
+
+_REACH = 12
+"""Slots on either side in which the next readings lie, mostly: an hour."""
+
+
+def around(con: duckdb.DuckDBPyConnection, ranges: pl.DataFrame) -> pl.DataFrame:
+    """The slots nearest to some ranges of slots in which their GPUs have readings, on either side.
+
+    Takes gpu_key, first, last; adds before and after, null where there are none.
+    """
+    found = _around(con, ranges, _REACH)
+    [(lowest, highest)] = con.execute(
+        "SELECT min(slot), max(slot) FROM (SELECT slot FROM segment_piece UNION ALL "
+        "SELECT slot FROM gpu_piece)"
+    ).fetchall()
+    if lowest is None:
+        return found
+    # There is nothing to look for beyond the first and last readings of all.
+    unknown = (pl.col("before").is_null() & (pl.col("first") - _REACH > lowest)) | (
+        pl.col("after").is_null() & (pl.col("last") + _REACH < highest)
+    )
+    far = found.filter(unknown)
+    if far.is_empty():
+        return found
+    return pl.concat(
+        [found.filter(~unknown), _around(con, far.select("gpu_key", "first", "last"), _ANY)]
+    )
+
+
+_ANY = 1 << 40
+
+
+def _around(con: duckdb.DuckDBPyConnection, ranges: pl.DataFrame, reach: int) -> pl.DataFrame:
+    con.register("ranges", ranges.unique().to_arrow())
+    found = con.execute(
+        """
+        WITH near AS (
+            SELECT gpu_key, slot FROM segment_piece UNION ALL SELECT gpu_key, slot FROM gpu_piece
+        )
+        SELECT g.gpu_key, g.first, g.last, max(p.slot) FILTER (p.slot < g.first) AS before,
+            min(p.slot) FILTER (p.slot > g.last) AS after
+        FROM ranges AS g LEFT JOIN (
+            FROM near WHERE slot BETWEEN (SELECT min(first) FROM ranges) - $reach
+                AND (SELECT max(last) FROM ranges) + $reach
+        ) AS p ON p.gpu_key = g.gpu_key AND (p.slot BETWEEN g.first - $reach AND g.first - 1
+            OR p.slot BETWEEN g.last + 1 AND g.last + $reach)
+        GROUP BY ALL
+        """,
+        {"reach": reach},
+    ).pl()
+    con.unregister("ranges")
+    return found
 
 
 def _check_rolled_up(con: duckdb.DuckDBPyConnection, rule: GapRule) -> None:

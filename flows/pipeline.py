@@ -32,7 +32,7 @@ from flows.settings import GpuInput, GridApiInput, GridInput, PrometheusInput, R
 from flows.sources import grid, nvidia_smi
 from flows.sources.providers import provider
 from flows.sources.providers.base import Ask, Page, Request
-from flows.warehouse import writing
+from flows.warehouse import PIPELINE, turn, writing
 
 
 @dataclass
@@ -248,7 +248,7 @@ def pipeline(project: str) -> Report:
     """
     settings = settings_module.load(Path(project))
     # Held open over the whole run: only one process may write, and it is known at the start.
-    with writing(settings.warehouse):
+    with writing(settings.warehouse) as con, turn(con, PIPELINE, wait_s=0):
         report = Report()
         report.gpu = ingest_gpu_flow(project)
         report.grid = ingest_grid_flow(project)

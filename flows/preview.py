@@ -21,14 +21,15 @@ from flows import pieces
 from flows.configuration import configure
 from flows.errors import WattledgerError
 from flows.factors import effective
-from flows.footprint import candidate, gap_rule
+from flows.footprint import candidate
 from flows.ingest_gpu import POWER_SOURCE_CODE
+from flows.metering import gap_rule
 from flows.report.numbers import between, percent, significant
 from flows.settings import Quantity, Settings, Site, Zone, load
 from flows.sources import spool as spool_source
 from flows.sources.run_records import devices
 from flows.sources.segments import COLUMNS
-from flows.warehouse import connect, migrate, rows
+from flows.warehouse import connect, exists, migrate, rows
 from transforms.schemas import PPM
 from wattledger import records
 from wattledger.records import Record
@@ -134,9 +135,8 @@ def _figures(seen: _Seen, settings: Settings | None) -> dict[str, Any]:
             _copy_grid(con, settings)
         configure(con, chosen, factors)
         rule = gap_rule(chosen)
-        tables = candidate(
-            con, chosen, factors, pieces.partials_of_readings(con, rule, lambda n: None), rule
-        )
+        partials = pieces.partials_of_readings(con, rule, lambda n: None)
+        tables = candidate(con, chosen, factors, partials)
         con.register("computed", tables["run_footprint"].to_arrow())
         con.execute("INSERT INTO run_footprint BY NAME FROM computed")
         return rows(con, "FROM run_summary")[0]
@@ -185,7 +185,7 @@ def _fill(con: duckdb.DuckDBPyConnection, seen: _Seen) -> None:
 
 def _copy_grid(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     """The grid data of the project's warehouse, if it has one that nobody is writing."""
-    if not settings.warehouse.exists():
+    if not exists(settings.warehouse):
         return
     source = connect(settings.warehouse, read_only=True)
     try:

@@ -24,13 +24,14 @@ from flows.restate import restatement
 from flows.settings import AT_THE_GATE, FILE_NAME, Override, Settings
 from flows.sources.files import sha256
 from flows.warehouse import (
+    FIGURES,
+    NAME,
+    alone,
     comment,
     connect,
     create_views,
-    disk_errors,
     rows,
     transaction,
-    writing,
 )
 from transforms.schemas import TABLES
 
@@ -148,12 +149,12 @@ def suites(settings: Settings) -> list[Suite]:
 def _views_for_gate(con: duckdb.DuckDBPyConnection) -> None:
     """What is in force, in the form that the entry suites check."""
     con.execute(
-        "CREATE OR REPLACE VIEW staging.segment_profile AS FROM main.segment_profile "
-        "WHERE segment_id IN (SELECT segment_id FROM main.segment WHERE verdict = 'loaded')"
+        f"CREATE OR REPLACE VIEW staging.segment_profile AS FROM {NAME}.segment_profile "
+        f"WHERE segment_id IN (SELECT segment_id FROM {NAME}.segment WHERE verdict = 'loaded')"
     )
     con.execute(
         "CREATE OR REPLACE VIEW staging.run_allocation AS "
-        f"SELECT *, 'stored' AS place FROM main.run_allocation {_CURRENT}"
+        f"SELECT *, 'stored' AS place FROM {NAME}.run_allocation {_CURRENT}"
     )
 
 
@@ -167,7 +168,7 @@ def check(con: duckdb.DuckDBPyConnection, settings: Settings, docs: Path) -> lis
 
     _check_fresh(con, settings)
     recorded = settings.recorded()
-    with transaction(con):
+    with transaction(con, FIGURES):
         for section in AT_THE_GATE:
             con.execute(
                 "UPDATE setting SET value_json = ? WHERE section = ?", [recorded[section], section]
@@ -212,10 +213,10 @@ def _check_fresh(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
 def check_only(settings: Settings) -> tuple[list[Verdict], Path]:
     """Run the checks and publish nothing; returns the verdicts and where the Data Docs are."""
     docs = settings.work / "data_docs"
-    with writing(settings.warehouse) as con, disk_errors(settings.warehouse):
+    with alone(settings.warehouse, FIGURES, wait_s=0) as con:
         shutil.rmtree(docs, ignore_errors=True)
         verdicts = check(con, settings, docs)
-        with transaction(con):
+        with transaction(con, FIGURES):
             for verdict in verdicts:
                 catalogue.record_verdict(con, verdict)
     return verdicts, docs
@@ -240,14 +241,14 @@ def publish(settings: Settings, overrides: Sequence[Override] = (), reason: str 
 
     overrides = _holding(settings, overrides)
     ledger.sign(settings, b"")  # A key that can't be used is said before the work.
-    with writing(settings.warehouse) as con, disk_errors(settings.warehouse):
+    with alone(settings.warehouse, FIGURES, wait_s=0) as con:
         reconcile(con, settings)
         folder = settings.publications / ".new"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         verdicts = check(con, settings, folder / "data_docs")
         kept.record(con)
-        with transaction(con):
+        with transaction(con, FIGURES):
             ids = [catalogue.record_verdict(con, verdict) for verdict in verdicts]
         answered, failed = _answered(verdicts, overrides)
         if failed:
@@ -287,7 +288,7 @@ def publish(settings: Settings, overrides: Sequence[Override] = (), reason: str 
         final = settings.publications / entry["publication_id"]
         shutil.rmtree(final, ignore_errors=True)  # Left by a run that was killed before it counted.
         folder.rename(final)
-        with transaction(con):
+        with transaction(con, FIGURES):
             _insert(con, {"publication": [entry], **added})
         reconcile(con, settings)
     return _published(settings, entry["publication_id"], changed=True, warnings=warnings)

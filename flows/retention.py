@@ -15,9 +15,9 @@ import polars as pl
 
 from flows import kept, pieces
 from flows.errors import UsageError
-from flows.footprint import gap_rule
+from flows.metering import gap_rule
 from flows.settings import FILE_NAME, Settings
-from flows.warehouse import disk_errors, literal, rows, transaction, writing
+from flows.warehouse import FIGURES, alone, literal, rows, transaction
 from transforms import energy
 from transforms.energy import GapRule
 from transforms.schemas import SLOT_US
@@ -57,7 +57,7 @@ def roll_up(
             remedy="Pass --older-than DAYS, or set retention.roll_up_after_days",
         )
     totals = [0, 0, 0, 0]
-    with writing(settings.warehouse) as con, disk_errors(settings.warehouse):
+    with alone(settings.warehouse, FIGURES, wait_s=0) as con:
         found = _due(con, settings, days)
         due = [row for row in found if row["ready"]]
         while due:
@@ -66,7 +66,7 @@ def roll_up(
             while due and (not batch or size + due[0]["readings"] <= _AT_ONCE):
                 size += due[0]["readings"]
                 batch.append(due.pop(0)["segment_key"])
-            with transaction(con):
+            with transaction(con, FIGURES):
                 counts = _replace(con, batch, days, gap_rule(settings), progress)
             totals = [a + b for a, b in zip(totals, counts, strict=True)]
         con.execute("CHECKPOINT")

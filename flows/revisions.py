@@ -14,11 +14,12 @@ from flows import pieces
 from flows.digests import METHOD_VERSION
 from flows.errors import UsageError
 from flows.factors import Factor, effective
-from flows.footprint import candidate, gap_rule
+from flows.footprint import candidate
 from flows.kept import TABLES_KEPT, as_it_was
+from flows.metering import gap_rule
 from flows.settings import Settings
 from flows.signals import Known, slot_values
-from flows.warehouse import beside, connect, rows
+from flows.warehouse import Store, beside, connect, rows
 from transforms.footprint import PER_KWH, SUMMED
 from transforms.schemas import SLOT_US
 
@@ -145,7 +146,7 @@ def recompute(settings: Settings, publication: str) -> Recomputed:
 
 
 def computed_again(
-    store: Path, published: Path, run_id: str | None = None
+    store: Store, published: Path, run_id: str | None = None
 ) -> tuple[duckdb.DuckDBPyConnection, dict[str, pl.DataFrame]]:
     """The candidate tables of a publication, computed from a store of readings and grid data.
 
@@ -207,7 +208,7 @@ def computed_again(
         rule = gap_rule(settings)
         partials = pieces.partials_of_readings(con, rule, _quiet)
         part = None if run_id is None else used
-        return con, candidate(con, settings, factors, partials, rule, part)
+        return con, candidate(con, settings, factors, partials, part)
     except BaseException:
         con.close()
         raise

@@ -446,6 +446,52 @@ class Project(Strict):
     """Of all tariffs."""
 
 
+class Lake(Strict):
+    """A warehouse that several machines share (docs/scale.md), in place of warehouse.duckdb."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    attach: str
+    """`ducklake:postgres:` and how to connect to PostgreSQL: `dbname=ledger host=db user=wattledger`. Its
+    password comes from PGPASSWORD or ~/.pgpass."""
+    data: str
+    """Where the rows are: `s3://bucket/folder`, or a folder that all machines see. Keys of S3 come from
+    AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."""
+    s3_endpoint: str = ""
+    """host:port of an object store that is not Amazon's."""
+    s3_region: str = ""
+    s3_use_ssl: bool = True
+    work: Path = Field(default=Path(), exclude=True)
+
+    @model_validator(mode="after")
+    def _known(self) -> Lake:
+        if not self.attach.startswith(_DUCKLAKE):
+            raise ValueError(f"attach begins with {_DUCKLAKE}, got {self.attach!r}")
+        return self
+
+    @property
+    def postgres(self) -> str:
+        """How to connect to PostgreSQL."""
+        return self.attach.removeprefix(_DUCKLAKE)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the rows are in an object store."""
+        return "://" in self.data
+
+    @property
+    def data_path(self) -> str:
+        """`data` as DuckDB takes it."""
+        where = self.data if self.is_remote else str((self.work / self.data).resolve())
+        return where.rstrip("/") + "/"
+
+    def __str__(self) -> str:
+        return f"the lake {self.attach}"
+
+
+_DUCKLAKE = "ducklake:postgres:"
+
+
 class Settings(Strict):
     """The whole of wattledger.toml."""
 
@@ -455,6 +501,7 @@ class Settings(Strict):
     override: list[Override] = []
     ledger: Ledger = Ledger()
     retention: Retention = Retention()
+    lake: Lake | None = None
     grid: Grid = Grid()
     input: Inputs = Inputs()
     site: list[Site] = []
@@ -490,7 +537,7 @@ class Settings(Strict):
         How files are read is not in it (what was read is in the ledger), nor where things are.
         """
         tables = self.model_dump(
-            mode="json", exclude={"root", "sources", "grid_sources", "input", "ledger"}
+            mode="json", exclude={"root", "sources", "grid_sources", "input", "ledger", "lake"}
         )
         asked = [
             one.model_dump(mode="json", include={"provider", "zone", "name", "signal"})
@@ -509,7 +556,10 @@ class Settings(Strict):
         )
 
     @property
-    def warehouse(self) -> Path:
+    def warehouse(self) -> Path | Lake:
+        """The working file, or the lake in its place."""
+        if self.lake is not None:
+            return self.lake.model_copy(update={"work": self.root})
         return self.root / "warehouse.duckdb"
 
     @property

@@ -28,7 +28,7 @@ from flows.publish import Published
 from flows.report.numbers import between, change, percent, significant
 from flows.revisions import Recomputed
 from flows.settings import Settings
-from flows.warehouse import connect, rows
+from flows.warehouse import Store, connect, exists, rows
 from wattledger.spool import Spool
 
 _VERDICTS = {
@@ -83,7 +83,7 @@ def _short(path: str) -> str:
     return relative if len(relative) < len(path) else path
 
 
-def run_rows(database: Path) -> list[dict[str, Any]]:
+def run_rows(database: Store) -> list[dict[str, Any]]:
     """The view run_summary as dictionaries."""
     con = connect(database, read_only=True)
     try:
@@ -237,9 +237,9 @@ def verdicts(found: list[Verdict], docs: Path) -> None:
     console.print(f"Data Docs  {escape(str(docs / 'index.html'))}", soft_wrap=True)
 
 
-def _database(settings: Settings, *, warehouse: bool) -> Path:
+def _database(settings: Settings, *, warehouse: bool) -> Store:
     path = settings.warehouse if warehouse else settings.published / "published.duckdb"
-    if not path.exists():
+    if not exists(path):
         raise UsageError(
             "nothing has been loaded yet" if warehouse else "nothing has been published yet",
             where=str(path),

@@ -21,7 +21,7 @@ from flows.errors import UsageError, WarehouseError
 from flows.revisions import computed_again, folder_of, publications
 from flows.settings import Settings
 from flows.sources.files import sha256
-from flows.warehouse import beside, connect, literal, rows
+from flows.warehouse import NAME, Store, beside, connect, literal, rows
 from transforms.schemas import TABLES
 
 DATABASE = "published.duckdb"
@@ -219,7 +219,7 @@ def _contents(
         con.close()
 
 
-def _rests_on(store: Path, folder: Path) -> Iterator[Finding]:
+def _rests_on(store: Store, folder: Path) -> Iterator[Finding]:
     """The warehouse still holds what a publication rests on, and what it says itself."""
     try:
         with closing(beside(store=store, was=folder / DATABASE)) as con:
@@ -230,7 +230,7 @@ def _rests_on(store: Path, folder: Path) -> Iterator[Finding]:
             yield from check_kept(con, folder.name)
             yield from _as_published(con, folder.name)
     except duckdb.Error as error:
-        yield Finding(folder.name, "kept", store.name, False, f"damaged: {error}")
+        yield Finding(folder.name, "kept", NAME, False, f"damaged: {error}")
 
 
 def check_kept(
@@ -347,7 +347,7 @@ def _as_published(con: duckdb.DuckDBPyConnection, name: str) -> Iterator[Finding
         yield _compared(con, name, "warehouse", table, f"store.{table}", "true")
 
 
-def check_figures(store: Path, folder: Path, run_id: str | None = None) -> Iterator[Finding]:
+def check_figures(store: Store, folder: Path, run_id: str | None = None) -> Iterator[Finding]:
     """Every figure computed again from the store, and compared to the last digit.
 
     With `run_id`, those of one run.

@@ -1,4 +1,4 @@
-"""The warehouse: one DuckDB file, opened, migrated, explained, and written by one process."""
+"""The warehouse: a DuckDB file with one writer, or a lake that many share; opened, migrated, explained."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -15,7 +15,9 @@ from typing import Any
 
 import duckdb
 
+from flows import lake
 from flows.errors import WarehouseBusy, WarehouseError
+from flows.settings import Lake
 from transforms.schemas import TABLES, Table
 
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
@@ -27,30 +29,46 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
 }
 
 
+Store = Path | Lake
+"""Where a warehouse is: a DuckDB file, or a lake that many machines share."""
+
+NAME = "warehouse"
+"""What the warehouse is called inside a connection, whatever it is."""
+
+
 def _sql(folder: str) -> list[Traversable]:
     files = resources.files("sql").joinpath(folder).iterdir()
     return sorted((f for f in files if f.name.endswith(".sql")), key=lambda f: f.name)
 
 
-def connect(path: Path, *, read_only: bool = False) -> duckdb.DuckDBPyConnection:
-    """Open a DuckDB file with Wattledger's settings: UTC, no extension loading.
+def connect(store: Store, *, read_only: bool = False) -> duckdb.DuckDBPyConnection:
+    """Open a warehouse (or any DuckDB file) with Wattledger's settings: UTC, no extension loading.
 
     Raises:
-        WarehouseBusy: another process holds it for writing.
-        WarehouseError: not a DuckDB file, no permission, disk full.
+        WarehouseBusy: another process holds the file for writing.
+        WarehouseError: not a DuckDB file, no permission, disk full; the lake can't be reached.
     """
+    if isinstance(store, Lake):
+        con = connect(Path(":memory:"))
+        try:
+            lake.attach(con, store, NAME, read_only=read_only)
+            con.execute(f"USE {NAME}")
+        except BaseException:
+            con.close()
+            raise
+        return con
     try:
-        con = duckdb.connect(str(path), read_only=read_only, config=_CONFIG)
+        con = duckdb.connect(str(store), read_only=read_only, config=_CONFIG)
     except duckdb.IOException as error:
         if "lock" in str(error).lower():
             raise WarehouseBusy(
                 "another process is writing it",
-                where=str(path),
+                where=str(store),
                 remedy="Wait for it to end, or query published/published.duckdb, which is never locked",
             ) from None
-        raise WarehouseError(_first_line(error), where=str(path), remedy=_RESTORE) from None
+        raise WarehouseError(_first_line(error), where=str(store), remedy=_RESTORE) from None
     except duckdb.Error as error:
-        raise WarehouseError(_first_line(error), where=str(path), remedy=_RESTORE) from None
+        raise WarehouseError(_first_line(error), where=str(store), remedy=_RESTORE) from None
     con.execute("SET TimeZone = 'UTC'")
     return con
 
@@ -64,7 +82,7 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Store) -> Iterator[None]:
     """Turn a failing disk into a `WarehouseError` that says what is safe."""
     try:
         yield
@@ -79,49 +97,121 @@ def disk_errors(path: Path) -> Iterator[None]:
         ) from None
 
 
-def open_warehouse(path: Path) -> duckdb.DuckDBPyConnection:
+def open_warehouse(store: Store) -> duckdb.DuckDBPyConnection:
     """Open (and if need be create and migrate) the warehouse for writing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    con = connect(path)
+    work = _beside(store)
+    work.parent.mkdir(parents=True, exist_ok=True)
+    con = connect(store)
     try:
-        spill = path.parent / ".wattledger" / "spill"
-        con.execute("SET temp_directory = $path", {"path": str(spill)})
-        with disk_errors(path):
+        con.execute("SET temp_directory = $path", {"path": str(work / "spill")})
+        with disk_errors(store):
             # DuckDB makes only the last folder of that path.
-            spill.parent.mkdir(exist_ok=True)
-            migrate(con, path)
-            # Whatever a killed process left half way; only `main` counts.
-            con.execute("DROP SCHEMA IF EXISTS staging CASCADE")
-            con.execute("CREATE SCHEMA staging")
+            work.mkdir(exist_ok=True)
+            with turn(con, "migrate"):
+                migrate(con, store)
+            # What a process prepares is nobody else's, and gone with it.
+            con.execute("DETACH DATABASE IF EXISTS staging")
+            con.execute("ATTACH ':memory:' AS staging")
     except BaseException:
         con.close()
         raise
     return con
 
 
+def exists(store: Store) -> bool:
+    """Whether there is anything to read."""
+    return isinstance(store, Lake) or store.exists()
+
+
+def _beside(store: Store) -> Path:
+    """The folder for what a process needs while it works."""
+    return (store.work if isinstance(store, Lake) else store.parent) / ".wattledger"
+
+
 @contextmanager
-def writing(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def writing(store: Store) -> Iterator[duckdb.DuckDBPyConnection]:
     """The warehouse, open for writing, closed at the end."""
-    con = open_warehouse(path)
+    con = open_warehouse(store)
     try:
         yield con
     finally:
         con.close()
 
 
+LOADING, FIGURES, PIPELINE = "load", "figures", "pipeline"
+"""Turns that processes take on a lake: those that load wait for each other, figures are one process's
+work at a time. A file has one writer anyway."""
+
+_WAIT_S = 900.0
+
+
 @contextmanager
-def transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """All or nothing."""
+def turn(con: duckdb.DuckDBPyConnection, name: str, *, wait_s: float = _WAIT_S) -> Iterator[None]:
+    """Keep other processes from doing the same on the same lake; ends with the process, however it ends.
+
+    Raises:
+        WarehouseBusy: another process still does it after `wait_s`.
+    """
+    if not lake.is_lake(con):
+        yield
+        return
+    with lake.turn(con, name, wait_s):
+        yield
+
+
+@contextmanager
+def alone(
+    store: Store, name: str, *, wait_s: float = _WAIT_S
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The warehouse, open for what one process at a time does: load what is compared with the store as a
+    whole, compute, publish, roll up.
+
+    Raises:
+        WarehouseBusy: another process still does it after `wait_s`.
+        WarehouseError: the disk failed.
+    """
+    with writing(store) as con, turn(con, name, wait_s=wait_s), disk_errors(store):
+        yield con
+
+
+@contextmanager
+def transaction(con: duckdb.DuckDBPyConnection, what: str = LOADING) -> Iterator[None]:
+    """All or nothing.
+
+    On a lake, transactions that load wait for each other, and of two that were both granted the turn (one had lost
+    its connection meanwhile) the later one to commit fails.
+
+    Raises:
+        WarehouseBusy: another process has written in between, or is still writing.
+    """
+    if not lake.is_lake(con):
+        with _atomic(con):
+            yield
+        return
+    waiting = lake.turn(con, what, _WAIT_S) if what == LOADING else nullcontext()
+    with waiting, lake.conflicts(), _atomic(con):
+        con.execute(f"UPDATE turn_{what} SET taken = taken + 1")
+        yield
+
+
+@contextmanager
+def _atomic(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
     con.execute("BEGIN")
     try:
         yield
     except BaseException:
-        con.execute("ROLLBACK")
+        # A connection that was lost has nothing to roll back, and says so.
+        with suppress(duckdb.Error):
+            con.execute("ROLLBACK")
         raise
     con.execute("COMMIT")
 
 
-def migrate(con: duckdb.DuckDBPyConnection, path: Path) -> list[int]:
+def _known() -> dict[int, Traversable]:
+    return {int(f.name.split("_")[0]): f for f in _sql("migrations")}
+
+
+def migrate(con: duckdb.DuckDBPyConnection, store: Store) -> list[int]:
     """Apply the migrations that this file lacks, all in one transaction; returns their numbers.
 
     Raises:
@@ -133,11 +223,11 @@ def migrate(con: duckdb.DuckDBPyConnection, path: Path) -> list[int]:
         "migration VARCHAR NOT NULL, sha256 VARCHAR NOT NULL, applied_at TIMESTAMPTZ NOT NULL)"
     )
     applied = dict(con.execute("SELECT version, sha256 FROM schema_migration").fetchall())
-    known = {int(f.name.split("_")[0]): f for f in _sql("migrations")}
+    known = _known()
     if newer := sorted(set(applied) - set(known)):
         raise WarehouseError(
             f"it was written by a newer Wattledger (migration {newer[-1]}; this one knows {max(known)})",
-            where=str(path),
+            where=str(store),
             remedy="Upgrade Wattledger; this version leaves the file untouched",
         )
     waiting = []
@@ -149,12 +239,12 @@ def migrate(con: duckdb.DuckDBPyConnection, path: Path) -> list[int]:
         elif applied[version] != digest:
             raise WarehouseError(
                 f"migration {file.name} differs from the one applied to it",
-                where=str(path),
+                where=str(store),
                 remedy="Migrations are never edited: restore the file, or use its version of Wattledger",
             )
     if waiting:
         # With their views and comments, which are not made again later.
-        with transaction(con):
+        with _atomic(con):
             for version, file, text, digest in waiting:
                 con.execute(text)
                 con.execute(
@@ -182,7 +272,8 @@ def comment(con: duckdb.DuckDBPyConnection, table: Table) -> None:
     kind = table.kind.upper()
     text = f"{table.description}. One row: {table.grain}"
     said = [f"COMMENT ON {kind} {table.name} IS {literal(text)}"]
-    for field in table.fields:
+    # A lake has no comments on the columns of views.
+    for field in () if kind == "VIEW" and lake.is_lake(con) else table.fields:
         unit = f" [{field.unit}]" if field.unit else ""
         said.append(
             f"COMMENT ON COLUMN {table.name}.{field.name} IS {literal(field.description + unit)}"
@@ -195,12 +286,20 @@ def literal(text: object) -> str:
     return "'" + str(text).replace("'", "''") + "'"
 
 
-def beside(**files: Path) -> duckdb.DuckDBPyConnection:
-    """A connection in memory with files attached, read-only, under the names given."""
+def attach(con: duckdb.DuckDBPyConnection, store: Store, name: str) -> None:
+    """Attach a file or lake, to be read."""
+    if isinstance(store, Lake):
+        lake.attach(con, store, name, read_only=True)
+    else:
+        con.execute(f"ATTACH {literal(store)} AS {name} (READ_ONLY)")
+
+
+def beside(**stores: Store) -> duckdb.DuckDBPyConnection:
+    """A connection in memory with files or lakes attached, read-only, under the names given."""
     con = connect(Path(":memory:"))
     try:
-        for name, path in files.items():
-            con.execute(f"ATTACH {literal(path)} AS {name} (READ_ONLY)")
+        for name, store in stores.items():
+            attach(con, store, name)
     except BaseException:
         con.close()
         raise

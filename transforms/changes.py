@@ -55,18 +55,18 @@ def changed_spans(before: pl.LazyFrame, now: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def merged(windows: pl.DataFrame) -> pl.DataFrame:
-    """Windows that overlap or touch as one: `WINDOW`, in order."""
-    reach = pl.col("last").cum_max().shift().over("host_group", order_by="first")
+def merged(windows: pl.DataFrame, key: str = "host_group") -> pl.DataFrame:
+    """Ranges of slots (key, first, last) that overlap or touch as one, in order."""
+    reach = pl.col("last").cum_max().shift().over(key, order_by="first")
     apart = (pl.col("first") > reach + 1).fill_null(True)
     return (
-        windows.select(WINDOW)
-        .sort(WINDOW)
+        windows.select(key, "first", "last")
+        .sort(key, "first", "last")
         .with_columns(block=apart.cum_sum())
-        .group_by("host_group", "block")
+        .group_by(key, "block")
         .agg(pl.col("first").min(), pl.col("last").max())
-        .sort("host_group", "first")
-        .select(WINDOW)
+        .select(key, "first", "last")
+        .sort(key, "first")
     )
 
 

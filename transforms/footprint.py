@@ -79,29 +79,39 @@ def times(quantity: pl.Expr, factor: pl.Expr | int) -> pl.Expr:
     return (quantity * factor).round().cast(pl.Int64)
 
 
-def by_site(energy: pl.LazyFrame) -> pl.LazyFrame:
-    """Sum energy over the GPUs of a run at one site in one slot.
+SITE_SUMS = (
+    "energy_mj",
+    "energy_low_mj",
+    "energy_high_mj",
+    "measured_mj",
+    "gap_mj",
+    "filled_mj",
+    "host_mj",
+    "host_measured_mj",
+    "host_low_mj",
+    "host_high_mj",
+    *EMBODIED,
+)
+_GPU_SUMS = ("held_us", "metered_us")
+
+
+def by_site(energy: pl.LazyFrame, *more: str) -> pl.LazyFrame:
+    """Sum energy over the GPUs of a run at one site in one slot, and by what else is named.
 
     Takes the result of `transforms.host.with_hosts`, joined with site and is_gpu of each gpu_key, and
     the result of `transforms.embodied.embodied`. Only GPUs count in gpus and held_us.
     """
-    sums = [
-        "energy_mj",
-        "energy_low_mj",
-        "energy_high_mj",
-        "measured_mj",
-        "gap_mj",
-        "filled_mj",
-        "host_mj",
-        "host_measured_mj",
-        "host_low_mj",
-        "host_high_mj",
-        *EMBODIED,
-    ]
-    return energy.group_by("kind", "run_id", "site", "slot").agg(
+    return energy.group_by("kind", "run_id", "site", "slot", *more).agg(
         pl.col("gpu_key").filter("is_gpu").n_unique().cast(pl.Int64).alias("gpus"),
-        pl.col(sums).sum(),
-        pl.col("held_us", "metered_us").filter("is_gpu").sum(),
+        pl.col(SITE_SUMS).sum(),
+        pl.col(_GPU_SUMS).filter("is_gpu").sum(),
+    )
+
+
+def of_sites(parts: pl.LazyFrame) -> pl.LazyFrame:
+    """Sum the results of `by_site` of parts of a site that share no GPU."""
+    return parts.group_by("kind", "run_id", "site", "slot").agg(
+        pl.col("gpus", *SITE_SUMS, *_GPU_SUMS).sum()
     )
 
 

@@ -615,6 +615,15 @@ _FIELDS: dict[str, Field] = {
         Field("row_count", "BIGINT", "Number of rows"),
         Field("content_sha256", "VARCHAR", "SHA-256 of the rows (docs/verification.md)"),
         Field("slot", "BIGINT", "Number of the slot since 1970"),
+        Field("slots", "BIGINT", "Number of slots"),
+        Field("host_group", "INTEGER", "Hosts that are computed together"),
+        Field("host_low_mj", "BIGINT", "Lower bound of host_mj", "mJ"),
+        Field("host_high_mj", "BIGINT", "Upper bound of host_mj", "mJ"),
+        Field("from_us", "BIGINT", "Begin of the allocation", "µs since 1970"),
+        Field("to_us", "BIGINT", "End of the allocation", "µs since 1970"),
+        Field("taken", "BIGINT", "Transactions so far; 0 where the warehouse is a file"),
+        Field("facts", "VARCHAR", "What the figures rest on, as text or digest"),
+        Field("as_of", _T, "Time of the last reading that the figures include, UTC"),
         Field("power_dnj", "BIGINT", "Integral of power within the stretch", "2 nJ"),
         *(
             Field(f"{end}_{name}", kind, f"{text} of the {end} reading", unit)
@@ -1162,6 +1171,54 @@ TABLES: dict[str, Table] = {
             "one segment whose stretches are kept",
             "Which segments are reduced, and by which rule (warehouse only)",
             "segment_key max_gap_us",
+        ),
+        _table(
+            "device_energy",
+            "one run (or idle, unallocated, metered) on one GPU",
+            "What each GPU drew, and who held it, in sum: kept up to date by what changes (warehouse only)",
+            "kind run_id gpu_key slots counter_mj power_integral_mj gap_mj filled_mj",
+        ),
+        _table(
+            "site_energy_slot",
+            "one run (or idle, or unallocated) in one host group in one slot",
+            "Energy by site before PUE and grid: what the figures of a site are made of (warehouse only)",
+            "kind run_id site host_group slot_start gpus energy_mj energy_low_mj energy_high_mj measured_mj gap_mj "
+            "filled_mj host_mj host_measured_mj host_low_mj host_high_mj "
+            "co2e_embodied_ug co2e_embodied_low_ug co2e_embodied_high_ug "
+            "water_embodied_ul water_embodied_low_ul water_embodied_high_ul held_us metered_us",
+        ),
+        _table(
+            "computed_segment",
+            "one file",
+            "Files whose readings the candidate figures are made from (warehouse only)",
+            "segment_key",
+        ),
+        _table(
+            "computed_span",
+            "one allocation",
+            "Allocations as the candidate figures took them; those without an end last until as_of (warehouse only)",
+            "run_id gpu_key from_us to_us share_ppm",
+        ),
+        _table(
+            "computed_device",
+            "one device",
+            "What the candidate figures took each device to be (warehouse only)",
+            "gpu_key facts",
+        ),
+        *(
+            _table(
+                f"turn_{what}",
+                "the table",
+                f"Counts transactions that {does}, so that two at once can't both count on a lake (warehouse only)",
+                "taken",
+            )
+            for what, does in (("load", "load data"), ("figures", "write figures"))
+        ),
+        _table(
+            "computed_facts",
+            "the last computation",
+            "Digest of settings, factors, method and code of the candidate figures (warehouse only)",
+            "facts as_of",
         ),
         _table(
             "rolled_up",

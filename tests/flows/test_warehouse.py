@@ -92,14 +92,18 @@ def test_a_warehouse_of_the_first_migration_keeps_its_rows(tmp_path: Path) -> No
     con.close()
 
 
-def test_a_warehouse_can_be_opened_whenever_it_was_left(tmp_path: Path) -> None:
-    """Killed after the scratch schema went, or before views were made: opening mends it."""
-    path = tmp_path / "w.duckdb"
+def test_what_is_prepared_is_in_no_file(tmp_path: Path) -> None:
+    """Also where one connection is still open when the next begins, as in the pipeline."""
+    path = tmp_path / "warehouse.duckdb"
     con = open_warehouse(path)
-    con.execute("DROP SCHEMA staging CASCADE")
+    con.execute("CREATE TABLE staging.half (n INTEGER)")
+    again = open_warehouse(path)
+    again.execute("CREATE VIEW staging.half AS SELECT 1 AS n")
+    again.close()
     con.close()
-    con = open_warehouse(path)
-    assert rows(con, "SELECT 1 AS n FROM duckdb_schemas() WHERE schema_name = 'staging'")
+    con = connect(path, read_only=True)
+    assert not rows(con, "FROM duckdb_tables() WHERE table_name = 'half'")
+    assert not rows(con, "FROM duckdb_schemas() WHERE schema_name = 'staging'")
     con.close()
 
 

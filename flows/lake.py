@@ -1,0 +1,141 @@
+"""A warehouse that many machines share: DuckLake, its catalogue in PostgreSQL, its rows in Parquet files.
+
+SQL, flows and transforms are the same as with a file. What a file does by being locked, a lake does by
+turns: advisory locks of PostgreSQL, which end with the connection of whoever holds them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import duckdb
+
+from flows.errors import WarehouseBusy, WarehouseError
+from flows.settings import Lake
+
+_TURNS = "turns"
+"""The catalogue's own database, attached for its locks."""
+_CLASS = zlib.crc32(b"wattledger") & 0x7FFFFFFF
+_POLL_S = 0.05
+
+
+def attach(con: duckdb.DuckDBPyConnection, of: Lake, name: str, *, read_only: bool) -> None:
+    """Attach a lake under a name; to write, with the locks that writers take turns by.
+
+    Raises:
+        WarehouseError: an extension is missing, or catalogue or data can't be reached.
+    """
+    try:
+        for extension in ("ducklake", "postgres_scanner", *(["httpfs"] if of.is_remote else [])):
+            _load(con, extension)
+        if of.is_remote:
+            con.execute(_secret(of))
+        only = ", READ_ONLY" if read_only else ""
+        con.execute(f"ATTACH {_text(of.attach)} AS {name} (DATA_PATH {_text(of.data_path)}{only})")
+        if not read_only:
+            con.execute(f"ATTACH {_text(of.postgres)} AS {_TURNS} (TYPE postgres)")
+    except duckdb.Error as error:
+        raise WarehouseError(
+            str(error).splitlines()[0][:300],
+            where=str(of),
+            remedy="Check [lake] in wattledger.toml, and that PostgreSQL and the data can be reached from here",
+        ) from None
+
+
+def is_lake(con: duckdb.DuckDBPyConnection) -> bool:
+    """Whether a connection writes to a lake."""
+    return bool(
+        con.execute(
+            "FROM duckdb_databases() WHERE database_name = $name", {"name": _TURNS}
+        ).fetchall()
+    )
+
+
+@contextmanager
+def turn(con: duckdb.DuckDBPyConnection, name: str, wait_s: float) -> Iterator[None]:
+    """Hold the lake's lock of a name.
+
+    Raises:
+        WarehouseBusy: another process still holds it after `wait_s`.
+    """
+    number = zlib.crc32(name.encode()) & 0x7FFFFFFF
+    holder = con.cursor()
+    try:
+        # Locks belong to a transaction of PostgreSQL: one that is left open while the turn lasts.
+        holder.execute("BEGIN")
+        ask = f"SELECT pg_try_advisory_xact_lock({_CLASS}, {number})"
+        until = time.monotonic() + wait_s
+        while not holder.execute(
+            f"SELECT * FROM postgres_query('{_TURNS}', {_text(ask)})"
+        ).fetchall()[0][0]:
+            if time.monotonic() > until:
+                raise WarehouseBusy(
+                    f"another process is at it ({name})",
+                    where="the lake",
+                    remedy="Wait for it to end",
+                )
+            time.sleep(_POLL_S)
+        yield
+    finally:
+        with suppress(duckdb.Error):
+            holder.execute("ROLLBACK")
+        holder.close()
+
+
+@contextmanager
+def conflicts() -> Iterator[None]:
+    """Turn a commit that came too late into a sentence."""
+    try:
+        yield
+    except duckdb.Error as error:
+        if "conflict" not in str(error).lower():
+            raise
+        raise WarehouseBusy(
+            f"another process has written in between: {str(error).splitlines()[-1][:200]}",
+            where="the lake",
+            remedy="Run it again: nothing of this was written",
+        ) from None
+
+
+def _load(con: duckdb.DuckDBPyConnection, extension: str) -> None:
+    """Load an extension of DuckDB: from its Python package, else where `INSTALL` put it."""
+    found = importlib.util.find_spec(f"duckdb_extension_{extension}")
+    for folder in (found and found.submodule_search_locations) or ():
+        for path in Path(folder).rglob(f"v{duckdb.__version__}/*.duckdb_extension"):
+            con.execute(f"LOAD {_text(path)}")
+            return
+    try:
+        con.execute(f"LOAD {extension}")
+    except duckdb.Error:
+        raise WarehouseError(
+            f"DuckDB {duckdb.__version__} has no extension {extension} here",
+            where="[lake]",
+            remedy="Install wattledger[cluster], or run INSTALL "
+            f"{extension} in DuckDB where there is internet",
+        ) from None
+
+
+def _secret(of: Lake) -> str:
+    given = {
+        "KEY_ID": os.environ.get("AWS_ACCESS_KEY_ID", ""),
+        "SECRET": os.environ.get("AWS_SECRET_ACCESS_KEY", ""),
+        "SESSION_TOKEN": os.environ.get("AWS_SESSION_TOKEN", ""),
+        "REGION": of.s3_region,
+        "ENDPOINT": of.s3_endpoint,
+        "URL_STYLE": "path" if of.s3_endpoint else "",
+    }
+    options = ", ".join(f"{name} {_text(value)}" for name, value in given.items() if value)
+    return (
+        "CREATE OR REPLACE SECRET wattledger (TYPE s3, USE_SSL "
+        f"{str(of.s3_use_ssl).lower()}{', ' if options else ''}{options})"
+    )
+
+
+def _text(value: object) -> str:
+    return "'" + str(value).replace("'", "''") + "'"
