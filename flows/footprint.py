@@ -7,10 +7,10 @@ the devices' energy (`flows.metering`), and from that, by site, the figures. Onl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 import duckdb
 import polars as pl
@@ -21,11 +21,13 @@ from flows.configuration import configure
 from flows.factor_use import factor_use
 from flows.factors import Factor, effective
 from flows.metering import Fleet, Metered, fleet, gap_rule, last_reading, sites_at, start
+from flows.pieces import Progress
 from flows.settings import WEEKDAYS, Settings
 from flows.signals import Known, slot_signals
 from flows.warehouse import FIGURES, alone, rows, transaction
 from transforms import attribution, changes, footprint, host, market
 from transforms.attribution import METERED
+from transforms.energy import GapRule
 from transforms.schemas import SLOT_US, TABLES
 from transforms.sensitivity import sensitivity
 
@@ -45,26 +47,52 @@ class Computed:
 PART = 1_000_000
 """Cells (a device in a slot) that are computed at once: some 500 MB."""
 
-Progress = Callable[[int], None]
-Meter = Callable[
-    [duckdb.DuckDBPyConnection, Fleet, Sequence[pl.DataFrame]],
-    Iterable[tuple[pl.DataFrame, Metered]],
-]
-"""Computes windows of a fleet: yields each with what its devices drew."""
+
+class Engine(Protocol):
+    """Where the heavy parts are computed: each concerns some files, or some devices and slots, alone."""
+
+    def stretches(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        batches: Sequence[Sequence[int]],
+        rule: GapRule,
+        progress: Progress,
+    ) -> Iterable[pl.DataFrame]:
+        """The readings of batches of files (segment keys), reduced."""
+
+    def metered(
+        self, con: duckdb.DuckDBPyConnection, of: Fleet, parts: Sequence[pl.DataFrame]
+    ) -> Iterable[tuple[pl.DataFrame, Metered]]:
+        """Windows of a fleet, each with what its devices drew."""
 
 
-def here(
-    con: duckdb.DuckDBPyConnection, of: Fleet, parts: Sequence[pl.DataFrame]
-) -> Iterator[tuple[pl.DataFrame, Metered]]:
-    """One part after the other, in this process."""
-    for windows in parts:
-        yield windows, metering.metered(con, of, windows)
+class Here:
+    """One after the other, in this process."""
+
+    def stretches(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        batches: Sequence[Sequence[int]],
+        rule: GapRule,
+        progress: Progress,
+    ) -> Iterator[pl.DataFrame]:
+        for keys in batches:
+            yield pieces.by_segment(con, pieces.among(keys), rule, progress)
+
+    def metered(
+        self, con: duckdb.DuckDBPyConnection, of: Fleet, parts: Sequence[pl.DataFrame]
+    ) -> Iterator[tuple[pl.DataFrame, Metered]]:
+        for windows in parts:
+            yield windows, metering.metered(con, of, windows)
+
+
+_HERE = Here()
 
 
 def compute(
     settings: Settings,
     progress: Progress = lambda rows: None,
-    meter: Meter = here,
+    engine: Engine = _HERE,
     *,
     everything: bool = False,
 ) -> Computed:
@@ -81,11 +109,12 @@ def compute(
     with alone(settings.warehouse, FIGURES, wait_s=0) as con:
         catalogue.declare_gpus(con, settings)
         factors = effective(settings)
+        with transaction(con, FIGURES):
+            pieces.keep(con, gap_rule(settings), progress, engine.stretches)
         # Settings and figures change together, or not at all.
         with transaction(con, FIGURES):
             configure(con, settings, factors)
-            pieces.keep(con, gap_rule(settings), progress)
-            recomputed = _update(con, settings, factors, meter, everything=everything)
+            recomputed = _update(con, settings, factors, engine, everything=everything)
             con.execute("DELETE FROM computation")
             con.execute(
                 "INSERT INTO computation VALUES (now(), ?, ?, ?)",
@@ -102,7 +131,7 @@ def _update(
     con: duckdb.DuckDBPyConnection,
     settings: Settings,
     factors: Sequence[Factor],
-    meter: Meter,
+    engine: Engine,
     *,
     everything: bool,
 ) -> int:
@@ -116,7 +145,7 @@ def _update(
     sizes = of.devices.group_by("host_group").agg(devices=pl.len().cast(pl.Int64))
     touched, use = [_no_cells()], [con.execute("FROM device_energy LIMIT 0").pl()]
     count = 0
-    for part, found in meter(con, of, changes.parts(windows, sizes, PART)):
+    for part, found in engine.metered(con, of, changes.parts(windows, sizes, PART)):
         count += found.gpu_slot.height
         before = _replace_part(con, of, part, found)
         touched += [before.touched, found.site_energy.select("site", "slot")]

@@ -37,6 +37,8 @@ def attach(con: duckdb.DuckDBPyConnection, of: Lake, name: str, *, read_only: bo
         if of.is_remote:
             con.execute(_secret(of))
         only = ", READ_ONLY" if read_only else ""
+        if of.snapshot is not None:
+            only += f", SNAPSHOT_VERSION {of.snapshot}"
         con.execute(f"ATTACH {_text(of.attach)} AS {name} (DATA_PATH {_text(of.data_path)}{only})")
         if not read_only:
             con.execute(f"ATTACH {_text(of.postgres)} AS {_TURNS} (TYPE postgres)")

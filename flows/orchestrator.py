@@ -74,6 +74,7 @@ def prefect_api(settings: Settings) -> Iterator[None]:
     os.environ.update(_QUIET)
     # Errors are reported by the command line, as sentences.
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "error")
     if own_server():
         yield
         return

@@ -6,7 +6,7 @@ reads only what is new.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 
 import duckdb
@@ -95,7 +95,22 @@ def by_segment(
     )
 
 
-def keep(con: duckdb.DuckDBPyConnection, rule: GapRule, progress: Progress) -> None:
+def among(keys: Sequence[int]) -> str:
+    """SQL: readings `r` of some segments. The bounds let whole blocks of others be passed over."""
+    listed = ", ".join(map(str, keys))
+    return f"r.segment_key BETWEEN {min(keys)} AND {max(keys)} AND r.segment_key IN ({listed})"
+
+
+Reduce = Callable[
+    [duckdb.DuckDBPyConnection, Sequence[Sequence[int]], GapRule, Progress], Iterable[pl.DataFrame]
+]
+"""Reduces batches of segments (keys): yields the columns of segment_piece of each."""
+
+_READINGS = 32_000_000
+"""Readings that are reduced as one piece of work."""
+
+
+def keep(con: duckdb.DuckDBPyConnection, rule: GapRule, progress: Progress, reduce: Reduce) -> None:
     """Reduce the segments that have no stretches yet by this rule (inside the caller's transaction)."""
     con.execute(
         "DELETE FROM segment_piece WHERE segment_key IN "
@@ -104,21 +119,22 @@ def keep(con: duckdb.DuckDBPyConnection, rule: GapRule, progress: Progress) -> N
     )
     con.execute("DELETE FROM reduced_segment WHERE max_gap_us <> $gap", {"gap": rule.max_gap_us})
     new = con.execute(
-        "SELECT segment_key FROM segment WHERE verdict = 'loaded' AND segment_id IN "
+        "SELECT segment_key, (sum(rows_loaded) OVER (ORDER BY segment_key) - 1) // $most AS batch "
+        "FROM segment WHERE verdict = 'loaded' AND segment_id IN "
         "(SELECT segment_id FROM segment_profile) AND segment_key NOT IN "
-        "(SELECT segment_key FROM reduced_segment) ORDER BY 1"
-    ).fetchall()
-    if not new:
-        return
-    con.execute("CREATE OR REPLACE TEMP TABLE fresh (segment_key INTEGER)")
-    con.executemany("INSERT INTO fresh VALUES (?)", new)
-    # The bounds let whole blocks of other segments be passed over.
-    among = f"r.segment_key BETWEEN {new[0][0]} AND {new[-1][0]} AND r.segment_key IN (FROM fresh)"
-    con.register("stretches", by_segment(con, among, rule, progress).to_arrow())
-    con.execute("INSERT INTO segment_piece BY NAME FROM stretches")
-    con.unregister("stretches")
-    con.execute("INSERT INTO reduced_segment SELECT segment_key, ? FROM fresh", [rule.max_gap_us])
-    con.execute("DROP TABLE fresh")
+        "(SELECT segment_key FROM reduced_segment) ORDER BY 1",
+        {"most": _READINGS},
+    ).pl()
+    batches = [part["segment_key"].to_list() for part in new.partition_by("batch")]
+    for found in reduce(con, batches, rule, progress):
+        con.register("stretches", found.to_arrow())
+        con.execute("INSERT INTO segment_piece BY NAME FROM stretches")
+        con.unregister("stretches")
+    con.register("new_segments", new.to_arrow())
+    con.execute(
+        "INSERT INTO reduced_segment SELECT segment_key, ? FROM new_segments", [rule.max_gap_us]
+    )
+    con.unregister("new_segments")
 
 
 def forget(con: duckdb.DuckDBPyConnection, where: str) -> None:

@@ -12,14 +12,15 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from prefect import flow, task
+import duckdb
+from prefect import Flow, flow, task
 from prefect.tasks import exponential_backoff
 
 from flows import settings as settings_module
 from flows.catalogue import Outcome
-from flows.errors import SourceError
+from flows.errors import SourceError, WarehouseBusy, WarehouseError
 from flows.fetch import fetch_prometheus
 from flows.fetch_grid import Span, ask_once, fetch_zone
 from flows.footprint import Computed, compute
@@ -33,6 +34,9 @@ from flows.sources import grid, nvidia_smi
 from flows.sources.providers import provider
 from flows.sources.providers.base import Ask, Page, Request
 from flows.warehouse import PIPELINE, turn, writing
+
+
+_R = TypeVar("_R")
 
 
 @dataclass
@@ -72,12 +76,34 @@ def _inputs(settings: Settings, patterns: list[str]) -> list[Path]:
     return list(found)
 
 
-@task(name="load GPU readings")
-def load_gpu(project: str, given: GpuInput) -> list[Outcome]:
+def _may_pass(task: Any, task_run: Any, state: Any) -> bool:
+    """Whether it may be done again: the lake was away, or another process was at it."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, WarehouseBusy | WarehouseError | duckdb.Error)
+
+
+@task(
+    name="load GPU readings",
+    retries=3,
+    retry_delay_seconds=[2, 10, 30],
+    retry_condition_fn=_may_pass,
+)
+def load_gpu(project: str, given: GpuInput, files: list[Path]) -> list[Outcome]:
     settings = settings_module.load(Path(project))
-    files = _inputs(settings, given.paths)
     options = nvidia_smi.Options(given.host, given.tz, given.model, given.gpus_per_sweep)
-    return ingest_gpu(settings, files, options, given.source) if files else []
+    return ingest_gpu(settings, files, options, given.source)
+
+
+def _load_gpu(project: str, settings: Settings, given: GpuInput) -> list[Outcome]:
+    """Everything that an input names; on a cluster by several workers at once."""
+    files = _inputs(settings, given.paths)
+    if settings.cluster is None:
+        return load_gpu(project, given, files) if files else []
+    most = settings.cluster.files
+    parts = [files[at : at + most] for at in range(0, len(files), most)]
+    # Files that are known take no time, so let them not be one worker's share.
+    waiting = [load_gpu.submit(project, given, part) for part in parts]
+    return [outcome for one in waiting for outcome in one.result()]
 
 
 @task(name="fetch from Prometheus", retries=2, retry_delay_seconds=[1, 5])
@@ -213,7 +239,9 @@ def roll_up_readings(project: str) -> RolledUp:
 def ingest_gpu_flow(project: str) -> list[Outcome]:
     settings = settings_module.load(Path(project))
     fetched = [o for given in settings.input.prometheus for o in _fetch(project, given)]
-    return fetched + [o for given in settings.input.gpu for o in load_gpu(project, given)]
+    return fetched + [
+        o for given in settings.input.gpu for o in _load_gpu(project, settings, given)
+    ]
 
 
 @flow(name="ingest-grid")
@@ -231,12 +259,26 @@ def ingest_runs_flow(project: str) -> list[Outcome]:
 
 @flow(name="footprint")
 def footprint_flow(project: str) -> Computed:
-    return compute_footprints(project)
+    settings = settings_module.load(Path(project))
+    if settings.cluster is None:
+        return compute_footprints(project)
+    from flows.cluster import OnCluster
+
+    return compute(settings, engine=OnCluster(project, settings))
 
 
 @flow(name="publish")
 def publish_flow(project: str) -> Published:
     return gate_and_publish(project)
+
+
+def _spread(one: Flow[[str], _R], settings: Settings) -> Flow[[str], _R]:
+    """A flow with its tasks on the Dask cluster, where there is one."""
+    if settings.cluster is None:
+        return one
+    from flows.cluster import runner
+
+    return one.with_options(task_runner=runner(settings.cluster))
 
 
 @flow(name="wattledger-pipeline")
@@ -250,12 +292,12 @@ def pipeline(project: str) -> Report:
     # Held open over the whole run: only one process may write, and it is known at the start.
     with writing(settings.warehouse) as con, turn(con, PIPELINE, wait_s=0):
         report = Report()
-        report.gpu = ingest_gpu_flow(project)
+        report.gpu = _spread(ingest_gpu_flow, settings)(project)
         report.grid = ingest_grid_flow(project)
         report.runs = ingest_runs_flow(project)
         # Before the figures, so that the publication names what is left.
         if settings.retention.roll_up_after_days is not None:
             report.rolled_up = roll_up_readings(project)
-        report.computed = footprint_flow(project)
+        report.computed = _spread(footprint_flow, settings)(project)
         report.published = publish_flow(project)
     return report

@@ -462,6 +462,8 @@ class Lake(Strict):
     s3_region: str = ""
     s3_use_ssl: bool = True
     work: Path = Field(default=Path(), exclude=True)
+    snapshot: int | None = Field(default=None, exclude=True)
+    """Read what was there then."""
 
     @model_validator(mode="after")
     def _known(self) -> Lake:
@@ -492,6 +494,20 @@ class Lake(Strict):
 _DUCKLAKE = "ducklake:postgres:"
 
 
+class Cluster(Strict):
+    """Dask workers among which the heavy parts are divided; only with a [lake], which all of them can read.
+
+    One of `workers` (processes on this machine, for one flow run) and `address` (a scheduler, whose
+    workers see the project folder under the same path).
+    """
+
+    workers: Annotated[int, Field(gt=0)] = 4
+    address: str = ""
+    """For example tcp://scheduler:8786."""
+    files: Annotated[int, Field(gt=0)] = 256
+    """Files that one task loads."""
+
+
 class Settings(Strict):
     """The whole of wattledger.toml."""
 
@@ -502,6 +518,7 @@ class Settings(Strict):
     ledger: Ledger = Ledger()
     retention: Retention = Retention()
     lake: Lake | None = None
+    cluster: Cluster | None = None
     grid: Grid = Grid()
     input: Inputs = Inputs()
     site: list[Site] = []
@@ -516,6 +533,8 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
+        if self.cluster is not None and self.lake is None:
+            raise ValueError("[cluster] needs a [lake]: a file has one writer")
         feeds = [(one.name, one.zone) for one in self.input.grid_api]
         if len(set(feeds)) < len(feeds):
             raise ValueError("two [[input.grid_api]] of one zone share a name")
@@ -537,7 +556,8 @@ class Settings(Strict):
         How files are read is not in it (what was read is in the ledger), nor where things are.
         """
         tables = self.model_dump(
-            mode="json", exclude={"root", "sources", "grid_sources", "input", "ledger", "lake"}
+            mode="json",
+            exclude={"root", "sources", "grid_sources", "input", "ledger", "lake", "cluster"},
         )
         asked = [
             one.model_dump(mode="json", include={"provider", "zone", "name", "signal"})

@@ -28,7 +28,7 @@ from flows.publish import Published
 from flows.report.numbers import between, change, percent, significant
 from flows.revisions import Recomputed
 from flows.settings import Settings
-from flows.warehouse import Store, connect, exists, rows
+from flows.warehouse import Store, close_to_files, connect, exists, rows
 from wattledger.spool import Spool
 
 _VERDICTS = {
@@ -256,7 +256,7 @@ def query(settings: Settings, sql: str, *, warehouse: bool, as_json: bool, as_cs
     """
     con = connect(_database(settings, warehouse=warehouse), read_only=True)
     try:
-        con.execute("SET enable_external_access = false")
+        close_to_files(con, settings.warehouse if warehouse else None)
         con.execute("SET lock_configuration = true")
         result = con.execute(sql)
         names = [column[0] for column in result.description or []]

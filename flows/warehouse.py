@@ -138,6 +138,19 @@ def writing(store: Store) -> Iterator[duckdb.DuckDBPyConnection]:
         con.close()
 
 
+def close_to_files(con: duckdb.DuckDBPyConnection, store: Store | None) -> None:
+    """Let a connection read nothing but what it is connected to."""
+    if isinstance(store, Lake):
+        con.execute(f"SET allowed_directories = [{literal(store.data_path)}]")
+    con.execute("SET enable_external_access = false")
+
+
+def snapshot(con: duckdb.DuckDBPyConnection) -> int:
+    """The state of the lake that this connection sees, for others to read the same."""
+    [(number,)] = con.execute(f"FROM ducklake_current_snapshot({literal(NAME)})").fetchall()
+    return int(number)
+
+
 LOADING, FIGURES, PIPELINE = "load", "figures", "pipeline"
 """Turns that processes take on a lake: those that load wait for each other, figures are one process's
 work at a time. A file has one writer anyway."""

@@ -232,8 +232,8 @@ def accounted(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Setti
     return copied(made_once(tmp_path_factory, "accounted", _account), tmp_path / "project")
 
 
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["tests.preloaded"])
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.preloaded"])
 
 
 @pytest.fixture(scope="session")
@@ -241,8 +241,8 @@ def kill_while() -> Callable[..., None]:
     """Runs a function of `tests.preloaded` in a process of its own, and kills it after some seconds."""
 
     def run(work: Callable[..., None], *given: object, after_s: float) -> None:
-        ours, theirs = _processes.Pipe()
-        process = _processes.Process(target=work, args=(*given, theirs))
+        ours, theirs = PROCESSES.Pipe()
+        process = PROCESSES.Process(target=work, args=(*given, theirs))
         process.start()
         assert ours.recv() == "go"
         time.sleep(after_s)
@@ -265,7 +265,7 @@ def wattledger(
 
     given = [str(word) for word in words]
     with tempfile.TemporaryDirectory() as folder:
-        process = _processes.Process(
+        process = PROCESSES.Process(
             target=preloaded.command, args=(given, _environment(env), Path(folder), ROOT)
         )
         process.start()

@@ -53,3 +53,11 @@ def roll_up_all(project: Path, said: Connection) -> None:
 def make_warehouse(path: Path, said: Connection) -> None:
     said.send("go")
     open_warehouse(path).close()
+
+
+def load_files(project: Path, files: list[Path]) -> None:
+    from flows import settings
+    from flows.ingest_gpu import ingest_gpu
+
+    for path in files:
+        ingest_gpu(settings.load(project), [path])
