@@ -331,7 +331,7 @@ def ingest_gpu(
     total = len(expand(paths))
     with progress("loading readings", total=total, hidden=json_) as advance:
         outcomes = run(settings, paths, options, source, lambda path: advance(None, path.name))
-    _outcomes(outcomes, json_)
+    outcomes_of(outcomes, json_)
 
 
 @ingest.command("grid")
@@ -360,7 +360,7 @@ def ingest_grid(
         outcomes = run(
             settings, paths, options, layout, source, lambda path: advance(None, path.name)
         )
-    _outcomes(outcomes, json_)
+    outcomes_of(outcomes, json_)
 
 
 @ingest.command("runs")
@@ -376,7 +376,7 @@ def ingest_runs(
 
     with progress("loading runs", hidden=json_) as advance:
         outcomes = run(settings, paths, tz, lambda path: advance(None, path.name))
-    _outcomes(outcomes, json_)
+    outcomes_of(outcomes, json_)
 
 
 @ingest.command("prometheus")
@@ -408,7 +408,7 @@ def ingest_prometheus(
     for source in chosen:
         with progress(f"fetching from {source.name}", hidden=json_):
             outcomes += fetch_prometheus(settings, source, *span)
-    _outcomes(outcomes, json_)
+    outcomes_of(outcomes, json_)
 
 
 @ingest.command("meter")
@@ -424,10 +424,10 @@ def ingest_meter(
 
     with progress("loading", hidden=json_) as advance:
         outcomes = run(settings, paths, tz, lambda path: advance(None, path.name))
-    _outcomes(outcomes, json_)
+    outcomes_of(outcomes, json_)
 
 
-def _outcomes(outcomes: list[Outcome], as_json: bool) -> None:
+def outcomes_of(outcomes: list[Outcome], as_json: bool) -> None:
     if as_json:
         print_json([o.as_json() for o in outcomes])
     else:
@@ -468,7 +468,7 @@ def fetch(
         from flows.pipeline import fetch_grid_flow
 
         outcomes = fetch_grid_flow(str(project.resolve()), zones or None, begin, end)
-    _outcomes(outcomes, json_)
+    outcomes_of(outcomes, json_)
 
 
 def _span(first: str, last: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Commands for fleets and for running unattended: simulate."""
+"""Commands for fleets and for running unattended: simulate, serve, backfill."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli_base import Json, app, print_json, progress
+from flows.cli_base import Json, Project, app, load, print_json, progress
 
 
 @app.command()
@@ -49,3 +49,54 @@ def simulate(
     )
     print(f"They truly took {made.true_kwh:,.1f} kWh: {made.folder / TRUTH}, by run and GPU")
     print(f"Next: wattledger pipeline -p {made.folder}")
+
+
+@app.command()
+def serve(project: Project = Path()) -> None:
+    """Run on a schedule until told to stop: load, compute, publish, as [schedule] says."""
+    settings = load(project)
+    import os
+
+    from flows.orchestrator import prefect_api
+
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    with progress("starting Prefect") as advance, prefect_api(settings, lasting=True) as api:
+        from flows.service import serve as run
+
+        when = settings.schedule
+
+        def started() -> None:
+            advance(1, None)
+            print(f"serving {settings.root.resolve()}, interface at {api.removesuffix('/api')}")
+            print(
+                f"  loads every {when.ingest_min:g} min, computes every {when.footprint_min:g} min, "
+                f"publishes at {when.publish} (cron, UTC); Ctrl-C stops it",
+                flush=True,
+            )
+
+        run(settings, started)
+
+
+@app.command()
+def backfill(
+    first: Annotated[str, typer.Argument(help="First day (UTC), for example 2026-03-01.")],
+    last: Annotated[str, typer.Argument(help="Last day, included.")],
+    reason: Annotated[str, typer.Option(help="Kept with the publication.")] = "",
+    project: Project = Path(),
+    json_: Json = False,
+) -> None:
+    """Ask grid providers and Prometheus again for some days, compute what that changes, and publish."""
+    settings = load(project)
+    from flows.cli import outcomes_of
+    from flows.orchestrator import prefect_api
+
+    with progress("filling back", hidden=json_), prefect_api(settings):
+        from flows.service import backfill as run
+        from flows.service import days
+
+        try:
+            days(first, last)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="FIRST, LAST") from None
+        outcomes = run(str(project.resolve()), first, last, reason)
+    outcomes_of(outcomes, json_)

@@ -30,7 +30,6 @@ _QUIET = {
 _TEMPORARY = {
     "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
     "PREFECT_SERVER_UI_ENABLED": "false",
-    "PREFECT_SERVER_MEMO_STORE_PATH": "",
     # Services that have nothing to do in a server that lives for one run.
     **{
         f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false"
@@ -65,8 +64,10 @@ def own_server() -> bool:
 
 
 @contextmanager
-def prefect_api(settings: Settings) -> Iterator[None]:
+def prefect_api(settings: Settings, *, lasting: bool = False) -> Iterator[str]:
     """A Prefect API for the flows run inside; must be entered before prefect is imported.
+
+    Gives its address. `lasting`: with schedules, automations, and an interface for people.
 
     Raises:
         PipelineFailed: the temporary server does not come up; its log is named.
@@ -76,19 +77,30 @@ def prefect_api(settings: Settings) -> Iterator[None]:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "error")
     if own_server():
-        yield
+        yield os.environ.get("PREFECT_API_URL", "")
         return
-    home = (settings.work / "prefect").resolve()
+    home = (settings.work / ("serve" if lasting else "prefect")).resolve()
     home.mkdir(parents=True, exist_ok=True)
     os.environ["PREFECT_HOME"] = str(home)
     os.environ["PREFECT_PROFILES_PATH"] = str(home / "profiles.toml")
-    port = _free_port()
+    port = (settings.schedule.port if lasting else 0) or _free_port()
     log = home / "server.log"
-    _TEMPORARY["PREFECT_SERVER_MEMO_STORE_PATH"] = str(home / "memo_store.toml")
+    less = {} if lasting else _TEMPORARY
     with log.open("wb") as out:
         server = subprocess.Popen(
-            [sys.executable, "-m", "flows.prefect_server", str(port), str(os.getpid())],
-            env={**os.environ, **_TEMPORARY},
+            [
+                sys.executable,
+                "-m",
+                "flows.prefect_server",
+                str(port),
+                str(os.getpid()),
+                *(["lasting"] if lasting else []),
+            ],
+            env={
+                **os.environ,
+                **less,
+                "PREFECT_SERVER_MEMO_STORE_PATH": str(home / "memo_store.toml"),
+            },
             stdout=out,
             stderr=out,
             stdin=subprocess.DEVNULL,
@@ -98,7 +110,7 @@ def prefect_api(settings: Settings) -> Iterator[None]:
         import prefect  # noqa: F401  (loads while the server starts)
 
         _wait(server, port, log)
-        yield
+        yield os.environ["PREFECT_API_URL"]
     finally:
         server.terminate()
         try:

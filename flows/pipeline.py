@@ -19,8 +19,9 @@ from prefect import Flow, flow, task
 from prefect.tasks import exponential_backoff
 
 from flows import settings as settings_module
+from flows import tell
 from flows.catalogue import Outcome
-from flows.errors import SourceError, WarehouseBusy, WarehouseError
+from flows.errors import GateFailed, SourceError, WarehouseBusy, WarehouseError
 from flows.fetch import fetch_prometheus
 from flows.fetch_grid import Span, ask_once, fetch_zone
 from flows.footprint import Computed, compute
@@ -34,7 +35,6 @@ from flows.sources import grid, nvidia_smi
 from flows.sources.providers import provider
 from flows.sources.providers.base import Ask, Page, Request
 from flows.warehouse import PIPELINE, turn, writing
-
 
 _R = TypeVar("_R")
 
@@ -226,8 +226,8 @@ def compute_footprints(project: str) -> Computed:
 
 
 @task(name="gate and publish")
-def gate_and_publish(project: str) -> Published:
-    return publish(settings_module.load(Path(project)))
+def gate_and_publish(project: str, reason: str = "") -> Published:
+    return publish(settings_module.load(Path(project)), reason=reason)
 
 
 @task(name="roll up old readings")
@@ -268,8 +268,15 @@ def footprint_flow(project: str) -> Computed:
 
 
 @flow(name="publish")
-def publish_flow(project: str) -> Published:
-    return gate_and_publish(project)
+def publish_flow(project: str, reason: str = "") -> Published:
+    """Gate and publish; what was published, or why not, shows in Prefect's interface."""
+    try:
+        done = gate_and_publish(project, reason)
+    except GateFailed as error:
+        tell.refused(settings_module.load(Path(project)), error)
+        raise
+    tell.published(done)
+    return done
 
 
 def _spread(one: Flow[[str], _R], settings: Settings) -> Flow[[str], _R]:
@@ -279,6 +286,21 @@ def _spread(one: Flow[[str], _R], settings: Settings) -> Flow[[str], _R]:
     from flows.cluster import runner
 
     return one.with_options(task_runner=runner(settings.cluster))
+
+
+def load_everything(project: str) -> Report:
+    """All that wattledger.toml names, each file once."""
+    settings = settings_module.load(Path(project))
+    return Report(
+        gpu=_spread(ingest_gpu_flow, settings)(project),
+        grid=ingest_grid_flow(project),
+        runs=ingest_runs_flow(project),
+    )
+
+
+def compute_everything(project: str) -> Computed:
+    """Bring the figures up to date."""
+    return _spread(footprint_flow, settings_module.load(Path(project)))(project)
 
 
 @flow(name="wattledger-pipeline")
@@ -291,13 +313,10 @@ def pipeline(project: str) -> Report:
     settings = settings_module.load(Path(project))
     # Held open over the whole run: only one process may write, and it is known at the start.
     with writing(settings.warehouse) as con, turn(con, PIPELINE, wait_s=0):
-        report = Report()
-        report.gpu = _spread(ingest_gpu_flow, settings)(project)
-        report.grid = ingest_grid_flow(project)
-        report.runs = ingest_runs_flow(project)
+        report = load_everything(project)
         # Before the figures, so that the publication names what is left.
         if settings.retention.roll_up_after_days is not None:
             report.rolled_up = roll_up_readings(project)
-        report.computed = _spread(footprint_flow, settings)(project)
+        report.computed = compute_everything(project)
         report.published = publish_flow(project)
     return report

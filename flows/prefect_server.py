@@ -1,6 +1,6 @@
-"""A Prefect server for one flow run: quiet, on loopback, gone when its parent is gone.
+"""A Prefect server, quiet, on loopback, gone when its parent is gone: for one flow run, or for schedules.
 
-Run as `python -m flows.prefect_server PORT PARENT_PID` by `flows.orchestrator`.
+Run as `python -m flows.prefect_server PORT PARENT_PID [lasting]` by `flows.orchestrator`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ import threading
 import time
 
 
-def main(port: int, parent: int) -> None:
+def main(port: int, parent: int, *, lasting: bool) -> None:
     import uvicorn
     from prefect.server.api.server import create_app
 
     server = uvicorn.Server(
-        uvicorn.Config(create_app(ephemeral=True), host="127.0.0.1", port=port, log_level="error")
+        # One that lasts has a scheduler, automations and events.
+        uvicorn.Config(
+            create_app(ephemeral=not lasting), host="127.0.0.1", port=port, log_level="error"
+        )
     )
 
     def watch() -> None:
@@ -29,4 +32,4 @@ def main(port: int, parent: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(int(sys.argv[1]), int(sys.argv[2]), lasting="lasting" in sys.argv[3:])

@@ -437,6 +437,21 @@ class Inputs(Strict):
     runs: list[RunsInput] = []
 
 
+class Schedule(Strict):
+    """When `wattledger serve` does what (docs/operation.md)."""
+
+    ingest_min: Annotated[float, Field(gt=0)] = 5
+    """Minutes between looks for new data."""
+    footprint_min: Annotated[float, Field(gt=0)] = 60
+    """Minutes between computations."""
+    publish: str = "15 2 * * *"
+    """When to publish: a cron expression, in UTC."""
+    wait_s: Annotated[float, Field(ge=0)] = 900
+    """How long a run waits while another one writes the warehouse."""
+    port: Annotated[int, Field(ge=0, lt=65536)] = 4200
+    """Port of Prefect's server and interface on this machine, where no other server is configured; 0: any."""
+
+
 class Project(Strict):
     """What the project is called; the title heads its report."""
 
@@ -519,6 +534,7 @@ class Settings(Strict):
     retention: Retention = Retention()
     lake: Lake | None = None
     cluster: Cluster | None = None
+    schedule: Schedule = Schedule()
     grid: Grid = Grid()
     input: Inputs = Inputs()
     site: list[Site] = []
@@ -557,7 +573,16 @@ class Settings(Strict):
         """
         tables = self.model_dump(
             mode="json",
-            exclude={"root", "sources", "grid_sources", "input", "ledger", "lake", "cluster"},
+            exclude={
+                "root",
+                "sources",
+                "grid_sources",
+                "input",
+                "ledger",
+                "lake",
+                "cluster",
+                "schedule",
+            },
         )
         asked = [
             one.model_dump(mode="json", include={"provider", "zone", "name", "signal"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import re
+import time
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, nullcontext, suppress
@@ -57,20 +58,37 @@ def connect(store: Store, *, read_only: bool = False) -> duckdb.DuckDBPyConnecti
             con.close()
             raise
         return con
-    try:
-        con = duckdb.connect(str(store), read_only=read_only, config=_CONFIG)
-    except duckdb.IOException as error:
-        if "lock" in str(error).lower():
+    until = time.monotonic() + _patience_s
+    while True:
+        try:
+            con = duckdb.connect(str(store), read_only=read_only, config=_CONFIG)
+            break
+        except duckdb.IOException as error:
+            if "lock" not in str(error).lower():
+                raise WarehouseError(
+                    _first_line(error), where=str(store), remedy=_RESTORE
+                ) from None
+            if time.monotonic() < until:
+                time.sleep(0.1)
+                continue
             raise WarehouseBusy(
                 "another process is writing it",
                 where=str(store),
                 remedy="Wait for it to end, or query published/published.duckdb, which is never locked",
             ) from None
-        raise WarehouseError(_first_line(error), where=str(store), remedy=_RESTORE) from None
-    except duckdb.Error as error:
-        raise WarehouseError(_first_line(error), where=str(store), remedy=_RESTORE) from None
+        except duckdb.Error as error:
+            raise WarehouseError(_first_line(error), where=str(store), remedy=_RESTORE) from None
     con.execute("SET TimeZone = 'UTC'")
     return con
+
+
+_patience_s = 0.0
+
+
+def be_patient(seconds: float) -> None:
+    """Let this process wait while others write: flows on a schedule do, a person wants to know."""
+    global _patience_s
+    _patience_s = seconds
 
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
@@ -168,7 +186,7 @@ def turn(con: duckdb.DuckDBPyConnection, name: str, *, wait_s: float = _WAIT_S) 
     if not lake.is_lake(con):
         yield
         return
-    with lake.turn(con, name, wait_s):
+    with lake.turn(con, name, max(wait_s, _patience_s)):
         yield
 
 

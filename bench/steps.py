@@ -1,0 +1,32 @@
+"""The steps of the schedule that `bench.soak` does and kills; processes start with this imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from expectations.gate import _great_expectations
+from flows import settings as settings_module
+from flows.footprint import compute
+from flows.ingest_gpu import ingest_gpu
+from flows.ingest_grid import ingest_grid
+from flows.ingest_runs import ingest_runs
+from flows.publish import publish
+from flows.sources import grid
+
+_great_expectations()
+
+
+def work(root: Path, step: str) -> bool:
+    """One step of the schedule; whether something was published."""
+    settings = settings_module.load(root)
+    if step == "ingest":
+        if (root / "readings").is_dir():
+            ingest_gpu(settings, [root / "readings"])
+        ingest_grid(settings, [root / "grid.csv"], grid.Options("SIM", "", "", "", ""), "auto", "")
+        ingest_runs(settings, [root / "runs.csv"], "")
+    elif step == "compute":
+        compute(settings)
+    else:
+        compute(settings)
+        return publish(settings).changed
+    return False
