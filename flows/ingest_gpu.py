@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from flows.sources.files import expand, in_spool, sha256
 from flows.sources.nvidia_smi import Options
 from flows.sources.staged import EXTRA, STAGED, VALUES, Staged
 from flows.warehouse import disk_errors, literal, one_file, rows, transaction, writing
+from transforms.profile import PROFILED, pieces
 from transforms.profile import profile as profile_of
 from transforms.schemas import POWER_SOURCES
 
@@ -81,27 +84,45 @@ def _load(
     loaded = catalogue.known(con)
     _empty_staging(con)
     limits = _Limits(settings)
+    waiting: deque[tuple[Staged, Future[pl.DataFrame]]] = deque()
+
+    def settle() -> None:
+        one, facts = waiting.popleft()
+        try:
+            if not profile(con, one, limits, facts):
+                later.append(one.source)
+                _drop(staged.pop(one.segment_id))
+        except BadInput as error:
+            outcomes[one.source] = catalogue.quarantine(
+                con, settings, one.source, one.segment_id, "reader", str(error)
+            )
+            _drop(staged.pop(one.segment_id))
+
     try:
-        for path in files:
-            progress(path)
-            digest = sha256(path)
-            if digest in loaded or digest in staged or digest in hosts:
-                outcomes[path] = Outcome(str(path), digest, "known")
-                continue
-            if path.suffix == ".parquet" and not source and segments.is_host(path):
-                hosts[digest] = path
-                continue
-            try:
-                one = gpu_source.stage(path, settings, options, source, digest)
-                if not profile(con, one, limits):
+        # Files are read and looked at side by side; what becomes of them is decided in their order.
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for path, digest in zip(files, pool.map(sha256, files), strict=True):
+                progress(path)
+                if digest in loaded:
+                    outcomes[path] = Outcome(str(path), digest, "known")
+                elif digest in staged or digest in hosts:
                     later.append(path)
-                    continue
-            except BadInput as error:
-                outcomes[path] = catalogue.quarantine(
-                    con, settings, path, digest, "reader", str(error)
-                )
-                continue
-            staged[digest] = one
+                elif path.suffix == ".parquet" and not source and segments.is_host(path):
+                    hosts[digest] = path
+                else:
+                    try:
+                        one = gpu_source.stage(path, settings, options, source, digest)
+                    except BadInput as error:
+                        outcomes[path] = catalogue.quarantine(
+                            con, settings, path, digest, "reader", str(error)
+                        )
+                        continue
+                    staged[digest] = one
+                    waiting.append((one, pool.submit(_facts, one)))
+                    if len(waiting) > _THREADS:
+                        settle()
+            while waiting:
+                settle()
         if staged:
             faults, warnings = _gate(con, settings)
             for digest in faults:
@@ -121,12 +142,17 @@ def _load(
             outcomes |= ingest_host.load(con, settings, hosts)
     finally:
         for one in staged.values():
-            if not one.own:
-                one.path.unlink(missing_ok=True)
+            _drop(one)
     if later:
         found = _load(con, settings, later, options, source, no_progress)
         outcomes |= dict(zip(later, found, strict=True))
     return [outcomes[path] for path in files]
+
+
+def _drop(staged: Staged) -> None:
+    """Remove what was written for staging; a segment is read where it is."""
+    if not staged.own:
+        staged.path.unlink(missing_ok=True)
 
 
 def _empty_staging(con: duckdb.DuckDBPyConnection) -> None:
@@ -186,18 +212,58 @@ _STEPS = """
 """Staged readings with the step from the row before: same GPU, microseconds, millijoules."""
 
 
-def _frame(staged: Staged) -> pl.LazyFrame:
-    """The staged file with every STAGED column but row_no; those it lacks are null."""
-    frame = pl.scan_parquet(staged.path, glob=False)
-    have = frame.collect_schema()
-    return frame.select(
-        pl.col(name).cast(dtype) if name in have else pl.lit(None, dtype).alias(name)
-        for name, dtype in STAGED.items()
-        if name != "row_no"
-    )
+_THREADS = 3
+"""Files that are looked at side by side."""
+
+_AT_A_TIME = 1 << 22
+"""Readings of a staged file that are looked at together."""
 
 
-def profile(con: duckdb.DuckDBPyConnection, staged: Staged, limits: _Limits) -> bool:
+def _row_groups(metadata: Any) -> Iterator[list[int]]:
+    """Row groups of a Parquet file, as many at a time as have some millions of rows."""
+    groups: list[int] = []
+    rows = 0
+    for number in range(metadata.num_row_groups):
+        groups.append(number)
+        rows += metadata.row_group(number).num_rows
+        if rows >= _AT_A_TIME:
+            yield groups
+            groups, rows = [], 0
+    if groups:
+        yield groups
+
+
+def _facts(staged: Staged) -> pl.DataFrame:
+    """`transforms.profile.profile` of a staged file.
+
+    Texts are read as what they are in the file, numbers of a dictionary: that takes a third of the time.
+    """
+    texts = [name for name in PROFILED if STAGED[name] == pl.String]
+    file = pq.ParquetFile(staged.path, read_dictionary=texts)
+    have = [name for name in PROFILED if name in file.schema_arrow.names]
+    parts: list[pl.DataFrame] = []
+    last: pl.DataFrame | None = None
+    for groups in _row_groups(file.metadata):
+        # Reading batch by batch takes seven times as long.
+        read = pl.from_arrow(file.read_row_groups(groups, columns=have).unify_dictionaries())
+        assert isinstance(read, pl.DataFrame)
+        frame = read.select(
+            pl.lit(None, STAGED[name]).alias(name)
+            if name not in have
+            else pl.col(name)
+            if name in texts
+            else pl.col(name).cast(STAGED[name])
+            for name in PROFILED
+        )
+        given = frame if last is None else pl.concat([last, frame])
+        parts.append(pieces(given, goes_on=last is not None))
+        last = frame.tail(1)
+    return profile_of(parts or [pieces(pl.DataFrame(schema={n: STAGED[n] for n in PROFILED}))])
+
+
+def profile(
+    con: duckdb.DuckDBPyConnection, staged: Staged, limits: _Limits, found: Future[pl.DataFrame]
+) -> bool:
     """Write one row per GPU of a staged file into staging.segment_profile: what the gate sees.
 
     False, and nothing is written, where another staged file has readings of the same GPUs in the same time: only
@@ -208,8 +274,8 @@ def profile(con: duckdb.DuckDBPyConnection, staged: Staged, limits: _Limits) -> 
     """
     relation = _relation(staged)
     try:
-        facts = profile_of(_frame(staged)).collect(engine="streaming")
-    except (pl.exceptions.PolarsError, OSError) as error:
+        facts = found.result()
+    except (pl.exceptions.PolarsError, pa.ArrowException, OSError) as error:
         raise BadInput(
             f"damaged Parquet: {str(error).splitlines()[0]}",
             where=str(staged.source),
@@ -243,8 +309,6 @@ def profile(con: duckdb.DuckDBPyConnection, staged: Staged, limits: _Limits) -> 
     for uuid, (count, _) in staged.steps_back.items():
         con.execute("UPDATE profile SET steps_back = ? WHERE gpu_uuid = ?", [count, uuid])
     if con.execute(f"{_OVERLAP.format(other='staging.segment_profile')} LIMIT 1").fetchall():
-        if not staged.own:
-            staged.path.unlink(missing_ok=True)
         return False
     _check_rolled_up(con, staged)
     _compare_with_store(con, relation)

@@ -2,96 +2,198 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 import polars as pl
+
+PROFILED = ("gpu_uuid", "host", "gpu_index", "model", "ts", "power_mw", "energy_mj", "util_pct")
+"""Columns that are looked at."""
 
 _SHORT_US = 30_000_000
 """Longer steps are gaps: power says little of them, and they are no recorder's usual step."""
 
+_SECOND_US = 1_000_000
+_BLOCK = 1 << 15
+"""Readings whose columns stay in the processor's cache while several passes go over them."""
 
-def profile(readings: pl.LazyFrame) -> pl.LazyFrame:
-    """Facts about readings, by GPU, in one pass.
+_LEAST, _MOST = np.int64(np.iinfo(np.int64).min), np.int64(np.iinfo(np.int64).max)
+_COUNTED = (
+    "rows_read",
+    "no_time",
+    "null_power",
+    "null_energy",
+    "no_value",
+    "negative_energy",
+    "steps_back",
+    "conflicts",
+    "counter_resets",
+    "compared_counter_mj",
+    "compared_power_mj",
+    "short_us",
+    "short_steps",
+)
+_SMALLEST = ("first_us", "min_power_mw", "min_util_pct")
+_LARGEST = ("last_us", "max_power_mw", "max_util_pct", "max_counter_mw", "gap_us")
 
-    Takes gpu_uuid, host, gpu_index, model, ts, power_mw, energy_mj and util_pct in the order of
-    the segment. Gives gpu_uuid, rows_read, first_ts, last_ts, null_power, null_energy, no_value,
-    min_power_mw, max_power_mw, max_counter_mw (mean power that the counter implies over steps of
-    a second and more), compared_counter_mj and compared_power_mj (the rise of the counter, and the
-    trapezoid of power, over the steps that have both), usual_step_ms (mean of the steps up to half
-    a minute, null if there are none), min_util_pct, max_util_pct, negative_energy, steps_back, conflicts (rows
-    at the time of the row before), counter_resets, longest_gap_ms, host, gpu_index, model and
-    no_time (rows without ts).
+_Numbers = npt.NDArray[np.int64]
+_Truths = npt.NDArray[np.bool_]
+
+
+def pieces(readings: pl.DataFrame, *, goes_on: bool = False) -> pl.DataFrame:
+    """Facts about readings, for each run of rows of one GPU.
+
+    Takes `PROFILED` in the order of the segment (texts may be categories): all of it, or a part. `goes_on`: the first row is the last one of
+    the part before, and only the step from it counts. `profile` puts parts together.
     """
-    columns = readings.select(
-        "gpu_uuid", "host", "gpu_index", "model", "ts", "power_mw", "energy_mj", "util_pct"
+    rows = readings.height
+    other = pl.col("gpu_uuid").ne_missing(pl.col("gpu_uuid").shift())
+    begins = readings.select(begins=other)["begins"].to_numpy(writable=True)
+    if rows:
+        begins[0] = True
+    starts = np.flatnonzero(begins)
+    t, no_time = _filled(readings["ts"].to_physical())
+    p, no_power = _filled(readings["power_mw"])
+    c, no_energy = _filled(readings["energy_mj"])
+    u, no_util = _filled(readings["util_pct"])
+    found: dict[str, list[_Numbers]] = {name: [] for name in (*_COUNTED, *_SMALLEST, *_LARGEST)}
+    at: list[_Numbers] = []
+    for low in range(0, rows, _BLOCK):
+        high = min(low + _BLOCK, rows)
+        here = slice(low, high)
+        inside = starts[np.searchsorted(starts, low, "right") : np.searchsorted(starts, high)]
+        cuts = np.concatenate([[0], inside - low])
+        at.append(np.searchsorted(starts, cuts + low, "right") - 1)
+
+        def total(name: str, values: npt.NDArray[Any], cuts: _Numbers = cuts) -> None:
+            found[name].append(np.add.reduceat(values, cuts, dtype=np.int64))
+
+        def least(name: str, values: npt.NDArray[Any], cuts: _Numbers = cuts) -> None:
+            found[name].append(np.minimum.reduceat(values, cuts).astype(np.int64))
+
+        def most(name: str, values: npt.NDArray[Any], cuts: _Numbers = cuts) -> None:
+            found[name].append(np.maximum.reduceat(values, cuts).astype(np.int64))
+
+        # Rows that count themselves, and steps (from the row before) of one GPU.
+        own = np.ones(high - low, np.bool_)
+        step = ~begins[here]
+        if low == 0 and goes_on:
+            own[0] = False
+        nothing = np.zeros(high - low, np.bool_)
+        missing = [m[here] if m is not None else nothing for m in (no_time, no_power, no_energy)]
+        timeless, powerless, counterless = missing
+        total("rows_read", own)
+        total("no_time", timeless & own)
+        total("null_power", powerless & own)
+        total("null_energy", counterless & own)
+        total("no_value", powerless & counterless & own)
+        least("first_us", t[here] if no_time is None else np.where(timeless, _MOST, t[here]))
+        most("last_us", t[here] if no_time is None else np.where(timeless, _LEAST, t[here]))
+        for name, values, absent in (("power_mw", p, no_power), ("util_pct", u, no_util)):
+            if absent is None:
+                least(f"min_{name}", values[here])
+                most(f"max_{name}", values[here])
+            else:
+                least(f"min_{name}", np.where(absent[here], _MOST, values[here]))
+                most(f"max_{name}", np.where(absent[here], _LEAST, values[here]))
+        total("negative_energy", (c[here] < 0) & own)
+
+        # The row before the block's first is outside; the first of all has no step.
+        before = slice(low - 1, high - 1) if low else np.r_[0, low : high - 1]
+        dt = t[here] - t[before]
+        rise = c[here].astype(np.int64) - c[before]
+        counted = step & ~counterless & ~_before(no_energy, before, nothing)
+        timed = step & ~timeless & ~_before(no_time, before, nothing)
+        total("steps_back", timed & (dt < 0))
+        total("conflicts", timed & (dt == 0))
+        total("counter_resets", counted & (rise < 0))
+        long = timed & counted & (dt >= _SECOND_US)
+        # Exact as long as counters are below 9e15 mJ; a whole division takes four times as long.
+        mean_mw = np.floor(np.multiply(rise, 1e6) / np.maximum(dt, 1))
+        most("max_counter_mw", np.where(long, mean_mw, float(_LEAST)).clip(_LEAST, 9e18))
+        most("gap_us", np.where(timed, dt, _LEAST))
+        short = timed & (dt > 0) & (dt <= _SHORT_US)
+        total("short_us", np.where(short, dt, 0))
+        total("short_steps", short)
+        both = short & counted & (rise >= 0) & ~powerless & ~_before(no_power, before, nothing)
+        total("compared_counter_mj", np.where(both, rise, 0))
+        double = p[here].astype(np.int64) + p[before]
+        total("compared_power_mj", np.where(both, double * dt // 2_000_000, 0))
+    names = readings[starts].select(
+        pl.col("gpu_uuid", "host").cast(pl.String), "gpu_index", pl.col("model").cast(pl.String)
     )
-    stepped = columns.with_columns(
-        begins=(pl.col("gpu_uuid") != pl.col("gpu_uuid").shift()).fill_null(True),
-        step_us=pl.col("ts").to_physical() - pl.col("ts").to_physical().shift(),
-        rise_mj=pl.col("energy_mj") - pl.col("energy_mj").shift(),
-        double_mw=pl.col("power_mw").cast(pl.Int64) + pl.col("power_mw").shift(),
+    if not rows:
+        return names.with_columns(pl.lit(0, pl.Int64).alias(name) for name in ("piece", *found))
+    whole = (
+        pl.DataFrame(
+            {"piece": np.concatenate(at)} | {k: np.concatenate(v) for k, v in found.items()}
+        )
+        .group_by("piece")
+        .agg(
+            pl.col(_COUNTED).sum(),
+            pl.col(_SMALLEST).min(),
+            pl.col(_LARGEST).max(),
+        )
     )
-    same = ~pl.col("begins")
-    step, rise, double = pl.col("step_us"), pl.col("rise_mj"), pl.col("double_mw")
-    short = same & (step > 0) & (step <= _SHORT_US)
-    both = short & (rise >= 0) & double.is_not_null()
-    facts = stepped.select(
-        pl.col("begins").cum_sum().set_sorted().alias("piece"),
-        "gpu_uuid",
-        "host",
-        "gpu_index",
-        "model",
-        "ts",
-        "power_mw",
-        "energy_mj",
-        "util_pct",
-        no_value=pl.col("power_mw").is_null() & pl.col("energy_mj").is_null(),
-        negative_energy=pl.col("energy_mj") < 0,
-        steps_back=same & (step < 0),
-        conflicts=same & (step == 0),
-        counter_resets=same & (rise < 0),
-        counter_mw=pl.when(same & (step >= 1_000_000)).then(rise * 1_000_000 // step),
-        gap_us=pl.when(same).then(step),
-        compared_counter_mj=pl.when(both).then(rise),
-        compared_power_mj=pl.when(both).then(double * step // 2_000_000),
-        short_us=pl.when(short).then(step),
-        short_steps=short,
+    return names.with_columns(piece=pl.int_range(pl.len(), dtype=pl.Int64)).join(
+        whole, on="piece", maintain_order="left"
     )
-    counts = ["no_value", "negative_energy", "steps_back", "conflicts", "counter_resets"]
-    sums = ["compared_counter_mj", "compared_power_mj", "short_us", "short_steps"]
-    pieces = facts.group_by("piece", maintain_order=True).agg(
-        pl.col("gpu_uuid", "host", "gpu_index", "model").first(),
-        pl.len().cast(pl.Int64).alias("rows_read"),
-        pl.col("ts").min().alias("first_ts"),
-        pl.col("ts").max().alias("last_ts"),
-        pl.col("ts").null_count().cast(pl.Int64).alias("no_time"),
-        pl.col("power_mw").null_count().cast(pl.Int64).alias("null_power"),
-        pl.col("energy_mj").null_count().cast(pl.Int64).alias("null_energy"),
-        pl.col("power_mw").min().cast(pl.Int64).alias("min_power_mw"),
-        pl.col("power_mw").max().cast(pl.Int64).alias("max_power_mw"),
-        pl.col("util_pct").min().cast(pl.Int64).alias("min_util_pct"),
-        pl.col("util_pct").max().cast(pl.Int64).alias("max_util_pct"),
-        pl.col("counter_mw").max().alias("max_counter_mw"),
-        pl.col("gap_us").max(),
-        pl.col(counts).sum().cast(pl.Int64),
-        pl.col(sums).sum().cast(pl.Int64),
+
+
+def _filled(values: pl.Series) -> tuple[_Numbers, _Truths | None]:
+    """Numbers with 0 for null, and where those are, if anywhere."""
+    if not values.null_count():
+        return values.to_numpy(), None
+    return values.fill_null(0).to_numpy(), values.is_null().to_numpy()
+
+
+def _before(absent: _Truths | None, before: Any, nothing: _Truths) -> _Truths:
+    return nothing if absent is None else absent[before]
+
+
+def profile(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Facts about readings, by GPU.
+
+    Takes the results of `pieces` for the parts of a segment, in order. Gives gpu_uuid, rows_read, first_ts,
+    last_ts, null_power, null_energy, no_value, min_power_mw, max_power_mw, max_counter_mw (mean power that the
+    counter implies over steps of a second and more), compared_counter_mj and compared_power_mj (the rise of the
+    counter, and the trapezoid of power, over the steps up to half a minute that have both), usual_step_ms (mean
+    of those steps, null if there are none), min_util_pct, max_util_pct, negative_energy, steps_back, conflicts
+    (rows at the time of the row before), counter_resets, longest_gap_ms, host, gpu_index, model and no_time (rows
+    without ts).
+    """
+    known = (
+        pl.exclude("gpu_uuid", "host", "gpu_index", "model", "piece", "part", "goes_on")
+    ).replace({int(_LEAST): None, int(_MOST): None})
+    both = pl.concat([one.with_columns(part=pl.lit(at)) for at, one in enumerate(parts)])
+    # A GPU that goes on from one part to the next is one run; one in several was not ordered.
+    ends = both.with_columns(
+        goes_on=(pl.col("piece") == 0)
+        & (pl.col("part") > 0)
+        & pl.col("gpu_uuid").eq_missing(pl.col("gpu_uuid").shift())
     )
-    totals = [*counts, *sums, "rows_read", "no_time", "null_power", "null_energy"]
+    times = pl.from_epoch(pl.col("first_us", "last_us"), "us").dt.replace_time_zone("UTC")
     return (
-        pieces.group_by("gpu_uuid")
+        ends.with_columns(known)
+        .group_by("gpu_uuid")
         .agg(
             pl.col("host", "gpu_index", "model").first(),
-            pl.col(totals).sum(),
-            pl.col("first_ts", "min_power_mw", "min_util_pct").min(),
-            pl.col("last_ts", "max_power_mw", "max_util_pct", "max_counter_mw", "gap_us").max(),
-            pl.len().alias("pieces"),
+            pl.col(_COUNTED).sum(),
+            pl.col(_SMALLEST).min(),
+            pl.col(_LARGEST).max(),
+            runs=pl.len() - pl.col("goes_on").sum(),
         )
-        # A GPU in several pieces was not ordered: its time goes back, or it would be in one.
-        .with_columns(steps_back=pl.col("steps_back") + pl.col("pieces").cast(pl.Int64) - 1)
         .with_columns(
+            times,
+            steps_back=pl.col("steps_back") + pl.col("runs").cast(pl.Int64) - 1,
             longest_gap_ms=(pl.col("gap_us") // 1000).fill_null(0),
             usual_step_ms=pl.when(pl.col("short_steps") > 0).then(
                 pl.col("short_us") // pl.col("short_steps").clip(1) // 1000
             ),
         )
-        .drop("gap_us", "pieces", "short_us", "short_steps")
+        .rename({"first_us": "first_ts", "last_us": "last_ts"})
+        .drop("gap_us", "runs", "short_us", "short_steps")
         .sort("gpu_uuid")
     )

@@ -23,7 +23,7 @@ from flows.settings import Override, Settings
 from flows.sources import segments
 from flows.warehouse import connect, rows
 from tests.conftest import T0, ask, grid_csv, make_project, runs_csv, segment, wattledger
-from transforms.profile import profile
+from transforms.profile import pieces, profile
 
 
 def warned(verdicts: list[Verdict]) -> dict[str, list[dict[str, Any]]]:
@@ -137,7 +137,9 @@ def test_the_profile_compares_only_steps_that_have_both() -> None:
             "util_pct": 0,
         }
     )
-    [row] = profile(frame.lazy()).collect().to_dicts()
+    [row] = profile([pieces(frame)]).to_dicts()
+    halves = [pieces(frame[:4]), pieces(frame[3:], goes_on=True)]
+    assert profile(halves).to_dicts() == [row]
     # 0-1 and 104-105: a missing power, a gap, and a counter that went back are left out.
     assert (row["compared_counter_mj"], row["compared_power_mj"]) == (200, 200)
     assert row["usual_step_ms"] == 1000
