@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.fleets import NEEDED, WORK, make, partial_slots, segments, transformed
+from bench.fleets import HOURS, NEEDED, WORK, make, partial_slots, segments, transformed
 
 if TYPE_CHECKING:
     from flows.settings import Settings
@@ -194,6 +194,75 @@ def truth_by_power(folder: Path) -> dict[str, Any]:
     return found
 
 
+def incremental(folder: Path) -> dict[str, Any]:
+    """What a change costs beside a computation of everything: an hour, a late file, the grid, an allocation."""
+    import polars as pl
+
+    from flows.footprint import compute
+    from flows.ingest_gpu import ingest_gpu
+    from flows.ingest_grid import ingest_grid
+    from flows.ingest_runs import ingest_runs
+    from flows.sources import grid
+
+    project = _project(folder, anew=True)
+    files = segments(folder)
+    newest = [path for path in files if path.stem.endswith(f"-{HOURS - 1:05d}")]
+    late = next(path for path in files if path.stem.endswith("-00002"))
+    other_grid, other_runs = (folder / "project" / name for name in ("grid2.csv", "runs2.csv"))
+    series = pl.read_csv(folder / "grid.csv", infer_schema=False)
+    value = pl.col("intensity_g_per_kwh").cast(pl.Float64)
+    middle = pl.int_range(pl.len()) == pl.len() // 2
+    series.with_columns(
+        intensity_g_per_kwh=pl.when(middle).then(value + 10).otherwise(value)
+    ).write_csv(other_grid)
+    runs = pl.read_csv(folder / "runs.csv", infer_schema=False)
+    one = runs.filter(pl.col("gpu") != "all").head(1)
+    sooner = pl.col("started_at").str.to_datetime(time_zone="UTC") + pl.duration(seconds=30)
+    one.with_columns(started_at=sooner.dt.to_string("iso:strict")).write_csv(other_runs)
+
+    def load_grid(path: Path) -> None:
+        ingest_grid(project, [path], grid.Options("SIM", "", "", "", ""), "auto", "")
+
+    ingest_gpu(project, [path for path in files if path not in (*newest, late)])
+    load_grid(folder / "grid.csv")
+    ingest_runs(project, [folder / "runs.csv"], "")
+    changes: dict[str, Callable[[], object]] = {
+        "all but these": lambda: None,
+        "nothing": lambda: None,
+        "a new hour": lambda: ingest_gpu(project, newest),
+        "a late file": lambda: ingest_gpu(project, [late]),
+        "an hour of the grid": lambda: load_grid(other_grid),
+        "one run's allocation": lambda: ingest_runs(project, [other_runs], ""),
+    }
+    found = {}
+    for name, change in changes.items():
+        change()
+        start = time.perf_counter()
+        computed = compute(project)
+        found[name] = {"seconds": time.perf_counter() - start, "slots": computed.recomputed}
+    kept = _figures(project)
+    start = time.perf_counter()
+    computed = compute(project, everything=True)
+    took = time.perf_counter() - start
+    assert _figures(project) == kept
+    return {
+        "readings": computed.readings,
+        "seconds": took,
+        "slots": computed.slots,
+        "changes": found,
+    }
+
+
+def _figures(project: Settings) -> list[tuple[Any, ...]]:
+    from flows.warehouse import connect
+
+    con = connect(project.warehouse, read_only=True)
+    try:
+        return con.execute("FROM run_footprint ORDER BY ALL").fetchall()
+    finally:
+        con.close()
+
+
 def _off(folder: Path, project: Settings) -> dict[str, Any]:
     import polars as pl
 
@@ -246,6 +315,7 @@ STEPS: dict[str, tuple[Callable[[Path], dict[str, Any]], bool]] = {
     "publish": (publish, False),
     "against the truth": (truth, False),
     "against the truth, by power alone": (truth_by_power, False),
+    "everything again": (incremental, False),
 }
 """Step -> what it does, and whether it is repeated."""
 
@@ -262,7 +332,7 @@ def show(found: dict[str, dict[str, Any]]) -> None:
     for name in ("step", "seconds", "readings/s", "of the scan", "peak memory MB"):
         table.add_column(name, justify="left" if name == "step" else "right")
     for name, one in found.items():
-        if name in speed and not name.startswith("against"):
+        if name in speed and name not in (*TRUTHS, "everything again"):
             of = (
                 "scan" if name in ("scan", "simulate", *_PIPELINE) else "scan of the needed columns"
             )
@@ -284,6 +354,18 @@ def show(found: dict[str, dict[str, Any]]) -> None:
         out.print(
             f"the transform is {speed['transform'] / speed[name]:.0f} times as fast as {name}"
         )
+    again = found["everything again"]
+    changed = Table(title="What a change costs", box=None, pad_edge=False)
+    for name in ("after", "slots of GPUs", "seconds", "of everything"):
+        changed.add_column(name, justify="left" if name == "after" else "right")
+    for name, one in {**again["changes"], "everything again": again}.items():
+        changed.add_row(
+            name,
+            f"{one['slots']:,}",
+            f"{one['seconds']:.2f}",
+            f"{one['seconds'] / again['seconds']:.2f}",
+        )
+    out.print(changed)
     for name in TRUTHS:
         one = found[name]
         out.print(

@@ -142,7 +142,8 @@ def computed(settings: Settings, done: Computed) -> None:
     console = console_for_people()
     console.print(runs_table(run_rows(settings.warehouse)))
     console.print(
-        f"\n{done.readings:,} readings, {done.runs} runs. Not published yet: `wattledger publish`"
+        f"\n{done.readings:,} readings, {done.runs} runs; {done.recomputed:,} of {done.slots:,} slots of "
+        "GPUs computed anew. Not published yet: `wattledger publish`"
     )
 
 
