@@ -104,9 +104,16 @@ def disk_errors(path: Store) -> Iterator[None]:
     """Turn a failing disk into a `WarehouseError` that says what is safe."""
     try:
         yield
-    except (OSError, duckdb.IOException, duckdb.FatalException) as error:
+    except (OSError, duckdb.IOException, duckdb.HTTPException, duckdb.FatalException) as error:
         if isinstance(error, OSError) and error.errno not in _DISK:
             raise
+        if isinstance(path, Lake):
+            raise WarehouseError(
+                f"it went away: {_first_line(error)}",
+                where=str(path),
+                remedy="Check that PostgreSQL and the data can be reached and run it again: "
+                "what was acknowledged is stored, nothing is half done",
+            ) from None
         raise WarehouseError(
             f"can't write: {_first_line(error)}",
             where=str(path),

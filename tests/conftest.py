@@ -51,6 +51,19 @@ wue_l_per_kwh = { value = 0.5, low = 0.2, high = 1.0 }
 """
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Start the longest tests first, on as many workers as there are: none of them comes last."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long = [item for item in items if item.get_closest_marker("long")]
+    rest = [item for item in items if item not in long]
+    share = -(-len(items) // workers)
+    items[:] = []
+    for number in range(workers):
+        mine = long[number::workers]
+        items += mine + rest[: share - len(mine)]
+        del rest[: share - len(mine)]
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Settings:
     """An empty project in zone XX."""

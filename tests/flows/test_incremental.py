@@ -173,6 +173,7 @@ class Fleet:
         one()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(2))
 def test_whatever_arrives_in_whatever_order(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

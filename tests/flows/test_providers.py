@@ -409,6 +409,7 @@ def planted(folder: Path) -> list[str]:
 
 
 @pytest.mark.service
+@pytest.mark.long
 def test_the_pipeline_retries_goes_on_caches_and_tells_nobody_the_token(
     server: Server, tmp_path: Path, on_server: dict[str, str]
 ) -> None:
