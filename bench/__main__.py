@@ -24,10 +24,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.fleets import HOURS, NEEDED, WORK, make, partial_slots, segments, transformed
+from bench.fleets import NEEDED, WORK, make, partial_slots, segments, transformed
 
 if TYPE_CHECKING:
     from flows.settings import Settings
+
+_LONG_H = 48
+"""Hours of the fleet on which changes are measured."""
 
 _FEW = 2
 """Segments that the slow peers get."""
@@ -195,7 +198,10 @@ def truth_by_power(folder: Path) -> dict[str, Any]:
 
 
 def incremental(folder: Path) -> dict[str, Any]:
-    """What a change costs beside a computation of everything: an hour, a late file, the grid, an allocation."""
+    """What a change costs beside a computation of everything: an hour, a late file, the grid, an allocation.
+
+    Two days of a fleet that is read every ten seconds.
+    """
     import polars as pl
 
     from flows.footprint import compute
@@ -204,9 +210,12 @@ def incremental(folder: Path) -> dict[str, Any]:
     from flows.ingest_runs import ingest_runs
     from flows.sources import grid
 
+    readings = int(folder.name)
+    folder = folder.with_name(f"{folder.name}-long")
+    make(folder, readings, hours=_LONG_H, period_s=10)
     project = _project(folder, anew=True)
     files = segments(folder)
-    newest = [path for path in files if path.stem.endswith(f"-{HOURS - 1:05d}")]
+    newest = [path for path in files if path.stem.endswith(f"-{_LONG_H - 1:05d}")]
     late = next(path for path in files if path.stem.endswith("-00002"))
     other_grid, other_runs = (folder / "project" / name for name in ("grid2.csv", "runs2.csv"))
     series = pl.read_csv(folder / "grid.csv", infer_schema=False)

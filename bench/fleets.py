@@ -24,13 +24,21 @@ _BATCH = 1 << 20
 _THREADS = 3
 
 
-def make(folder: Path, readings: int, *, counters: bool = True, seed: int = 1) -> Made | None:
+def make(
+    folder: Path,
+    readings: int,
+    *,
+    counters: bool = True,
+    seed: int = 1,
+    hours: int = HOURS,
+    period_s: int = 1,
+) -> Made | None:
     """A simulated fleet of about so many readings; None if it is there already."""
     if (folder / "made").exists():
         return None
     shutil.rmtree(folder, ignore_errors=True)
-    gpus = max(8, round(readings / (HOURS * 3600) / 8) * 8)
-    made = simulate(Fleet(gpus, HOURS, seed, counters=counters), folder)
+    gpus = max(8, round(readings * period_s / (hours * 3600) / 8) * 8)
+    made = simulate(Fleet(gpus, hours, seed, period_s, counters), folder)
     (folder / "made").touch()
     return made
 

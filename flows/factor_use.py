@@ -114,12 +114,15 @@ def _embodied(known: Known, energy: pl.DataFrame, made: pl.DataFrame) -> pl.Data
     """What making the GPUs that runs held, and their servers, counts."""
     keyed = energy.filter(kind="run").select(*_BY, "gpu_key").unique().join(made, on="gpu_key")
     kinds = keyed.select("gpu_key", "model", "server").unique()
-    uses: dict[tuple[object, ...], list[_Use]] = {
-        (key,): [
+    of_kind = {
+        kind: [
             (factor.factor, factor.scope)
-            for factor in embodied_factors(known.factors, model, server).values()
+            for factor in embodied_factors(known.factors, *kind).values()
         ]
-        for key, model, server in kinds.iter_rows()
+        for kind in kinds.select("model", "server").unique().iter_rows()
+    }
+    uses: dict[tuple[object, ...], list[_Use]] = {
+        (key,): of_kind[model, server] for key, model, server in kinds.iter_rows()
     }
     return _joined(keyed, ["gpu_key"], uses)
 
