@@ -23,6 +23,7 @@ _TURNS = "turns"
 """The catalogue's own database, attached for its locks."""
 _CLASS = zlib.crc32(b"wattledger") & 0x7FFFFFFF
 _POLL_S = 0.05
+_ATTACH_S = 60.0
 
 
 def attach(con: duckdb.DuckDBPyConnection, of: Lake, name: str, *, read_only: bool) -> None:
@@ -39,9 +40,14 @@ def attach(con: duckdb.DuckDBPyConnection, of: Lake, name: str, *, read_only: bo
         only = ", READ_ONLY" if read_only else ""
         if of.snapshot is not None:
             only += f", SNAPSHOT_VERSION {of.snapshot}"
-        con.execute(f"ATTACH {_text(of.attach)} AS {name} (DATA_PATH {_text(of.data_path)}{only})")
-        if not read_only:
-            con.execute(f"ATTACH {_text(of.postgres)} AS {_TURNS} (TYPE postgres)")
+        attach = f"ATTACH {_text(of.attach)} AS {name} (DATA_PATH {_text(of.data_path)}{only})"
+        if read_only:
+            con.execute(attach)
+            return
+        con.execute(f"ATTACH {_text(of.postgres)} AS {_TURNS} (TYPE postgres)")
+        # The first to attach it makes the lake.
+        with turn(con, "attach", _ATTACH_S):
+            con.execute(attach)
     except duckdb.Error as error:
         raise WarehouseError(
             str(error).splitlines()[0][:300],

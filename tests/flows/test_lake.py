@@ -187,8 +187,6 @@ def test_workers_that_load_the_same_files_at_once(
     nodes = ("node01", "node02", "node03", "node04")
     files = [path for node in nodes for path in cut(tmp_path, node, 6000, parts)]
     ingest_gpu(file, files)
-    with writing(lake.warehouse):
-        pass
     workers = []
     for number in range(3):
         order = random.Random(number).sample(files, len(files))
