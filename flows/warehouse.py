@@ -99,26 +99,35 @@ def _first_line(error: BaseException) -> str:
     return str(error).splitlines()[0][:300]
 
 
+_QUERIES = (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException)
+"""Mistakes in a query: ours, whatever the warehouse is."""
+
+
 @contextmanager
-def disk_errors(path: Store) -> Iterator[None]:
-    """Turn a failing disk into a `WarehouseError` that says what is safe."""
+def disk_errors(store: Store) -> Iterator[None]:
+    """Turn a failing disk, or a lake that went away, into a `WarehouseError` that says what is safe."""
     try:
         yield
-    except (OSError, duckdb.IOException, duckdb.HTTPException, duckdb.FatalException) as error:
-        if isinstance(error, OSError) and error.errno not in _DISK:
+    except (OSError, duckdb.Error) as error:
+        remedy = "what was acknowledged is stored, nothing is half done"
+        if isinstance(error, OSError):
+            ours = error.errno not in _DISK
+        elif isinstance(store, Lake):
+            ours = isinstance(error, _QUERIES)
+        else:
+            ours = not isinstance(error, duckdb.IOException | duckdb.FatalException)
+        if ours:
             raise
-        if isinstance(path, Lake):
+        if isinstance(store, Lake):
             raise WarehouseError(
                 f"it went away: {_first_line(error)}",
-                where=str(path),
-                remedy="Check that PostgreSQL and the data can be reached and run it again: "
-                "what was acknowledged is stored, nothing is half done",
+                where=str(store),
+                remedy=f"Check that PostgreSQL and the data can be reached and run it again: {remedy}",
             ) from None
         raise WarehouseError(
             f"can't write: {_first_line(error)}",
-            where=str(path),
-            remedy="Free some space or fix the permissions and run it again: "
-            "what was acknowledged is stored, nothing is half done",
+            where=str(store),
+            remedy=f"Free some space or fix the permissions and run it again: {remedy}",
         ) from None
 
 

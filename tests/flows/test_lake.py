@@ -373,3 +373,20 @@ def test_rows_in_an_object_store(
         assert kept["KeyCount"] >= 1
     finally:
         server.stop()
+
+
+def test_postgres_goes_away_while_figures_are_computed(
+    lake: Settings, postgres: Postgres, tmp_path: Path
+) -> None:
+    file = make_project(tmp_path / "file")
+    for project in (file, lake):
+        load_all(project)
+    compute(file)
+    crash = threading.Timer(0.6, postgres.crash)
+    crash.start()
+    with pytest.raises(WarehouseError, match="it went away"):
+        while True:
+            compute(lake, everything=True)
+    crash.join()
+    compute(lake)
+    assert_same(file, lake)
