@@ -87,6 +87,10 @@ class WarehouseError(WattledgerError):
     exit_code = 5
 
 
+class LakeAway(WarehouseError):
+    """The lake's PostgreSQL or its data can't be reached, or could not any more."""
+
+
 class PipelineFailed(WattledgerError):
     """A part of a flow failed for a reason that is not the input's."""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import duckdb
 
-from flows.errors import WarehouseBusy, WarehouseError
+from flows.errors import LakeAway, WarehouseBusy, WarehouseError
 from flows.settings import Lake
 
 _TURNS = "turns"
@@ -49,7 +49,7 @@ def attach(con: duckdb.DuckDBPyConnection, of: Lake, name: str, *, read_only: bo
         with turn(con, "attach", _ATTACH_S):
             con.execute(attach)
     except duckdb.Error as error:
-        raise WarehouseError(
+        raise LakeAway(
             str(error).splitlines()[0][:300],
             where=str(of),
             remedy="Check [lake] in wattledger.toml, and that PostgreSQL and the data can be reached from here",

@@ -14,14 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import duckdb
 from prefect import Flow, flow, task
 from prefect.tasks import exponential_backoff
 
 from flows import settings as settings_module
 from flows import tell
 from flows.catalogue import Outcome
-from flows.errors import GateFailed, SourceError, WarehouseBusy, WarehouseError
+from flows.errors import GateFailed, LakeAway, SourceError, WarehouseBusy
 from flows.fetch import fetch_prometheus
 from flows.fetch_grid import Span, ask_once, fetch_zone
 from flows.footprint import Computed, compute
@@ -79,7 +78,7 @@ def _inputs(settings: Settings, patterns: list[str]) -> list[Path]:
 def _may_pass(task: Any, task_run: Any, state: Any) -> bool:
     """Whether it may be done again: the lake was away, or another process was at it."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, WarehouseBusy | WarehouseError | duckdb.Error)
+    return isinstance(error, WarehouseBusy | LakeAway)
 
 
 @task(

@@ -17,7 +17,7 @@ from typing import Any
 import duckdb
 
 from flows import lake
-from flows.errors import WarehouseBusy, WarehouseError
+from flows.errors import LakeAway, WarehouseBusy, WarehouseError
 from flows.settings import Lake
 from transforms.schemas import TABLES, Table
 
@@ -119,7 +119,7 @@ def disk_errors(store: Store) -> Iterator[None]:
         if ours:
             raise
         if isinstance(store, Lake):
-            raise WarehouseError(
+            raise LakeAway(
                 f"it went away: {_first_line(error)}",
                 where=str(store),
                 remedy=f"Check that PostgreSQL and the data can be reached and run it again: {remedy}",
