@@ -179,7 +179,7 @@ def test_whatever_arrives_in_whatever_order(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(changes, "GROUP", 4)
-    monkeypatch.setattr(footprint, "PART", 300)
+    monkeypatch.setattr(footprint, "PART", 1500)
     project = make_project(tmp_path / "project", EXTRA)
     fleet = Fleet(project, seed)
     fleet.segment()

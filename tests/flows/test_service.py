@@ -257,8 +257,8 @@ def test_when_a_publication_is_due(loaded: Settings) -> None:
 @pytest.mark.long
 def test_a_day_with_faults(tmp_path: Path) -> None:
     """Late, doubled, cut and unreadable files, killed processes: nothing lost, nothing doubled, no memory grown."""
-    done = soak(tmp_path / "soak", days=0.5, seed=4)
+    done = soak(tmp_path / "soak", days=0.4, seed=4)
     assert (done.lost, done.doubled, done.same_figures, done.verified) == (0, 0, True, True)
     assert min(done.late, done.twice, done.cut, done.unreadable, done.killed) > 0
-    assert done.readings > 65_000
+    assert done.readings > 50_000
     assert done.memory_end_mb < done.memory_start_mb * 1.2
