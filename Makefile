@@ -15,7 +15,7 @@ demo: $(READY)
 	@$(BIN)/wattledger demo
 
 test: $(READY)
-	@$(BIN)/python -m pytest -n 4 --dist worksteal
+	@$(BIN)/python -m pytest -n 3 --dist worksteal
 
 lint: $(READY)
 	@$(BIN)/ruff check .
