@@ -20,7 +20,16 @@ from flows.alternatives import alternatives_of
 from flows.configuration import configure
 from flows.factor_use import factor_use
 from flows.factors import Factor, effective
-from flows.metering import Fleet, Metered, fleet, gap_rule, last_reading, sites_at, start
+from flows.metering import (
+    Fleet,
+    Metered,
+    fleet,
+    gap_rule,
+    last_reading,
+    sites_at,
+    slot_number,
+    start,
+)
 from flows.pieces import Progress
 from flows.settings import WEEKDAYS, Settings
 from flows.signals import Known, slot_signals
@@ -109,17 +118,20 @@ def compute(
     with alone(settings.warehouse, FIGURES, wait_s=0) as con:
         catalogue.declare_gpus(con, settings)
         factors = effective(settings)
-        with transaction(con, FIGURES):
-            pieces.keep(con, gap_rule(settings), progress, engine.stretches)
-        # Settings and figures change together, or not at all.
-        with transaction(con, FIGURES):
-            configure(con, settings, factors)
-            recomputed = _update(con, settings, factors, engine, everything=everything)
-            con.execute("DELETE FROM computation")
-            con.execute(
-                "INSERT INTO computation VALUES (now(), ?, ?, ?)",
-                [digests.METHOD_VERSION, digests.inputs(con), digests.factors(con)],
-            )
+        recomputed: int | None = None
+        while recomputed is None:
+            with transaction(con, FIGURES):
+                pieces.keep(con, gap_rule(settings), progress, engine.stretches)
+            # Settings and figures change together, or not at all.
+            with transaction(con, FIGURES):
+                if pieces.waiting(con).is_empty():
+                    configure(con, settings, factors)
+                    recomputed = _update(con, settings, factors, engine, everything=everything)
+                    con.execute("DELETE FROM computation")
+                    con.execute(
+                        "INSERT INTO computation VALUES (now(), ?, ?, ?)",
+                        [digests.METHOD_VERSION, digests.inputs(con), digests.factors(con)],
+                    )
         [(readings, slots, runs)] = con.execute(
             "SELECT (SELECT count(*) FROM gpu_reading), (SELECT count(*) FROM gpu_slot), "
             "(SELECT count(*) FROM run_footprint WHERE kind = 'run')"
@@ -342,11 +354,7 @@ def _facility(
 
 def _site_energy(con: duckdb.DuckDBPyConnection, among: str) -> pl.DataFrame:
     parts = con.execute(f"SELECT t.* FROM site_energy_slot AS t {among}").pl()
-    return footprint.of_sites(parts.lazy().with_columns(slot=_slot_number())).collect()
-
-
-def _slot_number() -> pl.Expr:
-    return pl.col("slot_start").to_physical() // SLOT_US
+    return footprint.of_sites(parts.lazy().with_columns(slot=slot_number())).collect()
 
 
 def _grid_used(facility: pl.DataFrame) -> pl.DataFrame:
@@ -380,7 +388,7 @@ def _exchange(
     if other.height:
         _delete(con, table, other)
         _insert(con, table, now.join(other, on=names, how="semi"))
-    return other.with_columns(slot=_slot_number()).select(keys)
+    return other.with_columns(slot=slot_number()).select(keys)
 
 
 def _replace_figures(
@@ -418,7 +426,7 @@ def _update_runs(
     by_run = (
         con.execute(f"SELECT t.* FROM footprint_slot AS t {mine}")
         .pl()
-        .with_columns(slot=_slot_number())
+        .with_columns(slot=slot_number())
     )
     use = con.execute(f"SELECT t.* FROM device_energy AS t {mine}").pl()
     energy = _site_energy(con, mine + " WHERE t.kind = 'run'")
@@ -447,7 +455,7 @@ def _update_runs(
     _insert(
         con,
         "run_alternative",
-        alternatives_of(known, slots.with_columns(slot=_slot_number()), as_of),
+        alternatives_of(known, slots.with_columns(slot=slot_number()), as_of),
     )
     _exchange_embodied(con, of)
 

@@ -152,7 +152,7 @@ def of_partials(
             return frame
         return frame.join(wanted.select(key, "slot").unique(), on=[key, "slot"], how="semi")
 
-    with_slot = energy.gpu_slots(partials.lazy(), of.rule).with_columns(slot=_slot_number())
+    with_slot = energy.gpu_slots(partials.lazy(), of.rule).with_columns(slot=slot_number())
     by_slot = only(with_slot).collect()
     cut = attribution.cut_cells(held).collect()
     held_cells = attribution.held_cells(held, cut.lazy()).collect().lazy()
@@ -201,7 +201,8 @@ def _clipped(held: pl.LazyFrame, cells: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def _slot_number() -> pl.Expr:
+def slot_number() -> pl.Expr:
+    """The number of the slot that begins at slot_start."""
     return pl.col("slot_start").to_physical() // SLOT_US
 
 

@@ -110,6 +110,20 @@ _READINGS = 32_000_000
 """Readings that are reduced as one piece of work."""
 
 
+def waiting(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
+    """Segments that have no stretches yet, in batches: segment_key, batch.
+
+    On a lake there may be some again right after `keep`, as others load meanwhile.
+    """
+    return con.execute(
+        "SELECT segment_key, (sum(rows_loaded) OVER (ORDER BY segment_key) - 1) // $most AS batch "
+        "FROM segment WHERE verdict = 'loaded' AND segment_id IN "
+        "(SELECT segment_id FROM segment_profile) AND segment_key NOT IN "
+        "(SELECT segment_key FROM reduced_segment) ORDER BY 1",
+        {"most": _READINGS},
+    ).pl()
+
+
 def keep(con: duckdb.DuckDBPyConnection, rule: GapRule, progress: Progress, reduce: Reduce) -> None:
     """Reduce the segments that have no stretches yet by this rule (inside the caller's transaction)."""
     con.execute(
@@ -118,13 +132,7 @@ def keep(con: duckdb.DuckDBPyConnection, rule: GapRule, progress: Progress, redu
         {"gap": rule.max_gap_us},
     )
     con.execute("DELETE FROM reduced_segment WHERE max_gap_us <> $gap", {"gap": rule.max_gap_us})
-    new = con.execute(
-        "SELECT segment_key, (sum(rows_loaded) OVER (ORDER BY segment_key) - 1) // $most AS batch "
-        "FROM segment WHERE verdict = 'loaded' AND segment_id IN "
-        "(SELECT segment_id FROM segment_profile) AND segment_key NOT IN "
-        "(SELECT segment_key FROM reduced_segment) ORDER BY 1",
-        {"most": _READINGS},
-    ).pl()
+    new = waiting(con)
     batches = [part["segment_key"].to_list() for part in new.partition_by("batch")]
     for found in reduce(con, batches, rule, progress):
         con.register("stretches", found.to_arrow())

@@ -100,7 +100,6 @@ def _load_gpu(project: str, settings: Settings, given: GpuInput) -> list[Outcome
         return load_gpu(project, given, files) if files else []
     most = settings.cluster.files
     parts = [files[at : at + most] for at in range(0, len(files), most)]
-    # Files that are known take no time, so let them not be one worker's share.
     waiting = [load_gpu.submit(project, given, part) for part in parts]
     return [outcome for one in waiting for outcome in one.result()]
 

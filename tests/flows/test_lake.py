@@ -15,13 +15,14 @@ import tomllib
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 from flows import settings as settings_module
 from flows.errors import LakeAway, SettingsError, WarehouseBusy
-from flows.footprint import compute
+from flows.footprint import Here, compute
 from flows.increment import CANDIDATE
 from flows.ingest_gpu import ingest_gpu
 from flows.ingest_grid import ingest_grid
@@ -393,4 +394,29 @@ def test_postgres_goes_away_while_figures_are_computed(
         compute_again_and_again(lake)
     crash.join()
     compute(lake)
+    assert_same(file, lake)
+
+
+class MoreComes(Here):
+    """A file is loaded by another process while what was there is reduced."""
+
+    def __init__(self, project: Settings, path: Path) -> None:
+        self.project, self.paths = project, [path]
+
+    def stretches(self, *given: Any) -> Iterator[pl.DataFrame]:
+        yield from super().stretches(*given)
+        if self.paths:
+            assert ingest_gpu(self.project, [self.paths.pop()])[0].verdict == "loaded"
+
+
+def test_what_is_loaded_while_figures_are_computed_is_in_them(
+    lake: Settings, tmp_path: Path
+) -> None:
+    file = make_project(tmp_path / "file")
+    for project in (file, lake):
+        load_all(project)
+    more = segment(tmp_path, "node03", seconds=900)
+    ingest_gpu(file, [more])
+    compute(file)
+    compute(lake, engine=MoreComes(lake, more))
     assert_same(file, lake)
