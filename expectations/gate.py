@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     import duckdb
 
-_EXAMPLES = 200
-
 
 def _great_expectations() -> Any:
     os.environ["GX_ANALYTICS_ENABLED"] = "false"

@@ -7,10 +7,12 @@ import shutil
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
+import pyarrow as pa
 
 from expectations.checks import Verdict
 from flows.settings import Settings
@@ -35,52 +37,74 @@ class Outcome:
         return asdict(self)
 
 
-def known(con: duckdb.DuckDBPyConnection) -> set[str]:
-    """Digests of the files that are loaded; a refused file may be offered again."""
-    found = con.execute("SELECT segment_id FROM segment WHERE verdict = 'loaded'").fetchall()
-    return {row[0] for row in found}
-
-
-def record_file(
-    con: duckdb.DuckDBPyConnection,
-    *,
-    segment_id: str,
-    source_name: str,
-    source_format: str,
-    verdict: str,
-    sample: bool = False,
-    rows_read: int = 0,
-    rows_loaded: int = 0,
-    rows_duplicate: int = 0,
-    rows_skipped: int = 0,
-    sample_period_ms: int | None = None,
-    first_ts: Any = None,
-    last_ts: Any = None,
-    collector: str | None = None,
-) -> int:
-    """Write a file's catalogue row (inside the caller's transaction); returns its key."""
-    con.execute("DELETE FROM segment WHERE segment_id = ?", [segment_id])
-    [(key,)] = con.execute("SELECT coalesce(max(segment_key), 0) + 1 FROM segment").fetchall()
-    con.execute(
-        "INSERT INTO segment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, now(), ?)",
-        [
-            key,
-            segment_id,
-            source_name,
-            source_format,
-            sample,
-            verdict,
-            rows_read,
-            rows_loaded,
-            rows_duplicate,
-            rows_skipped,
-            sample_period_ms,
-            first_ts,
-            last_ts,
-            collector,
-        ],
+def known(con: duckdb.DuckDBPyConnection, digests: Sequence[str]) -> set[str]:
+    """Those of some digests whose files are loaded; a refused file may be offered again."""
+    found = con.execute(
+        "SELECT segment_id FROM segment WHERE verdict = 'loaded' "
+        "AND segment_id IN (SELECT unnest(?))",
+        [list(digests)],
     )
-    return int(key)
+    return {row[0] for row in found.fetchall()}
+
+
+@dataclass(frozen=True)
+class File:
+    """A file's row in the catalogue: the columns of `segment`, but for its key and when it was loaded."""
+
+    segment_id: str
+    source_name: str
+    source_format: str
+    verdict: Literal["loaded", "quarantined"]
+    sample: bool = False
+    rows_read: int = 0
+    rows_loaded: int = 0
+    rows_duplicate: int = 0
+    rows_skipped: int = 0
+    sample_period_ms: int | None = None
+    first_ts: datetime | None = None
+    last_ts: datetime | None = None
+    collector: str | None = None
+
+    def outcome(self) -> Outcome:
+        return Outcome(
+            self.source_name,
+            self.segment_id,
+            self.verdict,
+            self.rows_read,
+            self.rows_loaded,
+            self.rows_duplicate,
+            self.rows_skipped,
+        )
+
+
+_FILE_TYPES = pa.schema(
+    [(name, pa.string()) for name in ("segment_id", "source_name", "source_format", "verdict")]
+    + [("sample", pa.bool_())]
+    + [(f"rows_{name}", pa.int64()) for name in ("read", "loaded", "duplicate", "skipped")]
+    + [("sample_period_ms", pa.int64())]
+    + [(name, pa.timestamp("us", "UTC")) for name in ("first_ts", "last_ts")]
+    + [("collector", pa.string())]
+)
+
+
+def record_files(con: duckdb.DuckDBPyConnection, files: Sequence[File]) -> list[int]:
+    """Write files' catalogue rows (inside the caller's transaction); returns their keys."""
+    con.execute(
+        "DELETE FROM segment WHERE segment_id IN (SELECT unnest(?))",
+        [[file.segment_id for file in files]],
+    )
+    [(top,)] = con.execute("SELECT coalesce(max(segment_key), 0) FROM segment").fetchall()
+    keys = [int(top) + place for place in range(1, len(files) + 1)]
+    fresh = pa.Table.from_pylist([vars(file) for file in files], _FILE_TYPES)
+    con.register("fresh", fresh.append_column("segment_key", pa.array(keys, pa.int32())))
+    con.execute("INSERT INTO segment BY NAME SELECT *, now() AS loaded_at FROM fresh")
+    con.unregister("fresh")
+    return keys
+
+
+def record_file(con: duckdb.DuckDBPyConnection, file: File) -> int:
+    """Write a file's catalogue row (inside the caller's transaction); returns its key."""
+    return record_files(con, [file])[0]
 
 
 def quarantine(
@@ -108,13 +132,7 @@ def quarantine(
                 "INSERT INTO quarantine VALUES (?, ?, ?, ?, ?, now())",
                 [segment_id, str(path), suite, reason, str(kept.relative_to(settings.root))],
             )
-            record_file(
-                con,
-                segment_id=segment_id,
-                source_name=str(path),
-                source_format=source_format or "unread",
-                verdict="quarantined",
-            )
+            record_file(con, File(segment_id, str(path), source_format or "unread", "quarantined"))
     return Outcome(str(path), segment_id, "quarantined", reason=reason)
 
 
@@ -146,7 +164,7 @@ def record_verdict(con: duckdb.DuckDBPyConnection, verdict: Verdict) -> str:
 
 def declare_gpus(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     """Write the GPUs of [[gpu]] in wattledger.toml, and their models, into the table `gpu`."""
-    declared: list[tuple[str, str, int | None, str | None]] = []
+    declared: list[Gpu] = []
     for entry in settings.gpu:
         declared += [(f"{entry.host}/gpu{i}", entry.host, i, entry.model) for i in entry.indices]
         declared += [(given, entry.host, None, entry.model) for given in entry.uuids]
@@ -170,12 +188,14 @@ def declare_gpus(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
                 )
 
 
-def add_gpus(
-    con: duckdb.DuckDBPyConnection, found: Sequence[tuple[str, str, int | None, str | None]]
-) -> None:
-    """Add GPUs (uuid, host, index, model) that are not known yet, in order of UUID."""
+Gpu = tuple[str, str, int | None, str | None]
+"""UUID, host, index, model."""
+
+
+def add_gpus(con: duckdb.DuckDBPyConnection, found: Sequence[Gpu]) -> None:
+    """Add GPUs that are not known yet, in order of UUID; of several of one UUID, the first counts."""
     stored = {row["gpu_uuid"] for row in rows(con, "SELECT gpu_uuid FROM gpu")}
-    fresh = sorted({gpu[0]: gpu for gpu in found if gpu[0] not in stored}.items())
+    fresh = sorted({gpu[0]: gpu for gpu in reversed(found) if gpu[0] not in stored}.items())
     if fresh:
         [(top,)] = con.execute("SELECT coalesce(max(gpu_key), 0) FROM gpu").fetchall()
         con.executemany(

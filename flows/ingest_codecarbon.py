@@ -129,18 +129,18 @@ def record_runs(
     con: duckdb.DuckDBPyConnection, path: Path, digest: str, measured: Sequence[Measured]
 ) -> Outcome:
     """Write an emissions.csv as a second meter of runs that the ledger measures itself."""
+    file = catalogue.File(
+        segment_id=digest,
+        source_name=str(path),
+        source_format="codecarbon-meter",
+        verdict="loaded",
+        rows_read=len(measured),
+        rows_loaded=len(measured),
+        first_ts=measured[0].started_at,
+        last_ts=max(run.ended_at for run in measured),
+    )
     with transaction(con):
-        key = catalogue.record_file(
-            con,
-            segment_id=digest,
-            source_name=str(path),
-            source_format="codecarbon-meter",
-            verdict="loaded",
-            rows_read=len(measured),
-            rows_loaded=len(measured),
-            first_ts=measured[0].started_at,
-            last_ts=max(run.ended_at for run in measured),
-        )
+        key = catalogue.record_file(con, file)
         for run in measured:
             # A file that grew holds its first runs again.
             con.execute(
@@ -160,4 +160,4 @@ def record_runs(
                     key,
                 ],
             )
-    return Outcome(str(path), digest, "loaded", len(measured), len(measured))
+    return file.outcome()

@@ -65,7 +65,7 @@ def ingest_grid(
             # The same bytes read with other options are other data.
             said = f"{sha256(path)} {options} {layout} {source}"
             digest = hashlib.sha256(said.encode()).hexdigest()
-            if digest in catalogue.known(con):
+            if catalogue.known(con, [digest]):
                 outcomes.append(Outcome(str(path), digest, "known"))
                 continue
             try:
@@ -142,15 +142,17 @@ def _load(
             inserted = _promote(con, table)
             catalogue.record_file(
                 con,
-                segment_id=digest,
-                source_name=str(path),
-                source_format=f"grid:{data.layout}",
-                verdict="loaded",
-                rows_read=data.rows_read,
-                rows_loaded=inserted,
-                rows_duplicate=data.duplicates,
-                first_ts=frame["valid_from"].min(),
-                last_ts=frame["valid_to"].max(),
+                catalogue.File(
+                    segment_id=digest,
+                    source_name=str(path),
+                    source_format=f"grid:{data.layout}",
+                    verdict="loaded",
+                    rows_read=data.rows_read,
+                    rows_loaded=inserted,
+                    rows_duplicate=data.duplicates,
+                    first_ts=frame.select(pl.col("valid_from").min()).item(),
+                    last_ts=frame.select(pl.col("valid_to").max()).item(),
+                ),
             )
     con.execute(f"DROP TABLE staging.{table}")
     if not verdict.success:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 
 from expectations import host as host_suite
 from flows import catalogue
@@ -15,8 +16,9 @@ from flows.sources.segments import HOST_COLUMNS
 from flows.warehouse import one_file, rows, transaction
 
 FORMAT = "host-segment"
-_BATCH = 100
-"""Files that go through the gate together; each check names at most one row of each."""
+_BATCH = 200
+"""Files that go through the gate together: each check names at most one row of each, and Great Expectations at most
+so many rows of a check."""
 _COLUMNS = "host, component, ts, span_us, energy_mj, is_modelled, method"
 
 
@@ -73,49 +75,60 @@ def _load(
             text = f"{place}: {result.check.statement}. {result.check.remedy}".strip()
             if len(said) < 3:
                 said.append(text)
-    for digest, path in waiting.items():
-        if digest in faults:
-            reason = "; ".join(faults[digest])
-            outcomes[path] = catalogue.quarantine(
-                con, settings, path, digest, "host_readings", reason, FORMAT
-            )
-        else:
-            outcomes[path] = _promote(con, digest, path)
+    for digest in faults:
+        path = waiting.pop(digest)
+        reason = "; ".join(faults[digest])
+        outcomes[path] = catalogue.quarantine(
+            con, settings, path, digest, "host_readings", reason, FORMAT
+        )
+    outcomes |= _promote(con, waiting)
     con.execute("DROP TABLE staging.host_reading")
     return outcomes
 
 
-def _promote(con: duckdb.DuckDBPyConnection, digest: str, path: Path) -> Outcome:
-    mine = "staging.host_reading WHERE segment_id = $digest"
-    [facts] = rows(
-        con,
-        f"SELECT count(*) AS n, min(ts) AS first, max(ts) AS last FROM {mine}",
-        {"digest": digest},
-    )
+def _promote(con: duckdb.DuckDBPyConnection, files: Mapping[str, Path]) -> dict[Path, Outcome]:
+    """Intervals and catalogue of some segments, in one transaction; what two of them have counts for the first."""
     with transaction(con):
-        if digest in catalogue.known(con):
-            return Outcome(str(path), digest, "known")
-        [(stored,)] = con.execute(
-            "SELECT count(*) FROM staging.host_reading AS s SEMI JOIN host_reading AS r "
-            "USING (host, component, ts) WHERE s.segment_id = $digest",
-            {"digest": digest},
-        ).fetchall()
-        key = catalogue.record_file(
-            con,
-            segment_id=digest,
-            source_name=str(path),
-            source_format=FORMAT,
-            verdict="loaded",
-            rows_read=facts["n"],
-            rows_loaded=facts["n"] - stored,
-            rows_duplicate=stored,
-            first_ts=facts["first"],
-            last_ts=facts["last"],
-        )
+        known = catalogue.known(con, list(files))
+        outcomes = {
+            path: Outcome(str(path), digest, "known")
+            for digest, path in files.items()
+            if digest in known
+        }
+        fresh = {digest: path for digest, path in files.items() if digest not in known}
+        if not fresh:
+            return outcomes
+        order = pa.table({"place": range(len(fresh)), "segment_id": list(fresh)})
+        con.register("given", order)
         con.execute(
-            f"INSERT INTO host_reading SELECT {_COLUMNS}, {key} FROM staging.host_reading AS s "
-            "ANTI JOIN host_reading AS r USING (host, component, ts) "
-            "WHERE s.segment_id = $digest",
-            {"digest": digest},
+            f"""
+            CREATE OR REPLACE TEMP TABLE found AS
+            SELECT {_COLUMNS}, segment_id, place, (host, component, ts) IN (
+                SELECT (host, component, ts) FROM host_reading
+            ) OR row_number() OVER (PARTITION BY host, component, ts ORDER BY place) > 1 AS stored
+            FROM staging.host_reading JOIN given USING (segment_id)
+            """
         )
-    return Outcome(str(path), digest, "loaded", facts["n"], facts["n"] - stored, stored)
+        con.unregister("given")
+        totals = {
+            row.pop("segment_id"): row
+            for row in rows(
+                con,
+                "SELECT segment_id, count(*) AS rows_read, count_if(NOT stored) AS rows_loaded, "
+                "count_if(stored) AS rows_duplicate, min(ts) AS first_ts, max(ts) AS last_ts "
+                "FROM found GROUP BY ALL",
+            )
+        }
+        recorded = [
+            catalogue.File(digest, str(path), FORMAT, "loaded", **totals.get(digest, {}))
+            for digest, path in fresh.items()
+        ]
+        keys = catalogue.record_files(con, recorded)
+        con.execute(
+            f"INSERT INTO host_reading SELECT {_COLUMNS}, place + {keys[0]} "
+            "FROM found WHERE NOT stored"
+        )
+        con.execute("DROP TABLE found")
+    return outcomes | {
+        path: file.outcome() for path, file in zip(fresh.values(), recorded, strict=True)
+    }

@@ -36,7 +36,7 @@ def ingest_meter(
         for path in expand(paths):
             progress(path)
             digest = f"{sha256(path)} meter {tz}".strip()
-            if digest in catalogue.known(con):
+            if catalogue.known(con, [digest]):
                 outcomes.append(Outcome(str(path), digest, "known"))
                 continue
             try:
@@ -68,18 +68,18 @@ def _load(
 def _record(
     con: duckdb.DuckDBPyConnection, path: Path, digest: str, found: list[meters.Metered]
 ) -> Outcome:
+    file = catalogue.File(
+        segment_id=digest,
+        source_name=str(path),
+        source_format="meter",
+        verdict="loaded",
+        rows_read=len(found),
+        rows_loaded=len(found),
+        first_ts=min((one.valid_from for one in found), default=None),
+        last_ts=max((one.valid_to for one in found), default=None),
+    )
     with transaction(con):
-        key = catalogue.record_file(
-            con,
-            segment_id=digest,
-            source_name=str(path),
-            source_format="meter",
-            verdict="loaded",
-            rows_read=len(found),
-            rows_loaded=len(found),
-            first_ts=min((one.valid_from for one in found), default=None),
-            last_ts=max((one.valid_to for one in found), default=None),
-        )
+        key = catalogue.record_file(con, file)
         for one in found:
             same = [one.meter, one.scope, one.metered]
             # A corrected bill, or a file that grew.
@@ -92,4 +92,4 @@ def _record(
                 "INSERT INTO meter_reading VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [*same, one.valid_from, one.valid_to, one.energy_mj, str(path), key],
             )
-    return Outcome(str(path), digest, "loaded", len(found), len(found))
+    return file.outcome()

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 
 import duckdb
@@ -78,7 +79,7 @@ def ingest_runs(
             # What can be read from accounting depends on the GPUs that are known by then.
             known = f" {gpus.known}" if accounting else ""
             digest = hashlib.sha256(f"{content} runs {tz}{known}".encode()).hexdigest()
-            if digest in catalogue.known(con):
+            if catalogue.known(con, [digest]):
                 outcomes.append(Outcome(str(path), digest, "known"))
                 continue
             try:
@@ -120,16 +121,18 @@ def _recorder(
     def record(inserted: int) -> None:
         catalogue.record_file(
             con,
-            segment_id=digest,
-            source_name=str(path),
-            source_format=source_format,
-            verdict="loaded",
-            rows_read=read,
-            rows_loaded=inserted,
-            rows_duplicate=len(runs) - inserted,
-            rows_skipped=read - len(runs),
-            first_ts=min((run.started_at for run in runs), default=None),
-            last_ts=max((run.ended_at or run.started_at for run in runs), default=None),
+            catalogue.File(
+                segment_id=digest,
+                source_name=str(path),
+                source_format=source_format,
+                verdict="loaded",
+                rows_read=read,
+                rows_loaded=inserted,
+                rows_duplicate=len(runs) - inserted,
+                rows_skipped=read - len(runs),
+                first_ts=min((run.started_at for run in runs), default=None),
+                last_ts=max((run.ended_at or run.started_at for run in runs), default=None),
+            ),
         )
 
     return record
@@ -190,10 +193,10 @@ def _load_records(
 ) -> list[Outcome]:
     """Load run records, all at once; if the gate refuses, run by run, to find those at fault."""
     outcomes: list[Outcome] = []
-    known = catalogue.known(con)
+    digests = [sha256(path) for path in paths]
+    known = catalogue.known(con, digests)
     fresh: dict[str, list[tuple[Path, str, Record]]] = {}
-    for path in paths:
-        digest = sha256(path)
+    for path, digest in zip(paths, digests, strict=True):
         if digest in known:
             outcomes.append(Outcome(str(path), digest, "known"))
             continue
@@ -252,8 +255,22 @@ def _store_records(
         for held in run_records.devices(record)
     }
 
-    def taken(path: Path, record: Record) -> bool:
-        return record.record_id in newer and newer[record.record_id][0] == path
+    files = []
+    for path, digest, record in fresh:
+        used = record.record_id in newer and newer[record.record_id][0] == path
+        files.append(
+            catalogue.File(
+                segment_id=digest,
+                source_name=str(path),
+                source_format="run-record",
+                verdict="loaded",
+                rows_read=1,
+                rows_loaded=int(used),
+                rows_duplicate=int(not used),
+                first_ts=datetime.fromisoformat(record.started_at),
+                last_ts=datetime.fromisoformat(record.ended_at or record.started_at),
+            )
+        )
 
     def store(_: int) -> None:
         catalogue.add_gpus(con, list(gpus.values()))
@@ -272,32 +289,14 @@ def _store_records(
                     str(path),
                 ],
             )
-        for path, digest, record in fresh:
-            used = taken(path, record)
-            catalogue.record_file(
-                con,
-                segment_id=digest,
-                source_name=str(path),
-                source_format="run-record",
-                verdict="loaded",
-                rows_read=1,
-                rows_loaded=int(used),
-                rows_duplicate=int(not used),
-                first_ts=record.started_at,
-                last_ts=record.ended_at or record.started_at,
-            )
+        catalogue.record_files(con, files)
 
     if runs:
         _gated(con, settings, runs, store, str(fresh[0][0]))
     else:
         with transaction(con):
             store(0)
-    return [
-        Outcome(
-            str(path), digest, "loaded", 1, int(taken(path, record)), int(not taken(path, record))
-        )
-        for path, digest, record in fresh
-    ]
+    return [file.outcome() for file in files]
 
 
 def _load(

@@ -12,6 +12,9 @@ import polars as pl
 PROFILED = ("gpu_uuid", "host", "gpu_index", "model", "ts", "power_mw", "energy_mj", "util_pct")
 """Columns that are looked at."""
 
+_WHOSE = ("segment", "gpu_uuid")
+"""What tells one run of rows from the next."""
+
 _SHORT_US = 30_000_000
 """Longer steps are gaps: power says little of them, and they are no recorder's usual step."""
 
@@ -45,11 +48,13 @@ _Truths = npt.NDArray[np.bool_]
 def pieces(readings: pl.DataFrame, *, goes_on: bool = False) -> pl.DataFrame:
     """Facts about readings, for each run of rows of one GPU.
 
-    Takes `PROFILED` in the order of the segment (texts may be categories): all of it, or a part. `goes_on`: the first row is the last one of
-    the part before, and only the step from it counts. `profile` puts parts together.
+    Takes `PROFILED` in the order of the segment (texts may be categories): all of it, or a part; or those of several, with a
+    column `segment`. `goes_on`: the first row is the last one of the part before, and only the step from it counts. `profile`
+    puts parts together.
     """
     rows = readings.height
-    other = pl.col("gpu_uuid").ne_missing(pl.col("gpu_uuid").shift())
+    whose = [name for name in _WHOSE if name in readings.columns]
+    other = pl.any_horizontal(pl.col(name).ne_missing(pl.col(name).shift()) for name in whose)
     begins = readings.select(begins=other)["begins"].to_numpy(writable=True)
     if rows:
         begins[0] = True
@@ -122,7 +127,10 @@ def pieces(readings: pl.DataFrame, *, goes_on: bool = False) -> pl.DataFrame:
         double = p[here].astype(np.int64) + p[before]
         total("compared_power_mj", np.where(both, double * dt // 2_000_000, 0))
     names = readings[starts].select(
-        pl.col("gpu_uuid", "host").cast(pl.String), "gpu_index", pl.col("model").cast(pl.String)
+        *whose[:-1],
+        pl.col("gpu_uuid", "host").cast(pl.String),
+        "gpu_index",
+        pl.col("model").cast(pl.String),
     )
     if not rows:
         return names.with_columns(pl.lit(0, pl.Int64).alias(name) for name in ("piece", *found))
@@ -154,7 +162,7 @@ def _before(absent: _Truths | None, before: Any, nothing: _Truths) -> _Truths:
 
 
 def profile(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Facts about readings, by GPU.
+    """Facts about readings, by GPU (and segment, where several were given).
 
     Takes the results of `pieces` for the parts of a segment, in order. Gives gpu_uuid, rows_read, first_ts,
     last_ts, null_power, null_energy, no_value, min_power_mw, max_power_mw, max_counter_mw (mean power that the
@@ -164,9 +172,9 @@ def profile(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
     (rows at the time of the row before), counter_resets, longest_gap_ms, host, gpu_index, model and no_time (rows
     without ts).
     """
-    known = (
-        pl.exclude("gpu_uuid", "host", "gpu_index", "model", "piece", "part", "goes_on")
-    ).replace({int(_LEAST): None, int(_MOST): None})
+    known = (pl.exclude(*_WHOSE, "host", "gpu_index", "model", "piece", "part", "goes_on")).replace(
+        {int(_LEAST): None, int(_MOST): None}
+    )
     both = pl.concat([one.with_columns(part=pl.lit(at)) for at, one in enumerate(parts)])
     # A GPU that goes on from one part to the next is one run; one in several was not ordered.
     ends = both.with_columns(
@@ -174,10 +182,11 @@ def profile(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
         & (pl.col("part") > 0)
         & pl.col("gpu_uuid").eq_missing(pl.col("gpu_uuid").shift())
     )
+    whose = [name for name in _WHOSE if name in both.columns]
     times = pl.from_epoch(pl.col("first_us", "last_us"), "us").dt.replace_time_zone("UTC")
     return (
         ends.with_columns(known)
-        .group_by("gpu_uuid")
+        .group_by(whose)
         .agg(
             pl.col("host", "gpu_index", "model").first(),
             pl.col(_COUNTED).sum(),
@@ -195,5 +204,5 @@ def profile(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
         )
         .rename({"first_us": "first_ts", "last_us": "last_ts"})
         .drop("gap_us", "runs", "short_us", "short_steps")
-        .sort("gpu_uuid")
+        .sort(whose)
     )

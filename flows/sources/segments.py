@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flows.errors import BadInput
@@ -44,8 +45,10 @@ def read(path: Path, staged: Staged) -> Staged:
         BadInput: not Parquet, damaged, or not in the columns of a segment.
     """
     try:
-        schema = pl.scan_parquet(path, glob=False).collect_schema()
         file = pq.ParquetFile(path)
+        empty = pl.from_arrow(file.schema_arrow.empty_table())
+        assert isinstance(empty, pl.DataFrame)
+        schema = empty.schema
         rows = file.metadata.num_rows
         metadata = file.metadata.metadata or {}
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
@@ -75,7 +78,19 @@ def read(path: Path, staged: Staged) -> Staged:
         raise BadInput("the segment holds no reading", where=str(path), remedy="Record again")
     staged.format, staged.path, staged.own, staged.rows_read = FORMAT, path, True, rows
     staged.sample = metadata.get(SAMPLE_KEY.encode()) == b"true"
+    staged.columns = _with_values(file.metadata)
     return staged
+
+
+def _with_values(metadata: Any) -> frozenset[str]:
+    """Columns that are not null throughout, as far as a Parquet file says."""
+    found = set()
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            known = column.statistics
+            if known is None or not known.has_null_count or known.num_values:
+                found.add(column.path_in_schema)
+    return frozenset(found)
 
 
 def _collector(metadata: dict[bytes, bytes], path: Path) -> tuple[str | None, list[dict[str, Any]]]:
@@ -111,8 +126,8 @@ def _damaged(path: Path, what: str) -> BadInput:
 def is_host(path: Path) -> bool:
     """Whether a Parquet file holds energy of CPU and memory rather than GPU readings."""
     try:
-        return {"component", "span_us"} <= set(pl.scan_parquet(path, glob=False).collect_schema())
-    except (pl.exceptions.PolarsError, OSError):
+        return {"component", "span_us"} <= set(pq.read_schema(path).names)
+    except (pa.ArrowException, OSError):
         return False
 
 

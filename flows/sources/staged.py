@@ -59,6 +59,8 @@ class Staged:
     rows_duplicate: int = 0
     rows_skipped: int = 0
     sample: bool = False
+    columns: frozenset[str] = frozenset(STAGED)
+    """Columns of `path` that are not null throughout, as far as the file says."""
     steps_back: dict[str, tuple[int, int]] = field(default_factory=dict)
     """GPU -> (readings earlier than the one before, first such row)."""
     collector: str | None = None
@@ -84,6 +86,7 @@ def write(readings: pl.DataFrame, staged: Staged, *, unsorted: bool = False) -> 
     ordered = with_all_columns(readings).sort("gpu_uuid", "ts", "row_no")
     unique = ordered.unique(["gpu_uuid", "ts", *VALUES], keep="first", maintain_order=True)
     staged.rows_duplicate = ordered.height - unique.height
+    staged.columns = frozenset(one.name for one in unique if one.null_count() < unique.height)
     staged.path.parent.mkdir(parents=True, exist_ok=True)
     unique.write_parquet(staged.path)
     return staged

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import duckdb
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
+from flows import profiles
+from flows.errors import BadInput
 from flows.footprint import compute
 from flows.ingest_gpu import ingest_gpu
 from flows.ingest_grid import ingest_grid
@@ -19,6 +22,7 @@ from flows.ingest_runs import ingest_runs
 from flows.settings import Lake, Settings
 from flows.sources import grid, segments
 from flows.sources.nvidia_smi import Options
+from flows.sources.staged import Staged
 from flows.warehouse import connect, exists, rows
 from tests import preloaded
 from tests.conftest import T0, grid_csv, make_project, runs_csv, segment
@@ -94,6 +98,78 @@ def test_files_loaded_together_keep_their_own_readings(
             segments_of, (100, 200, 300, 400, 500), (0, 1, 0, 1, 0), strict=True
         )
     ]
+
+
+@pytest.mark.parametrize("odd", ["nothing", "types", "damage"])
+def test_small_files_are_looked_at_together_as_each_alone(odd: str, project: Settings) -> None:
+    whole = pl.read_parquet(segment(project.root, gpus=2, seconds=300))
+    one_gpu = whole.filter(pl.col("gpu_uuid") == whole["gpu_uuid"][0])
+    frames = [whole, one_gpu.head(100), one_gpu.tail(200).drop("util_pct", "model"), whole.head(1)]
+    if odd == "types":
+        frames.append(one_gpu.with_columns(pl.col("power_mw").cast(pl.Int64)))
+    files = []
+    for number, frame in enumerate(frames):
+        path = project.root / f"part[{number}].parquet"
+        segments.write(frame, path) if number != 2 else frame.write_parquet(path)
+        files.append(segments.read(path, Staged(path, str(number), "", path, 0)))
+    if odd == "damage":
+        content = files[1].path.read_bytes()
+        files[1].path.write_bytes(bytes(len(content) // 2) + content[len(content) // 2 :])
+    together = profiles.read(files)
+    alone = [profiles.read([file])[0] for file in files]
+    for number, (facts, same) in enumerate(zip(together, alone, strict=True)):
+        if odd == "damage" and number == 1:
+            assert isinstance(facts, BadInput)
+            assert "part[1].parquet" in str(facts) == str(same)
+            continue
+        assert isinstance(facts, pl.DataFrame)
+        assert isinstance(same, pl.DataFrame)
+        assert facts.equals(same)
+        assert facts.schema == same.schema
+        assert facts["rows_read"].sum() == frames[number].height
+
+
+def test_a_batch_of_files_settles_each_in_its_order(project: Settings) -> None:
+    """One that another of the batch has in part waits for it; one that is refused holds up nobody."""
+    whole = pl.read_parquet(segment(project.root, gpus=1, seconds=600))
+    cuts = {"a": (0, 300), "b": (200, 500), "c": (450, 600), "d": (500, 600)}
+    paths = []
+    for name, (start, end) in cuts.items():
+        part = whole.slice(start, end - start)
+        if name == "b":
+            part = part.with_columns(power_mw=pl.lit(-1, pl.Int32))
+        paths.append(project.root / f"{name}.parquet")
+        segments.write(part, paths[-1])
+    outcomes = ingest_gpu(project, paths)
+    assert [(o.verdict, o.rows_loaded, o.rows_duplicate) for o in outcomes] == [
+        ("loaded", 300, 0),
+        ("quarantined", 0, 0),
+        ("loaded", 150, 0),
+        ("loaded", 0, 100),
+    ]
+    assert ask(project, "SELECT count(*), count(DISTINCT ts) FROM gpu_reading") == [(450, 450)]
+
+
+@pytest.mark.parametrize("overlapping", [False, True])
+def test_damage_where_the_gate_does_not_look_keeps_no_other_file_out(
+    overlapping: bool, project: Settings
+) -> None:
+    paths = [segment(project.root, f"node{n}", gpus=1) for n in range(3)]
+    if overlapping:
+        part = project.root / "part.parquet"
+        segments.write(pl.read_parquet(paths[1]).head(10), part)
+        ingest_gpu(project, [part])
+    group = pq.read_metadata(paths[1]).row_group(0)
+    [column] = [c for c in map(group.column, range(14)) if c.path_in_schema == "temp_c"]
+    content = bytearray(paths[1].read_bytes())
+    start = column.dictionary_page_offset or column.data_page_offset
+    content[start : start + column.total_compressed_size] = bytes(column.total_compressed_size)
+    paths[1].write_bytes(content)
+    outcomes = ingest_gpu(project, paths)
+    assert [o.verdict for o in outcomes] == ["loaded", "quarantined", "loaded"]
+    assert "node1.parquet: damaged Parquet" in outcomes[1].reason
+    [(count,)] = ask(project, "SELECT count(*) FROM gpu_reading")
+    assert count == 2 * 1800 + 10 * overlapping
 
 
 def test_a_log_that_grew_adds_only_its_new_rows(project: Settings) -> None:
