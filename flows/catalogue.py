@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from expectations.checks import Verdict
 from flows.settings import Settings
-from flows.warehouse import rows, transaction
+from flows.warehouse import lend, rows, transaction
 
 
 @dataclass
@@ -96,9 +96,8 @@ def record_files(con: duckdb.DuckDBPyConnection, files: Sequence[File]) -> list[
     [(top,)] = con.execute("SELECT coalesce(max(segment_key), 0) FROM segment").fetchall()
     keys = [int(top) + place for place in range(1, len(files) + 1)]
     fresh = pa.Table.from_pylist([vars(file) for file in files], _FILE_TYPES)
-    con.register("fresh", fresh.append_column("segment_key", pa.array(keys, pa.int32())))
-    con.execute("INSERT INTO segment BY NAME SELECT *, now() AS loaded_at FROM fresh")
-    con.unregister("fresh")
+    with lend(con, recorded=fresh.append_column("segment_key", pa.array(keys, pa.int32()))):
+        con.execute("INSERT INTO segment BY NAME SELECT *, now() AS loaded_at FROM recorded")
     return keys
 
 

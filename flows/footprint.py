@@ -33,7 +33,7 @@ from flows.metering import (
 from flows.pieces import Progress
 from flows.settings import WEEKDAYS, Settings
 from flows.signals import Known, slot_signals
-from flows.warehouse import FIGURES, alone, rows, transaction
+from flows.warehouse import FIGURES, alone, lend, rows, transaction
 from transforms import attribution, changes, footprint, host, market
 from transforms.attribution import METERED
 from transforms.energy import GapRule
@@ -201,12 +201,10 @@ def _replace_part(
     chosen = of.devices.join(windows, on="host_group").with_columns(
         start("first").alias("first_start"), start("last").alias("last_start")
     )
-    con.register(
-        "given",
-        chosen.select("gpu_key", "host", "host_group", "first_start", "last_start").to_arrow(),
-    )
-    con.execute("CREATE OR REPLACE TEMP TABLE part AS FROM given")
-    con.unregister("given")
+    with lend(
+        con, given=chosen.select("gpu_key", "host", "host_group", "first_start", "last_start")
+    ):
+        con.execute("CREATE OR REPLACE TEMP TABLE part AS FROM given")
     # The columns of METERED and filled_mj, by what is summed.
     use = [
         f"SELECT {what}, gpu_key, -count(*) AS slots, {_negative(METERED)}, {filled} AS filled_mj "
@@ -269,18 +267,20 @@ def _summed(use: pl.DataFrame) -> pl.DataFrame:
 def _add_use(con: duckdb.DuckDBPyConnection, change: pl.DataFrame) -> None:
     """Add to device_energy what became more and what became less, and hold the sums against each other."""
     change = _summed(change.select(TABLES["device_energy"].columns))
-    con.register("change", change.to_arrow())
-    same = "c.kind = t.kind AND c.gpu_key = t.gpu_key AND c.run_id IS NOT DISTINCT FROM t.run_id"
-    stored = con.execute(f"SELECT t.* FROM device_energy AS t SEMI JOIN change AS c ON {same}").pl()
-    con.execute(f"DELETE FROM device_energy AS t WHERE EXISTS (FROM change AS c WHERE {same})")
-    con.unregister("change")
+    with lend(con, change=change):
+        same = (
+            "c.kind = t.kind AND c.gpu_key = t.gpu_key AND c.run_id IS NOT DISTINCT FROM t.run_id"
+        )
+        stored = con.execute(
+            f"SELECT t.* FROM device_energy AS t SEMI JOIN change AS c ON {same}"
+        ).pl()
+        con.execute(f"DELETE FROM device_energy AS t WHERE EXISTS (FROM change AS c WHERE {same})")
     _insert(con, "device_energy", _summed(pl.concat([stored, change])).filter(pl.col("slots") != 0))
-    con.register("change", change.select("gpu_key").unique().to_arrow())
-    use = con.execute(
-        "SELECT t.* FROM device_energy AS t SEMI JOIN change AS c USING (gpu_key)"
-    ).pl()
-    con.execute("DELETE FROM conservation WHERE gpu_key IN (SELECT gpu_key FROM change)")
-    con.unregister("change")
+    with lend(con, change=change.select("gpu_key").unique()):
+        use = con.execute(
+            "SELECT t.* FROM device_energy AS t SEMI JOIN change AS c USING (gpu_key)"
+        ).pl()
+        con.execute("DELETE FROM conservation WHERE gpu_key IN (SELECT gpu_key FROM change)")
     _insert(con, "conservation", _conserved(use))
 
 
@@ -346,9 +346,8 @@ def _facility(
     con: duckdb.DuckDBPyConnection, sites: pl.DataFrame, cells: pl.DataFrame
 ) -> pl.DataFrame:
     """`transforms.footprint.facility_slots` of some sites and slots."""
-    con.register("cells", cells.with_columns(slot_start=start("slot")).to_arrow())
-    found = _site_energy(con, "SEMI JOIN cells USING (site, slot_start)")
-    con.unregister("cells")
+    with lend(con, cells=cells.with_columns(slot_start=start("slot"))):
+        found = _site_energy(con, "SEMI JOIN cells USING (site, slot_start)")
     return footprint.facility_slots(found.lazy(), sites.lazy()).collect()
 
 
@@ -396,11 +395,10 @@ def _replace_figures(
 ) -> pl.DataFrame:
     """Write figures in place of those of some sites and slots; gives the runs (kind, run_id) concerned."""
     cells = touched.select("site", slot_start=start("slot"))
-    con.register("cells", cells.to_arrow())
-    before = con.execute(
-        "SELECT DISTINCT kind, run_id FROM footprint_slot SEMI JOIN cells USING (site, slot_start)"
-    ).pl()
-    con.unregister("cells")
+    with lend(con, cells=cells):
+        before = con.execute(
+            "SELECT DISTINCT kind, run_id FROM footprint_slot SEMI JOIN cells USING (site, slot_start)"
+        ).pl()
     _delete(con, "footprint_slot", cells)
     _insert(con, "footprint_slot", _with_start(by_run))
     return pl.concat([before, by_run.select("kind", "run_id")]).unique()
@@ -419,18 +417,15 @@ def _update_runs(
 ) -> None:
     """Totals and what else is said of whole runs, for those with other figures."""
     as_of = last_reading(con)
-    con.register("changed_run", changed.to_arrow())
-    mine = (
-        "SEMI JOIN changed_run AS c ON c.kind = t.kind AND c.run_id IS NOT DISTINCT FROM t.run_id"
-    )
-    by_run = (
-        con.execute(f"SELECT t.* FROM footprint_slot AS t {mine}")
-        .pl()
-        .with_columns(slot=slot_number())
-    )
-    use = con.execute(f"SELECT t.* FROM device_energy AS t {mine}").pl()
-    energy = _site_energy(con, mine + " WHERE t.kind = 'run'")
-    con.unregister("changed_run")
+    with lend(con, changed_run=changed):
+        mine = "SEMI JOIN changed_run AS c ON c.kind = t.kind AND c.run_id IS NOT DISTINCT FROM t.run_id"
+        by_run = (
+            con.execute(f"SELECT t.* FROM footprint_slot AS t {mine}")
+            .pl()
+            .with_columns(slot=slot_number())
+        )
+        use = con.execute(f"SELECT t.* FROM device_energy AS t {mine}").pl()
+        energy = _site_energy(con, mine + " WHERE t.kind = 'run'")
     totals = footprint.run_totals(by_run.lazy(), _gpus(use.lazy(), of)).collect()
     priced = market.prices(energy.lazy(), _tariffs(con)).collect().lazy()
     moved = sensitivity(
@@ -447,11 +442,10 @@ def _update_runs(
     _insert(con, "run_sensitivity", moved)
     again = _alternatives_due(con, known, runs, since)
     _delete(con, "run_alternative", again)
-    con.register("again", again.to_arrow())
-    slots = con.execute(
-        "SELECT t.* FROM footprint_slot AS t SEMI JOIN again USING (run_id) WHERE t.kind = 'run'"
-    ).pl()
-    con.unregister("again")
+    with lend(con, again=again):
+        slots = con.execute(
+            "SELECT t.* FROM footprint_slot AS t SEMI JOIN again USING (run_id) WHERE t.kind = 'run'"
+        ).pl()
     _insert(
         con,
         "run_alternative",
@@ -473,26 +467,24 @@ def _alternatives_due(
     con: duckdb.DuckDBPyConnection, known: Known, changed: pl.DataFrame, since: datetime | None
 ) -> pl.DataFrame:
     """Runs whose alternatives are others: their figures, their end, or the grid around them changed."""
-    con.register("changed_run", changed.to_arrow())
-    found = con.execute(
-        """
-        FROM changed_run
-        UNION SELECT run_id FROM training_run WHERE $since::TIMESTAMPTZ IS NULL
-            OR loaded_at > $since OR superseded_at > $since
-            OR ended_at > coalesce((SELECT max(as_of) FROM computed_facts), '-infinity')
-        UNION SELECT f.run_id FROM run_footprint AS f JOIN (
-            SELECT min(valid_from) AS first, max(valid_to) AS last FROM (
-                SELECT valid_from, valid_to, fetched_at, superseded_at FROM grid_intensity UNION ALL
-                SELECT valid_from, valid_to, fetched_at, superseded_at FROM grid_mix)
-            WHERE fetched_at > $since OR superseded_at > $since
-        ) AS g ON f.first_slot - to_hours($hours) < g.last
-            AND f.last_slot + to_hours($hours) + INTERVAL 5 MINUTE > g.first
-        WHERE f.kind = 'run'
-        """,
-        {"since": since, "hours": known.settings.grid.shift_h},
-    ).pl()
-    con.unregister("changed_run")
-    return found
+    with lend(con, changed_run=changed):
+        return con.execute(
+            """
+            FROM changed_run
+            UNION SELECT run_id FROM training_run WHERE $since::TIMESTAMPTZ IS NULL
+                OR loaded_at > $since OR superseded_at > $since
+                OR ended_at > coalesce((SELECT max(as_of) FROM computed_facts), '-infinity')
+            UNION SELECT f.run_id FROM run_footprint AS f JOIN (
+                SELECT min(valid_from) AS first, max(valid_to) AS last FROM (
+                    SELECT valid_from, valid_to, fetched_at, superseded_at FROM grid_intensity UNION ALL
+                    SELECT valid_from, valid_to, fetched_at, superseded_at FROM grid_mix)
+                WHERE fetched_at > $since OR superseded_at > $since
+            ) AS g ON f.first_slot - to_hours($hours) < g.last
+                AND f.last_slot + to_hours($hours) + INTERVAL 5 MINUTE > g.first
+            WHERE f.kind = 'run'
+            """,
+            {"since": since, "hours": known.settings.grid.shift_h},
+        ).pl()
 
 
 def _exchange_embodied(con: duckdb.DuckDBPyConnection, of: Fleet) -> None:
@@ -505,17 +497,15 @@ def _exchange_embodied(con: duckdb.DuckDBPyConnection, of: Fleet) -> None:
 
 
 def _insert(con: duckdb.DuckDBPyConnection, table: str, frame: pl.DataFrame) -> None:
-    con.register("computed", frame.select(TABLES[table].columns).to_arrow())
-    con.execute(f"INSERT INTO {table} FROM computed")
-    con.unregister("computed")
+    with lend(con, computed=frame.select(TABLES[table].columns)):
+        con.execute(f"INSERT INTO {table} FROM computed")
 
 
 def _delete(con: duckdb.DuckDBPyConnection, table: str, keys: pl.DataFrame) -> None:
     """Delete the rows whose columns have the values of some row of `keys`."""
     same = " AND ".join(f"k.{name} IS NOT DISTINCT FROM t.{name}" for name in keys.columns)
-    con.register("keys", keys.to_arrow())
-    con.execute(f"DELETE FROM {table} AS t WHERE EXISTS (FROM keys AS k WHERE {same})")
-    con.unregister("keys")
+    with lend(con, keys=keys):
+        con.execute(f"DELETE FROM {table} AS t WHERE EXISTS (FROM keys AS k WHERE {same})")
 
 
 def _with_start(frame: pl.DataFrame) -> pl.DataFrame:

@@ -16,6 +16,7 @@ from flows import digests
 from flows.metering import Fleet
 from flows.pieces import around
 from flows.settings import AT_THE_GATE, Settings
+from flows.warehouse import lend
 from transforms import changes
 from transforms.schemas import SLOT_US
 
@@ -152,8 +153,7 @@ def remember(
         ("computed_device", _described(of)),
         ("computed_facts", pl.DataFrame({"facts": [of_what], "as_of": [as_of]})),
     ):
-        con.register("now_is", frame.to_arrow())
-        listing = ", ".join(frame.columns)
-        con.execute(f"DELETE FROM {table}")
-        con.execute(f"INSERT INTO {table} SELECT {listing} FROM now_is")
-        con.unregister("now_is")
+        with lend(con, now_is=frame):
+            listing = ", ".join(frame.columns)
+            con.execute(f"DELETE FROM {table}")
+            con.execute(f"INSERT INTO {table} SELECT {listing} FROM now_is")

@@ -23,7 +23,7 @@ from flows.sources import segments
 from flows.sources.files import expand, in_spool, sha256
 from flows.sources.nvidia_smi import Options
 from flows.sources.staged import EXTRA, VALUES, Staged
-from flows.warehouse import disk_errors, literal, one_file, rows, transaction, writing
+from flows.warehouse import disk_errors, lend, literal, one_file, rows, transaction, writing
 from transforms.schemas import POWER_SOURCES
 
 Progress = Callable[[Path], None]
@@ -33,7 +33,7 @@ def no_progress(_: Path) -> None:
     """Say nothing about files as they are loaded."""
 
 
-_BATCH = 1024
+_BATCH = 2048
 """Files that go through the gate together: one validation costs the same for one or many."""
 
 _THREADS = 3
@@ -340,7 +340,10 @@ def _promote(
             raise
         rest = [one for one in waiting if one.segment_id not in faults]
         settled = _promote(con, rest, seen, new_only=new_only) if rest else []
-        return [*settled, *((one, faults[one.segment_id]) for one in waiting if one.segment_id in faults)]
+        return [
+            *settled,
+            *((one, faults[one.segment_id]) for one in waiting if one.segment_id in faults),
+        ]
     return [(one, done.get(one.segment_id)) for one in waiting]
 
 
@@ -419,16 +422,15 @@ def _insert(
     given = {name for staged in files for name in staged.columns}
     values = ", ".join(f"s.{name}" for name in [*VALUES, *EXTRA] if name in given)
     unknown = "ANTI JOIN gpu_reading AS r ON r.gpu_key = g.gpu_key AND r.ts = s.ts"
-    con.register("file_key", pa.table({"file": range(len(keys)), "segment_key": list(keys)}))
-    [(inserted,)] = con.execute(
-        f"""
-        INSERT INTO gpu_reading BY NAME
-        SELECT g.gpu_key, s.ts, {values}{"," * bool(values)} {POWER_SOURCE_CODE} AS power_source_code,
-            f.segment_key
-        FROM read_parquet([{listing}], union_by_name = true) AS s
-        JOIN file_key AS f ON f.file = s.file_index
-        JOIN gpu AS g ON g.gpu_uuid = s.gpu_uuid {unknown if new_only else ""}
-        """
-    ).fetchall()
-    con.unregister("file_key")
+    with lend(con, file_key=pa.table({"file": range(len(keys)), "segment_key": list(keys)})):
+        [(inserted,)] = con.execute(
+            f"""
+            INSERT INTO gpu_reading BY NAME
+            SELECT g.gpu_key, s.ts, {values}{"," * bool(values)} {POWER_SOURCE_CODE} AS power_source_code,
+                f.segment_key
+            FROM read_parquet([{listing}], union_by_name = true) AS s
+            JOIN file_key AS f ON f.file = s.file_index
+            JOIN gpu AS g ON g.gpu_uuid = s.gpu_uuid {unknown if new_only else ""}
+            """
+        ).fetchall()
     return int(inserted)

@@ -18,7 +18,7 @@ from flows.settings import Settings
 from flows.sources import grid as grid_source
 from flows.sources.files import expand, sha256
 from flows.sources.grid import Options
-from flows.warehouse import alone, transaction
+from flows.warehouse import alone, lend, transaction
 
 _TABLES = {
     "grid_intensity": (
@@ -110,12 +110,11 @@ def _differences(con: duckdb.DuckDBPyConnection, table: str, frame: pl.DataFrame
     same = " AND ".join(
         f"s.{name} IS NOT DISTINCT FROM n.{name}" for name in (*series, "valid_from", *revised)
     )
-    con.register("incoming", frame.to_arrow())
-    [(count,)] = con.execute(
-        f"SELECT count(*) FROM incoming AS n WHERE NOT EXISTS (FROM {table} AS s "
-        f"WHERE s.superseded_at IS NULL AND {same})"
-    ).fetchall()
-    con.unregister("incoming")
+    with lend(con, incoming=frame):
+        [(count,)] = con.execute(
+            f"SELECT count(*) FROM incoming AS n WHERE NOT EXISTS (FROM {table} AS s "
+            f"WHERE s.superseded_at IS NULL AND {same})"
+        ).fetchall()
     return int(count)
 
 
@@ -169,9 +168,8 @@ def _load(
 
 
 def _stage(con: duckdb.DuckDBPyConnection, table: str, frame: pl.DataFrame) -> None:
-    con.register("incoming", frame.to_arrow())
-    con.execute(f"CREATE OR REPLACE TABLE staging.{table} AS FROM incoming")
-    con.unregister("incoming")
+    with lend(con, incoming=frame):
+        con.execute(f"CREATE OR REPLACE TABLE staging.{table} AS FROM incoming")
 
 
 def _promote(con: duckdb.DuckDBPyConnection, table: str) -> int:

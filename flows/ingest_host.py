@@ -13,7 +13,7 @@ from flows import catalogue
 from flows.catalogue import Outcome
 from flows.settings import Settings
 from flows.sources.segments import HOST_COLUMNS
-from flows.warehouse import one_file, rows, transaction
+from flows.warehouse import lend, one_file, rows, transaction
 
 FORMAT = "host-segment"
 _BATCH = 200
@@ -99,17 +99,16 @@ def _promote(con: duckdb.DuckDBPyConnection, files: Mapping[str, Path]) -> dict[
         if not fresh:
             return outcomes
         order = pa.table({"place": range(len(fresh)), "segment_id": list(fresh)})
-        con.register("given", order)
-        con.execute(
-            f"""
-            CREATE OR REPLACE TEMP TABLE found AS
-            SELECT {_COLUMNS}, segment_id, place, (host, component, ts) IN (
-                SELECT (host, component, ts) FROM host_reading
-            ) OR row_number() OVER (PARTITION BY host, component, ts ORDER BY place) > 1 AS stored
-            FROM staging.host_reading JOIN given USING (segment_id)
-            """
-        )
-        con.unregister("given")
+        with lend(con, given=order):
+            con.execute(
+                f"""
+                CREATE OR REPLACE TEMP TABLE found AS
+                SELECT {_COLUMNS}, segment_id, place, (host, component, ts) IN (
+                    SELECT (host, component, ts) FROM host_reading
+                ) OR row_number() OVER (PARTITION BY host, component, ts ORDER BY place) > 1 AS stored
+                FROM staging.host_reading JOIN given USING (segment_id)
+                """
+            )
         totals = {
             row.pop("segment_id"): row
             for row in rows(

@@ -22,7 +22,7 @@ from flows.sources import codecarbon, run_records, sacct
 from flows.sources import runs as runs_source
 from flows.sources.files import expand, first_line, in_spool, plain_text, sha256
 from flows.sources.runs import Gpus, Run
-from flows.warehouse import alone, transaction
+from flows.warehouse import alone, lend, transaction
 from transforms.schemas import NO_GPU
 from wattledger.records import Record, from_json
 
@@ -366,9 +366,8 @@ def _stage(con: duckdb.DuckDBPyConnection, runs: list[Run]) -> None:
         orient="row",
     )
     for name, frame in (("training_run", incoming), ("incoming_allocation", allocations)):
-        con.register("incoming", frame.to_arrow())
-        con.execute(f"CREATE OR REPLACE TABLE staging.{name} AS FROM incoming")
-        con.unregister("incoming")
+        with lend(con, incoming=frame):
+            con.execute(f"CREATE OR REPLACE TABLE staging.{name} AS FROM incoming")
     con.execute(
         """
         CREATE OR REPLACE TABLE staging.run_allocation AS

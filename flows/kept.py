@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from datetime import datetime
 
 import duckdb
+import polars as pl
 
 from flows import digests
 from flows.digests import Content
-from flows.warehouse import FIGURES, transaction
+from flows.warehouse import FIGURES, lend, transaction
 from transforms.schemas import TABLES
 
 GPU_READINGS, HOST_READINGS, GPU_PIECES = "gpu_reading", "host_reading", "gpu_piece"
@@ -58,10 +59,14 @@ def digest_segments(con: duckdb.DuckDBPyConnection) -> None:
 
 def write(con: duckdb.DuckDBPyConnection, table: str, found: Mapping[int, Content]) -> None:
     """Write digests of a table by segment key (inside the caller's transaction)."""
-    for key, content in found.items():
+    fresh = pl.DataFrame(
+        [(key, content.rows, content.sha256) for key, content in found.items()],
+        schema={"segment_key": pl.Int32, "row_count": pl.Int64, "content_sha256": pl.String},
+        orient="row",
+    )
+    with lend(con, digest=fresh):
         con.execute(
-            "INSERT INTO segment_digest VALUES (?, ?, ?, ?)",
-            [key, table, content.rows, content.sha256],
+            "INSERT INTO segment_digest BY NAME SELECT *, ? AS table_name FROM digest", [table]
         )
 
 

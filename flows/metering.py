@@ -18,6 +18,7 @@ from flows import pieces
 from flows.errors import SettingsError
 from flows.factors import Factor, embodied_factors, for_model, scalar
 from flows.settings import Settings
+from flows.warehouse import lend
 from transforms import attribution, changes, embodied, energy, footprint, host
 from transforms.energy import GapRule
 from transforms.schemas import BOUNDS, NO_GPU, PPM, SLOT_US
@@ -112,9 +113,8 @@ def metered(con: duckdb.DuckDBPyConnection, of: Fleet, windows: pl.DataFrame) ->
         windows, on="host_group"
     )
     known = pieces.around(con, cells.filter("is_gpu").select("gpu_key", "first", "last"))
-    con.register("given", known.to_arrow())
-    con.execute("CREATE OR REPLACE TEMP TABLE context AS FROM given")
-    con.unregister("given")
+    with lend(con, given=known):
+        con.execute("CREATE OR REPLACE TEMP TABLE context AS FROM given")
     partials = pieces.partials(
         con,
         of.rule,
@@ -224,16 +224,14 @@ def host_readings_of(con: duckdb.DuckDBPyConnection, among: str = "") -> pl.Data
 def _host_readings(con: duckdb.DuckDBPyConnection, cells: pl.DataFrame) -> pl.DataFrame:
     """Those that reach into the wanted slots of their host."""
     wanted = cells.select("host", "first", "last").unique()
-    con.register("given", wanted.to_arrow())
-    earliest = cells.select(pl.col("first").min().fill_null(0)).item() * SLOT_US
-    found = host_readings_of(
-        con,
-        f"SEMI JOIN given AS g ON g.host = r.host AND epoch_us(r.ts) > g.first * {SLOT_US} AND "
-        f"epoch_us(r.ts) - r.span_us < (g.last + 1) * {SLOT_US} "
-        f"WHERE r.ts > make_timestamptz({earliest})",
-    )
-    con.unregister("given")
-    return found
+    with lend(con, given=wanted):
+        earliest = cells.select(pl.col("first").min().fill_null(0)).item() * SLOT_US
+        return host_readings_of(
+            con,
+            f"SEMI JOIN given AS g ON g.host = r.host AND epoch_us(r.ts) > g.first * {SLOT_US} AND "
+            f"epoch_us(r.ts) - r.span_us < (g.last + 1) * {SLOT_US} "
+            f"WHERE r.ts > make_timestamptz({earliest})",
+        )
 
 
 def _cut_energy(

@@ -13,6 +13,7 @@ import duckdb
 import polars as pl
 
 from flows.errors import SettingsError
+from flows.warehouse import lend
 from transforms import energy
 from transforms.energy import GapRule
 from transforms.schemas import POWER_SOURCES, SLOT_US, TABLES
@@ -37,9 +38,8 @@ def query(key: str = "r.gpu_key", rest: str = "") -> str:
 
 def of_cells(con: duckdb.DuckDBPyConnection, cells: pl.DataFrame, order: str) -> str:
     """SQL for the readings of some GPUs in some slots (gpu_key, slot); drop the table `cell` after it."""
-    con.register("given", cells.select("gpu_key", "slot").unique().to_arrow())
-    con.execute("CREATE OR REPLACE TEMP TABLE cell AS FROM given")
-    con.unregister("given")
+    with lend(con, given=cells.select("gpu_key", "slot").unique()):
+        con.execute("CREATE OR REPLACE TEMP TABLE cell AS FROM given")
     among = f"JOIN cell ON cell.gpu_key = r.gpu_key AND cell.slot = epoch_us(r.ts) // {SLOT_US}"
     return query(rest=f"{among} ORDER BY {order}")
 
@@ -135,14 +135,12 @@ def keep(con: duckdb.DuckDBPyConnection, rule: GapRule, progress: Progress, redu
     new = waiting(con)
     batches = [part["segment_key"].to_list() for part in new.partition_by("batch")]
     for found in reduce(con, batches, rule, progress):
-        con.register("stretches", found.to_arrow())
-        con.execute("INSERT INTO segment_piece BY NAME FROM stretches")
-        con.unregister("stretches")
-    con.register("new_segments", new.to_arrow())
-    con.execute(
-        "INSERT INTO reduced_segment SELECT segment_key, ? FROM new_segments", [rule.max_gap_us]
-    )
-    con.unregister("new_segments")
+        with lend(con, stretches=found):
+            con.execute("INSERT INTO segment_piece BY NAME FROM stretches")
+    with lend(con, new_segments=new):
+        con.execute(
+            "INSERT INTO reduced_segment SELECT segment_key, ? FROM new_segments", [rule.max_gap_us]
+        )
 
 
 def forget(con: duckdb.DuckDBPyConnection, where: str) -> None:
@@ -227,25 +225,23 @@ _ANY = 1 << 40
 
 
 def _around(con: duckdb.DuckDBPyConnection, ranges: pl.DataFrame, reach: int) -> pl.DataFrame:
-    con.register("ranges", ranges.unique().to_arrow())
-    found = con.execute(
-        """
-        WITH near AS (
-            SELECT gpu_key, slot FROM segment_piece UNION ALL SELECT gpu_key, slot FROM gpu_piece
-        )
-        SELECT g.gpu_key, g.first, g.last, max(p.slot) FILTER (p.slot < g.first) AS before,
-            min(p.slot) FILTER (p.slot > g.last) AS after
-        FROM ranges AS g LEFT JOIN (
-            FROM near WHERE slot BETWEEN (SELECT min(first) FROM ranges) - $reach
-                AND (SELECT max(last) FROM ranges) + $reach
-        ) AS p ON p.gpu_key = g.gpu_key AND (p.slot BETWEEN g.first - $reach AND g.first - 1
-            OR p.slot BETWEEN g.last + 1 AND g.last + $reach)
-        GROUP BY ALL
-        """,
-        {"reach": reach},
-    ).pl()
-    con.unregister("ranges")
-    return found
+    with lend(con, ranges=ranges.unique()):
+        return con.execute(
+            """
+            WITH near AS (
+                SELECT gpu_key, slot FROM segment_piece UNION ALL SELECT gpu_key, slot FROM gpu_piece
+            )
+            SELECT g.gpu_key, g.first, g.last, max(p.slot) FILTER (p.slot < g.first) AS before,
+                min(p.slot) FILTER (p.slot > g.last) AS after
+            FROM ranges AS g LEFT JOIN (
+                FROM near WHERE slot BETWEEN (SELECT min(first) FROM ranges) - $reach
+                    AND (SELECT max(last) FROM ranges) + $reach
+            ) AS p ON p.gpu_key = g.gpu_key AND (p.slot BETWEEN g.first - $reach AND g.first - 1
+                OR p.slot BETWEEN g.last + 1 AND g.last + $reach)
+            GROUP BY ALL
+            """,
+            {"reach": reach},
+        ).pl()
 
 
 def _check_rolled_up(con: duckdb.DuckDBPyConnection, rule: GapRule) -> None:

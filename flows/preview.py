@@ -29,7 +29,7 @@ from flows.settings import Quantity, Settings, Site, Zone, load
 from flows.sources import spool as spool_source
 from flows.sources.run_records import devices
 from flows.sources.segments import COLUMNS
-from flows.warehouse import connect, exists, migrate, rows
+from flows.warehouse import connect, exists, lend, migrate, rows
 from transforms.schemas import PPM
 from wattledger import records
 from wattledger.records import Record
@@ -171,16 +171,14 @@ def _fill(con: duckdb.DuckDBPyConnection, seen: _Seen) -> None:
         "INSERT INTO training_run VALUES (?, ?, ?, NULL, ?, ?, '{}', '', now(), NULL)",
         [record.run_id, record.name, record.owner, seen.first, seen.last],
     )
-    con.register("found", seen.readings.select(list(COLUMNS)).to_arrow())
-    con.execute(
-        "INSERT INTO gpu_reading BY NAME SELECT gpu_key, ts, power_mw, energy_mj, "
-        f"{POWER_SOURCE_CODE} AS power_source_code, "
-        "0 AS segment_key FROM found AS s JOIN gpu USING (gpu_uuid) ORDER BY gpu_key, ts"
-    )
-    con.unregister("found")
-    con.register("found", seen.host_readings.to_arrow())
-    con.execute("INSERT INTO host_reading BY NAME SELECT *, 0 AS segment_key FROM found")
-    con.unregister("found")
+    with lend(con, found=seen.readings.select(list(COLUMNS))):
+        con.execute(
+            "INSERT INTO gpu_reading BY NAME SELECT gpu_key, ts, power_mw, energy_mj, "
+            f"{POWER_SOURCE_CODE} AS power_source_code, "
+            "0 AS segment_key FROM found AS s JOIN gpu USING (gpu_uuid) ORDER BY gpu_key, ts"
+        )
+    with lend(con, found=seen.host_readings):
+        con.execute("INSERT INTO host_reading BY NAME SELECT *, 0 AS segment_key FROM found")
 
 
 def _copy_grid(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
@@ -190,9 +188,8 @@ def _copy_grid(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     source = connect(settings.warehouse, read_only=True)
     try:
         for name in _GRID_TABLES:
-            con.register("copied", source.execute(f"FROM {name}").to_arrow_table())
-            con.execute(f"INSERT INTO {name} FROM copied")
-            con.unregister("copied")
+            with lend(con, copied=source.execute(f"FROM {name}").to_arrow_table()):
+                con.execute(f"INSERT INTO {name} FROM copied")
     finally:
         source.close()
 

@@ -20,7 +20,7 @@ from flows.errors import BadInput
 from flows.factors import effective, for_model
 from flows.settings import Settings
 from flows.sources.staged import STAGED, VALUES, Staged
-from flows.warehouse import connect, literal, one_file, rows
+from flows.warehouse import connect, lend, literal, one_file, rows
 from transforms.profile import PROFILED, pieces
 from transforms.profile import profile as profile_of
 
@@ -216,14 +216,11 @@ def _write(
             )
         )
     found = pl.concat(frames)
-    con.register(
-        "facts", found.join(limits.of(found["model"]), on="model", nulls_equal=True).to_arrow()
-    )
-    con.execute(
-        "CREATE OR REPLACE TEMP TABLE profile AS SELECT *, 0::BIGINT AS duplicates, "
-        "greatest(epoch(last_ts) - epoch(now()), 0)::BIGINT AS future_s FROM facts"
-    )
-    con.unregister("facts")
+    with lend(con, facts=found.join(limits.of(found["model"]), on="model", nulls_equal=True)):
+        con.execute(
+            "CREATE OR REPLACE TEMP TABLE profile AS SELECT *, 0::BIGINT AS duplicates, "
+            "greatest(epoch(last_ts) - epoch(now()), 0)::BIGINT AS future_s FROM facts"
+        )
 
 
 def _leave_out(con: duckdb.DuckDBPyConnection, segments: object) -> None:

@@ -30,6 +30,7 @@ from flows.warehouse import (
     comment,
     connect,
     create_views,
+    lend,
     rows,
     transaction,
 )
@@ -451,9 +452,8 @@ def _write_database(
 
 def _copy(target: duckdb.DuckDBPyConnection, name: str, found: duckdb.DuckDBPyConnection) -> None:
     """Write the rows of a query as a table; through Arrow, as DuckDB writes one database at a time."""
-    target.register("copied", found.to_arrow_table())
-    target.execute(f"CREATE TABLE {name} AS FROM copied")
-    target.unregister("copied")
+    with lend(target, copied=found.to_arrow_table()):
+        target.execute(f"CREATE TABLE {name} AS FROM copied")
 
 
 def _seal(settings: Settings, folder: Path, entry: dict[str, Any]) -> str:

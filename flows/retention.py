@@ -17,7 +17,7 @@ from flows import kept, pieces
 from flows.errors import UsageError
 from flows.metering import gap_rule
 from flows.settings import FILE_NAME, Settings
-from flows.warehouse import FIGURES, alone, literal, rows, transaction
+from flows.warehouse import FIGURES, alone, lend, literal, rows, transaction
 from transforms import energy
 from transforms.energy import GapRule
 from transforms.schemas import SLOT_US
@@ -133,11 +133,10 @@ def _replace(
         ) JOIN gpu USING (gpu_uuid) WHERE epoch_us(border) % {SLOT_US} <> 0
         """
     )
-    con.register("partials", before.to_arrow())
-    con.execute(
-        "CREATE OR REPLACE TEMP TABLE fresh AS FROM partials ANTI JOIN cut USING (gpu_key, slot)"
-    )
-    con.unregister("partials")
+    with lend(con, partials=before):
+        con.execute(
+            "CREATE OR REPLACE TEMP TABLE fresh AS FROM partials ANTI JOIN cut USING (gpu_key, slot)"
+        )
     con.execute("INSERT INTO gpu_piece BY NAME FROM fresh")
     con.execute(
         f"""

@@ -21,7 +21,7 @@ from flows.errors import UsageError, WarehouseError
 from flows.revisions import computed_again, folder_of, publications
 from flows.settings import Settings
 from flows.sources.files import sha256
-from flows.warehouse import NAME, Store, beside, connect, literal, rows
+from flows.warehouse import NAME, Store, beside, connect, lend, literal, rows
 from transforms.schemas import TABLES
 
 DATABASE = "published.duckdb"
@@ -371,10 +371,9 @@ def check_figures(store: Store, folder: Path, run_id: str | None = None) -> Iter
         for table, frame in sorted(tables.items()):
             if run_id is not None and "run_id" not in frame.columns:
                 continue
-            con.register("again", frame.select(TABLES[table].columns).to_arrow())
-            where = "true" if run_id is None else f"run_id = {literal(run_id)}"
-            yield _compared(con, name, "figures", table, "again", where)
-            con.unregister("again")
+            with lend(con, again=frame.select(TABLES[table].columns)):
+                where = "true" if run_id is None else f"run_id = {literal(run_id)}"
+                yield _compared(con, name, "figures", table, "again", where)
     finally:
         con.close()
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
@@ -20,6 +20,10 @@ from flows import lake
 from flows.errors import LakeAway, WarehouseBusy, WarehouseError
 from flows.settings import Lake
 from transforms.schemas import TABLES, Table
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
 
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     # Nothing is fetched behind the user's back, and no query can make DuckDB do so.
@@ -326,6 +330,20 @@ def comment(con: duckdb.DuckDBPyConnection, table: Table) -> None:
             f"COMMENT ON COLUMN {table.name}.{field.name} IS {literal(field.description + unit)}"
         )
     con.execute(";\n".join(said))
+
+
+@contextmanager
+def lend(con: duckdb.DuckDBPyConnection, **frames: pl.DataFrame | pa.Table) -> Iterator[None]:
+    """Let statements read frames by name."""
+    for name, frame in frames.items():
+        con.register(name, frame)
+    try:
+        yield
+    finally:
+        for name in frames:
+            # Where the transaction failed, this can only say so again.
+            with suppress(duckdb.Error):
+                con.unregister(name)
 
 
 def literal(text: object) -> str:
