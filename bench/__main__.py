@@ -24,13 +24,16 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.fleets import NEEDED, WORK, make, partial_slots, segments, transformed
+from bench.fleets import NEEDED, WORK, make, of_collectors, partial_slots, segments, transformed
 
 if TYPE_CHECKING:
     from flows.settings import Settings
 
 _LONG_H = 48
 """Hours of the fleet on which changes are measured."""
+
+_COLLECTED = 2000
+"""Files of collectors that are loaded."""
 
 _FEW = 2
 """Segments that the slow peers get."""
@@ -133,15 +136,21 @@ def _peer(name: str, few: bool) -> Callable[[Path], dict[str, Any]]:
     return run
 
 
-def ingest(folder: Path) -> dict[str, Any]:
+def ingest_small(folder: Path) -> dict[str, Any]:
+    """The same of files as collectors send them."""
+    return ingest(folder, of_collectors(folder, _COLLECTED))
+
+
+def ingest(folder: Path, files: list[Path] | None = None) -> dict[str, Any]:
     """Stage, profile, gate and promote every file. Imports are not counted, the gate is."""
     import expectations.gate
     from flows.ingest_gpu import ingest_gpu
 
     expectations.gate._great_expectations()
+    files = files or segments(folder)
     project = _project(folder, anew=True)
     start = time.perf_counter()
-    outcomes = ingest_gpu(project, segments(folder))
+    outcomes = ingest_gpu(project, files)
     took = time.perf_counter() - start
     assert all(o.verdict == "loaded" for o in outcomes), outcomes
     return {"readings": sum(o.rows_loaded for o in outcomes), "seconds": took}
@@ -312,6 +321,7 @@ def _project(folder: Path, *, anew: bool = False) -> Settings:
     return settings.load(root)
 
 
+_SMALL = "ingest, ten minutes of a host a file"
 STEPS: dict[str, tuple[Callable[[Path], dict[str, Any]], bool]] = {
     "scan": (scan, True),
     "scan of the needed columns": (lambda folder: scan(folder, NEEDED), True),
@@ -319,6 +329,7 @@ STEPS: dict[str, tuple[Callable[[Path], dict[str, Any]], bool]] = {
     "a DuckDB window query": (_peer("duckdb_window", few=False), True),
     "pandas": (_peer("pandas_columns", few=True), False),
     "sample by sample in Python": (_peer("per_sample", few=True), False),
+    _SMALL: (ingest_small, False),
     "ingest, gate included": (ingest, False),
     "footprint": (footprint, False),
     "publish": (publish, False),
@@ -343,7 +354,9 @@ def show(found: dict[str, dict[str, Any]]) -> None:
     for name, one in found.items():
         if name in speed and name not in (*TRUTHS, "everything again"):
             of = (
-                "scan" if name in ("scan", "simulate", *_PIPELINE) else "scan of the needed columns"
+                "scan"
+                if name in ("scan", "simulate", _SMALL, *_PIPELINE)
+                else "scan of the needed columns"
             )
             table.add_row(
                 name,

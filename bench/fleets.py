@@ -47,6 +47,23 @@ def segments(folder: Path) -> list[Path]:
     return sorted((folder / "readings").glob("*.parquet"))
 
 
+def of_collectors(folder: Path, count: int) -> list[Path]:
+    """Readings of a fleet as its collectors send them: so many files, each of ten minutes of one host."""
+    target = folder / "of-collectors"
+    if not (target / "made").exists():
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        made = 0
+        for path in segments(folder):
+            readings = pl.read_parquet(path).with_columns(window=pl.col("ts").dt.truncate("10m"))
+            by = readings.partition_by("host", "window", maintain_order=True)
+            for part in by[: count - made]:
+                part.drop("window").write_parquet(target / f"{made:06}.parquet")
+                made += 1
+        (target / "made").touch()
+    return sorted(target.glob("*.parquet"))
+
+
 class Keys:
     """A number for every GPU, whichever file it comes from."""
 

@@ -116,13 +116,14 @@ class Gate:
                 )
             finally:
                 self._source.delete_asset(asset.name)
-        by_name = {c.name: c for c in suite.checks}
-        results = [self._result(by_name, suite, item) for item in answer.results]
+        # Before the results: a store that went away says so itself, and better.
         [(rows,)] = (
             _second(self._con)
             .execute(f"SELECT count(*) FROM {suite.schema}.{suite.table}")
             .fetchall()
         )
+        by_name = {c.name: c for c in suite.checks}
+        results = [self._result(by_name, suite, item) for item in answer.results]
         return Verdict(suite, rows, results)
 
     def build_docs(self) -> None:

@@ -111,6 +111,31 @@ def conflicts() -> Iterator[None]:
         ) from None
 
 
+_UPKEEP = {
+    # Workers read a snapshot for the length of a computation; nothing else asks for an old one.
+    "expire_older_than": "2 days",
+    # What a killed process left, too: no load takes as long.
+    "delete_older_than": "2 days",
+    "rewrite_delete_threshold": "0.3",
+}
+
+
+def tidy(con: duckdb.DuckDBPyConnection, name: str) -> None:
+    """Merge small files, and delete what is no longer needed, as the lake's options say or else ours."""
+    [(told,)] = con.execute(
+        f"SELECT list(option_name) FROM ducklake_options({_text(name)})"
+    ).fetchall()
+    for option, value in _UPKEEP.items():
+        if option not in told:
+            con.execute(f"CALL ducklake_set_option({_text(name)}, {_text(option)}, {_text(value)})")
+    try:
+        con.execute("CHECKPOINT")
+    except duckdb.TransactionException as error:
+        # Somebody loads: it is done the next time.
+        if "conflict" not in str(error).lower():
+            raise
+
+
 def _load(con: duckdb.DuckDBPyConnection, extension: str) -> None:
     """Load an extension of DuckDB: from its Python package, else where `INSTALL` put it."""
     found = importlib.util.find_spec(f"duckdb_extension_{extension}")

@@ -32,6 +32,7 @@ from flows.warehouse import (
     create_views,
     lend,
     rows,
+    tidy,
     transaction,
 )
 from transforms.schemas import TABLES
@@ -292,6 +293,7 @@ def publish(settings: Settings, overrides: Sequence[Override] = (), reason: str 
         with transaction(con, FIGURES):
             _insert(con, {"publication": [entry], **added})
         reconcile(con, settings)
+        tidy(con)
     return _published(settings, entry["publication_id"], changed=True, warnings=warnings)
 
 

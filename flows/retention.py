@@ -17,7 +17,7 @@ from flows import kept, pieces
 from flows.errors import UsageError
 from flows.metering import gap_rule
 from flows.settings import FILE_NAME, Settings
-from flows.warehouse import FIGURES, alone, lend, literal, rows, transaction
+from flows.warehouse import FIGURES, alone, lend, literal, rows, tidy, transaction
 from transforms import energy
 from transforms.energy import GapRule
 from transforms.schemas import SLOT_US
@@ -69,7 +69,7 @@ def roll_up(
             with transaction(con, FIGURES):
                 counts = _replace(con, batch, days, gap_rule(settings), progress)
             totals = [a + b for a, b in zip(totals, counts, strict=True)]
-        con.execute("CHECKPOINT")
+        tidy(con)
     segments, readings, left, pieces = totals
     return RolledUp(segments, readings, left, pieces, sum(not row["ready"] for row in found))
 

@@ -332,6 +332,14 @@ def comment(con: duckdb.DuckDBPyConnection, table: Table) -> None:
     con.execute(";\n".join(said))
 
 
+def tidy(con: duckdb.DuckDBPyConnection) -> None:
+    """Write out what is pending; of a lake, merge small files and delete what no one needs any more."""
+    if lake.is_lake(con):
+        lake.tidy(con, NAME)
+    else:
+        con.execute("CHECKPOINT")
+
+
 @contextmanager
 def lend(con: duckdb.DuckDBPyConnection, **frames: pl.DataFrame | pa.Table) -> Iterator[None]:
     """Let statements read frames by name."""

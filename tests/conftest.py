@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from flows import settings as settings_module
 from flows.settings import Settings
 from flows.sources import segments, simulator
 from flows.sources.simulator import Work
-from flows.warehouse import connect, rows
+from flows.warehouse import connect, open_warehouse, rows
 
 ROOT = Path(__file__).parent.parent
 T0 = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -73,7 +74,19 @@ def project(tmp_path: Path) -> Settings:
 def make_project(folder: Path, extra: str = "") -> Settings:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "wattledger.toml").write_text(TOML + extra)
-    return settings_module.load(folder)
+    project = settings_module.load(folder)
+    if isinstance(project.warehouse, Path) and not project.warehouse.exists():
+        project.warehouse.write_bytes(_empty_warehouse())
+    return project
+
+
+@cache
+def _empty_warehouse() -> bytes:
+    """A warehouse that nothing was loaded into: making one takes a quarter of a second."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "warehouse.duckdb"
+        open_warehouse(path).close()
+        return path.read_bytes()
 
 
 def segment(folder: Path, name: str = "node01", **given: object) -> Path:

@@ -391,13 +391,17 @@ def run_totals(slots: pl.LazyFrame, gpus: pl.LazyFrame) -> pl.LazyFrame:
     """Sum slots to one row per run (and one each for idle and unallocated).
 
     Takes the result of `footprint_slots` and gpus (kind, run_id, gpus: GPUs that took part).
+
+    Raises:
+        polars.exceptions.InvalidOperationError: a sum is beyond 64 bits (2.56 TWh).
     """
     return (
         slots.group_by("kind", "run_id")
         .agg(
             pl.col("slot").min().alias("first_slot"),
             pl.col("slot").max().alias("last_slot"),
-            pl.col(*SUMMED).sum(),
+            # Sums of 64 bits would wrap around without a word.
+            pl.col(*SUMMED).cast(pl.Int128).sum().cast(pl.Int64),
         )
         .join(gpus, on=["kind", "run_id"], how="left", nulls_equal=True)
         # A run that held its host alone.

@@ -150,7 +150,10 @@ def test_a_lake_gives_what_a_file_gives(lake: Settings, tmp_path: Path) -> None:
         load_all(project)
         compute(project)
     assert_same(file, lake)
+    stored = "SELECT count(*) AS n FROM ducklake_list_files('warehouse', 'gpu_reading')"
+    assert ask(lake, stored) != [{"n": 1}]
     assert publish(file).publication_id == publish(lake).publication_id
+    assert ask(lake, stored) == [{"n": 1}]
     again = ingest_gpu(lake, [lake.root / "node01-0.parquet"])
     assert [o.verdict for o in again] == ["known"]
     assert compute(lake).recomputed == 0

@@ -349,7 +349,7 @@ def test_a_busy_warehouse_is_said_to_be_busy(loaded: Settings) -> None:
 
 def test_a_full_disk_is_said_and_loses_nothing(project: Settings) -> None:
     """A file system limit stands in for the full disk: the kernel refuses to write further."""
-    path = segment(project.root, seconds=30_000, gpus=8)
+    path = segment(project.root, seconds=60_000, gpus=8)
     first = segment(project.root, "node02")
     ingest_gpu(project, [first])
     script = (
@@ -373,7 +373,7 @@ def test_a_full_disk_is_said_and_loses_nothing(project: Settings) -> None:
     con = connect(project.warehouse, read_only=True)
     assert con.execute("SELECT count(*) FROM gpu_reading").fetchall() == [(3600,)]
     con.close()
-    assert ingest_gpu(project, [path])[0].rows_loaded == 240_000
+    assert ingest_gpu(project, [path])[0].rows_loaded == 480_000
 
 
 def test_a_project_without_data_publishes_an_empty_ledger(project: Settings) -> None:

@@ -293,3 +293,18 @@ def test_a_longer_life_and_more_gpus_to_a_server_embody_less() -> None:
     value = rates().collect()["embodied_ug_per_h"][0]
     assert rates(years=12.0).collect()["embodied_ug_per_h"][0] == pytest.approx(value / 2, abs=1)
     assert rates(gpus_per_server=1).collect()["embodied_ug_per_h"][0] > 5 * value
+
+
+def test_a_total_beyond_64_bits_is_refused_and_wraps_around_nowhere() -> None:
+    def total(slots: int) -> pl.DataFrame:
+        rows = pl.LazyFrame(
+            {"kind": ["idle"] * slots, "run_id": pl.Series([None] * slots, dtype=pl.String)}
+            | {"slot": range(slots)}
+            | dict.fromkeys(footprint.SUMMED, [2**62] * slots)
+        )
+        gpus = rows.select("kind", "run_id", gpus=1).unique()
+        return footprint.run_totals(rows, gpus).collect()
+
+    assert total(1)["energy_mj"].to_list() == [2**62]
+    with pytest.raises(pl.exceptions.InvalidOperationError, match="i128"):
+        total(2)
