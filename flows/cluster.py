@@ -7,6 +7,7 @@ run again elsewhere; what the process that computes writes, it writes in one tra
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -40,6 +41,8 @@ def runner(cluster: Cluster) -> Any:
             "n_workers": cluster.workers,
             "threads_per_worker": 1,
             "dashboard_address": None,
+            # A worker that ends tells the log that it lost its scheduler; what fails, its task says.
+            "silence_logs": logging.CRITICAL,
         }
     )
 

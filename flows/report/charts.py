@@ -27,7 +27,8 @@ def _svg(chart: object) -> str:
         .configure_legend(labelColor=_INK, title=None, orient="top")
     )
     assert isinstance(configured, alt.TopLevelMixin)
-    return str(vlc.vegalite_to_svg(configured.to_json(), vl_version=_VEGA_LITE))
+    # Checking the charts against their schema takes as long as drawing them.
+    return str(vlc.vegalite_to_svg(configured.to_json(validate=False), vl_version=_VEGA_LITE))
 
 
 _VEGA_LITE = "6.1"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import polars as pl
@@ -14,6 +15,9 @@ from flows.report import charts
 from flows.report.numbers import between, percent, significant
 from flows.settings import Settings
 from flows.warehouse import connect, rows
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _WATER = {"on site": "#3b7ea1", "off site": "#a9cfe3"}
 _POINTS = 1500
@@ -24,13 +28,7 @@ _COMPARED = 6
 
 def render(database: Path, folder: Path, settings: Settings) -> None:
     """Write report.html and summary.html of `database` (a published file) into `folder`."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("flows", "report"), autoescape=True, undefined=StrictUndefined
-    )
-    environment.filters |= {"sig": significant, "percent": percent}
-    environment.globals |= {"between": between}
+    environment = _templates()
     shared = {
         "title": settings.project.title or settings.project.name,
         "style": resources.files("flows.report").joinpath("style.css").read_text("utf-8"),
@@ -43,6 +41,18 @@ def render(database: Path, folder: Path, settings: Settings) -> None:
     for name, content in pages.items():
         page = environment.get_template(f"{name}.html.j2").render(**shared, **content)
         (folder / f"{name}.html").write_text(page, encoding="utf-8")
+
+
+@cache
+def _templates() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("flows", "report"), autoescape=True, undefined=StrictUndefined
+    )
+    environment.filters |= {"sig": significant, "percent": percent}
+    environment.globals |= {"between": between}
+    return environment
 
 
 def _summary(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -81,8 +82,16 @@ class Serving:
         request = urllib.request.Request(
             f"{self.api}/{path}", json.dumps(given).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            return json.load(answer)
+        for _ in range(20):
+            try:
+                with urllib.request.urlopen(request, timeout=20) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                # Prefect's own database was locked: its client would ask again, too.
+                if error.code != 503:
+                    raise
+                time.sleep(0.5)
+        raise TimeoutError(path)
 
     def runs(self, flow: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.post(
