@@ -66,6 +66,7 @@ class File:
     collector: str | None = None
 
     def outcome(self) -> Outcome:
+        """What became of the file, by its row."""
         return Outcome(
             self.source_name,
             self.segment_id,

@@ -33,8 +33,9 @@ def no_progress(_: Path) -> None:
     """Say nothing about files as they are loaded."""
 
 
-_BATCH = 2048
-"""Files that go through the gate together: one validation costs the same for one or many."""
+_BATCH, _BYTES = 2048, 1 << 30
+"""Files that go through the gate together, and how large they may be in all: one validation costs the same for one
+or many."""
 
 _THREADS = 3
 """Files that are looked at side by side."""
@@ -60,10 +61,22 @@ def ingest_gpu(
     outcomes: list[Outcome] = []
     with writing(settings.warehouse) as con, disk_errors(settings.warehouse):
         catalogue.declare_gpus(con, settings)
-        for start in range(0, len(files), _BATCH):
-            batch = files[start : start + _BATCH]
+        for batch in _batches(files):
             outcomes += _load(con, settings, batch, options or Options(), source, progress)
     return outcomes
+
+
+def _batches(files: Iterable[Path]) -> Iterator[list[Path]]:
+    batch: list[Path] = []
+    size = 0
+    for path in files:
+        batch.append(path)
+        size += path.stat().st_size
+        if len(batch) == _BATCH or size > _BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _load(
@@ -73,7 +86,10 @@ def _load(
     options: Options,
     source: str,
     progress: Progress,
+    *,
+    again: bool = False,
 ) -> list[Outcome]:
+    """Load a batch of files; `again`: these had to wait for others once already."""
     outcomes: dict[Path, Outcome] = {}
     staged: dict[str, Staged] = {}
     hosts: dict[str, Path] = {}
@@ -135,10 +151,11 @@ def _load(
     finally:
         for one in staged.values():
             _drop(one)
-    if later:
-        again = [path for path in files if path in later]
-        found = _load(con, settings, again, options, source, no_progress)
-        outcomes |= dict(zip(again, found, strict=True))
+    waiting = [path for path in files if path in later]
+    # Of files that overlap even then (a log that grows, kept every hour), each waits for the one before.
+    for part in [[path] for path in waiting] if again else [waiting] if waiting else []:
+        found = _load(con, settings, part, options, source, no_progress, again=True)
+        outcomes |= dict(zip(part, found, strict=True))
     return [outcomes[path] for path in files]
 
 

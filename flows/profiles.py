@@ -5,7 +5,7 @@ Files are small (ten minutes of one host) and many, so all that is asked of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,9 +128,9 @@ def _alone(staged: Staged) -> pl.DataFrame:
     have = [name for name in PROFILED if name in file.schema_arrow.names]
     parts: list[pl.DataFrame] = []
     last: pl.DataFrame | None = None
-    for groups in _row_groups(file.metadata):
+    for numbers in _row_groups(file.metadata):
         # Reading batch by batch takes seven times as long.
-        frame = pl.from_arrow(file.read_row_groups(groups, columns=have).unify_dictionaries())
+        frame = pl.from_arrow(file.read_row_groups(numbers, columns=have).unify_dictionaries())
         assert isinstance(frame, pl.DataFrame)
         frame = frame.select(
             pl.lit(None, STAGED[name]).alias(name)
@@ -223,8 +223,8 @@ def _write(
         )
 
 
-def _leave_out(con: duckdb.DuckDBPyConnection, segments: object) -> None:
-    con.execute("DELETE FROM profile WHERE segment_id IN (SELECT unnest(?))", [list(segments)])  # type: ignore[call-overload]
+def _leave_out(con: duckdb.DuckDBPyConnection, segments: Iterable[str]) -> None:
+    con.execute("DELETE FROM profile WHERE segment_id IN (SELECT unnest(?))", [list(segments)])
 
 
 SHARED = "s.gpu_uuid = p.gpu_uuid AND s.first_ts <= p.last_ts AND s.last_ts >= p.first_ts"

@@ -150,6 +150,15 @@ def test_a_batch_of_files_settles_each_in_its_order(project: Settings) -> None:
     assert ask(project, "SELECT count(*), count(DISTINCT ts) FROM gpu_reading") == [(450, 450)]
 
 
+def test_a_log_that_was_kept_every_minute_as_it_grew(project: Settings) -> None:
+    """Each file has all of the one before; given in one call, as in a folder that somebody kept."""
+    paths = [log(project.root, GOOD[: 2 * n], f"log{n:02d}.csv") for n in range(1, 16)]
+    outcomes = ingest_gpu(project, paths, UTC_OPTIONS)
+    assert [(o.verdict, o.rows_loaded, o.rows_duplicate) for o in outcomes] == [
+        ("loaded", 2, 2 * n) for n in range(15)
+    ]
+
+
 @pytest.mark.parametrize("overlapping", [False, True])
 def test_damage_where_the_gate_does_not_look_keeps_no_other_file_out(
     overlapping: bool, project: Settings
