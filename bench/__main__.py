@@ -321,7 +321,7 @@ def _project(folder: Path, *, anew: bool = False) -> Settings:
     return settings.load(root)
 
 
-_SMALL = "ingest, ten minutes of a host a file"
+_SMALL = "ingest, files of collectors"
 STEPS: dict[str, tuple[Callable[[Path], dict[str, Any]], bool]] = {
     "scan": (scan, True),
     "scan of the needed columns": (lambda folder: scan(folder, NEEDED), True),
