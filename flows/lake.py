@@ -48,6 +48,7 @@ def attach(con: duckdb.DuckDBPyConnection, of: Lake, name: str, *, read_only: bo
         # The first to attach it makes the lake.
         with turn(con, "attach", _ATTACH_S):
             con.execute(attach)
+            _set_options(con, name)
     except duckdb.Error as error:
         raise LakeAway(
             str(error).splitlines()[0][:300],
@@ -111,7 +112,9 @@ def conflicts() -> Iterator[None]:
         ) from None
 
 
-_UPKEEP = {
+_OPTIONS = {
+    # Differences of numbers rather than numbers: a third smaller, and faster to write.
+    "parquet_version": "2",
     # Workers read a snapshot for the length of a computation; nothing else asks for an old one.
     "expire_older_than": "2 days",
     # What a killed process left, too: no load takes as long.
@@ -120,14 +123,18 @@ _UPKEEP = {
 }
 
 
-def tidy(con: duckdb.DuckDBPyConnection, name: str) -> None:
-    """Merge small files, and delete what is no longer needed, as the lake's options say or else ours."""
+def _set_options(con: duckdb.DuckDBPyConnection, name: str) -> None:
+    """Set what the lake's options do not say yet."""
     [(told,)] = con.execute(
         f"SELECT list(option_name) FROM ducklake_options({_text(name)})"
     ).fetchall()
-    for option, value in _UPKEEP.items():
+    for option, value in _OPTIONS.items():
         if option not in told:
             con.execute(f"CALL ducklake_set_option({_text(name)}, {_text(option)}, {_text(value)})")
+
+
+def tidy(con: duckdb.DuckDBPyConnection) -> None:
+    """Merge small files, and delete what is no longer needed, as the lake's options say."""
     try:
         con.execute("CHECKPOINT")
     except duckdb.TransactionException as error:

@@ -335,7 +335,7 @@ def comment(con: duckdb.DuckDBPyConnection, table: Table) -> None:
 def tidy(con: duckdb.DuckDBPyConnection) -> None:
     """Write out what is pending; of a lake, merge small files and delete what no one needs any more."""
     if lake.is_lake(con):
-        lake.tidy(con, NAME)
+        lake.tidy(con)
     else:
         con.execute("CHECKPOINT")
 
