@@ -117,7 +117,8 @@ def disk_errors(store: Store) -> Iterator[None]:
         if isinstance(error, OSError):
             ours = error.errno not in _DISK
         elif isinstance(store, Lake):
-            ours = isinstance(error, _QUERIES)
+            # Where the catalogue can't be asked, that is said of the query.
+            ours = isinstance(error, _QUERIES) and "from DuckLake" not in str(error)
         else:
             ours = not isinstance(error, duckdb.IOException | duckdb.FatalException)
         if ours:

@@ -17,6 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import polars as pl
 import pytest
 
@@ -32,7 +33,7 @@ from flows.retention import roll_up
 from flows.settings import Settings
 from flows.simulate import Fleet, simulate
 from flows.sources import grid
-from flows.warehouse import FIGURES, connect, turn, writing
+from flows.warehouse import FIGURES, connect, disk_errors, turn, writing
 from tests import preloaded
 from tests.conftest import (
     PROCESSES,
@@ -212,6 +213,14 @@ def test_workers_that_load_the_same_files_at_once(
         compute(project)
     key = "SELECT gpu_uuid, metered_mj FROM conservation JOIN gpu USING (gpu_key) ORDER BY 1"
     assert ask(lake, key) == ask(file, key)
+
+
+def test_a_catalogue_that_cant_be_asked_is_away_and_no_mistake_in_a_query(lake: Settings) -> None:
+    said = "Failed to get data file list from DuckLake: no connection to the server"
+    with pytest.raises(LakeAway, match="PostgreSQL"), disk_errors(lake.warehouse):
+        raise duckdb.BinderException(said)
+    with pytest.raises(duckdb.BinderException), disk_errors(lake.warehouse):
+        raise duckdb.BinderException("column x not found")
 
 
 def test_figures_are_one_process_s_work(lake: Settings) -> None:
