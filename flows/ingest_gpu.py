@@ -314,17 +314,18 @@ def _promote_all(
         ).fetchall()
     )
     waiting: list[Staged] = []
+    size = 0
     for one in good:
         # What is stored already in part is looked up row by row, so it goes by itself.
         apart = bool(stored.get(one.segment_id))
-        size = sum(each.rows_read for each in waiting)
         if waiting and (apart or size + one.rows_read > _AT_ONCE):
             yield from _promote(con, waiting, seen)
-            waiting = []
+            waiting, size = [], 0
         waiting.append(one)
+        size += one.rows_read
         if apart:
             yield from _promote(con, waiting, seen, new_only=True)
-            waiting = []
+            waiting, size = [], 0
     if waiting:
         yield from _promote(con, waiting, seen)
 
@@ -387,7 +388,7 @@ def _store(
         [wanted],
     )
     of = {row["segment_id"]: row for row in totals}
-    files, done = [], {}
+    files = []
     for one in segments:
         # A collector may have only events to tell.
         facts = of.get(one.segment_id, {})
@@ -411,7 +412,6 @@ def _store(
                 collector=one.collector,
             )
         )
-        done[one.segment_id] = files[-1].outcome()
     keys = catalogue.record_files(con, files)
     _add_collected(con, segments, keys)
     inserted = _insert(con, segments, keys, new_only=new_only)
@@ -423,7 +423,7 @@ def _store(
     con.execute(
         f"INSERT INTO segment_profile BY NAME FROM staging.segment_profile {mine}", [wanted]
     )
-    return done
+    return {file.segment_id: file.outcome() for file in files}
 
 
 def _insert(

@@ -104,7 +104,9 @@ def _promote(con: duckdb.DuckDBPyConnection, files: Mapping[str, Path]) -> dict[
                 f"""
                 CREATE OR REPLACE TEMP TABLE found AS
                 SELECT {_COLUMNS}, segment_id, place, (host, component, ts) IN (
-                    SELECT (host, component, ts) FROM host_reading
+                    SELECT (host, component, ts) FROM host_reading WHERE ts BETWEEN
+                        (SELECT min(ts) FROM staging.host_reading)
+                        AND (SELECT max(ts) FROM staging.host_reading)
                 ) OR row_number() OVER (PARTITION BY host, component, ts ORDER BY place) > 1 AS stored
                 FROM staging.host_reading JOIN given USING (segment_id)
                 """

@@ -292,22 +292,25 @@ def _compare_with_store(
     same = " AND ".join(f"r.{name} IS NOT DISTINCT FROM s.{name}" for name in VALUES)
     for (place,) in overlapping:
         one = files[place]
-        if fault := damage(one):
+        try:
+            con.execute(
+                f"""
+                UPDATE profile SET duplicates = c.same, conflicts = profile.conflicts + c.different
+                FROM (
+                    SELECT s.gpu_uuid, count(*) FILTER (WHERE {same}) AS same,
+                        count_if(NOT ({same})) AS different
+                    FROM {relation(one)} AS s
+                    JOIN gpu AS g ON g.gpu_uuid = s.gpu_uuid
+                    JOIN gpu_reading AS r ON r.gpu_key = g.gpu_key AND r.ts = s.ts
+                    GROUP BY s.gpu_uuid
+                ) AS c WHERE c.gpu_uuid = profile.gpu_uuid AND profile.place = {place}
+                """
+            )
+        except duckdb.Error:
+            fault = damage(one)
+            if fault is None:
+                raise
             damaged[one.segment_id] = fault
-            continue
-        con.execute(
-            f"""
-            UPDATE profile SET duplicates = c.same, conflicts = profile.conflicts + c.different
-            FROM (
-                SELECT s.gpu_uuid, count(*) FILTER (WHERE {same}) AS same,
-                    count_if(NOT ({same})) AS different
-                FROM {relation(one)} AS s
-                JOIN gpu AS g ON g.gpu_uuid = s.gpu_uuid
-                JOIN gpu_reading AS r ON r.gpu_key = g.gpu_key AND r.ts = s.ts
-                GROUP BY s.gpu_uuid
-            ) AS c WHERE c.gpu_uuid = profile.gpu_uuid AND profile.place = {place}
-            """
-        )
     return damaged
 
 
