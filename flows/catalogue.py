@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
+import polars as pl
 import pyarrow as pa
 
 from expectations.checks import Verdict
@@ -191,6 +192,14 @@ def declare_gpus(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
 Gpu = tuple[str, str, int | None, str | None]
 """UUID, host, index, model."""
 
+_GPU = {
+    "gpu_key": pl.Int32,
+    "gpu_uuid": pl.String,
+    "host": pl.String,
+    "gpu_index": pl.Int32,
+    "model": pl.String,
+}
+
 
 def add_gpus(con: duckdb.DuckDBPyConnection, found: Sequence[Gpu]) -> None:
     """Add GPUs that are not known yet, in order of UUID; of several of one UUID, the first counts."""
@@ -198,7 +207,10 @@ def add_gpus(con: duckdb.DuckDBPyConnection, found: Sequence[Gpu]) -> None:
     fresh = sorted({gpu[0]: gpu for gpu in reversed(found) if gpu[0] not in stored}.items())
     if fresh:
         [(top,)] = con.execute("SELECT coalesce(max(gpu_key), 0) FROM gpu").fetchall()
-        con.executemany(
-            "INSERT INTO gpu VALUES (?, ?, ?, ?, ?)",
+        new = pl.DataFrame(
             [[top + i, *gpu] for i, (_, gpu) in enumerate(fresh, 1)],
+            schema=_GPU,
+            orient="row",
         )
+        with lend(con, new_gpu=new):
+            con.execute("INSERT INTO gpu BY NAME FROM new_gpu")

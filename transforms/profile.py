@@ -48,7 +48,7 @@ _Truths = npt.NDArray[np.bool_]
 def pieces(readings: pl.DataFrame, *, goes_on: bool = False) -> pl.DataFrame:
     """Facts about readings, for each run of rows of one GPU.
 
-    Takes `PROFILED` in the order of the segment (texts may be categories): all of it, or a part; or those of several, with a
+    Takes `PROFILED` in the order of the segment (texts may be numbers that stand for them): all of it, or a part; or those of several, with a
     column `segment`. `goes_on`: the first row is the last one of the part before, and only the step from it counts. `profile`
     puts parts together.
     """
@@ -75,63 +75,78 @@ def pieces(readings: pl.DataFrame, *, goes_on: bool = False) -> pl.DataFrame:
         def total(name: str, values: npt.NDArray[Any], cuts: _Numbers = cuts) -> None:
             found[name].append(np.add.reduceat(values, cuts, dtype=np.int64))
 
+        def count(name: str, rows: _Truths | None, cuts: _Numbers = cuts) -> None:
+            if rows is None or not rows.any():
+                found[name].append(np.zeros(len(cuts), np.int64))
+            else:
+                total(name, rows, cuts)
+
         def least(name: str, values: npt.NDArray[Any], cuts: _Numbers = cuts) -> None:
             found[name].append(np.minimum.reduceat(values, cuts).astype(np.int64))
 
         def most(name: str, values: npt.NDArray[Any], cuts: _Numbers = cuts) -> None:
             found[name].append(np.maximum.reduceat(values, cuts).astype(np.int64))
 
-        # Rows that count themselves, and steps (from the row before) of one GPU.
-        own = np.ones(high - low, np.bool_)
-        step = ~begins[here]
-        if low == 0 and goes_on:
-            own[0] = False
-        nothing = np.zeros(high - low, np.bool_)
-        missing = [m[here] if m is not None else nothing for m in (no_time, no_power, no_energy)]
-        timeless, powerless, counterless = missing
-        total("rows_read", own)
-        total("no_time", timeless & own)
-        total("null_power", powerless & own)
-        total("null_energy", counterless & own)
-        total("no_value", powerless & counterless & own)
-        least("first_us", t[here] if no_time is None else np.where(timeless, _MOST, t[here]))
-        most("last_us", t[here] if no_time is None else np.where(timeless, _LEAST, t[here]))
-        for name, values, absent in (("power_mw", p, no_power), ("util_pct", u, no_util)):
+        # Masks are left out where nothing is missing, which is nearly always: each is a pass over the block.
+        timeless, powerless, counterless, utilless = (
+            mask if mask is None else mask[here] for mask in (no_time, no_power, no_energy, no_util)
+        )
+        rows_read = np.diff(cuts, append=high - low)
+        elsewhere = low == 0 and goes_on  # The first row was counted in the part before.
+        rows_read[0] -= elsewhere
+        found["rows_read"].append(rows_read)
+        for name, absent in (
+            ("no_time", timeless),
+            ("null_power", powerless),
+            ("null_energy", counterless),
+            (
+                "no_value",
+                None if powerless is None or counterless is None else powerless & counterless,
+            ),
+            ("negative_energy", c[here] < 0),
+        ):
+            if elsewhere and absent is not None:
+                absent = np.concatenate([[False], absent[1:]])
+            count(name, absent)
+        least("first_us", t[here] if timeless is None else np.where(timeless, _MOST, t[here]))
+        most("last_us", t[here] if timeless is None else np.where(timeless, _LEAST, t[here]))
+        for name, values, absent in (("power_mw", p, powerless), ("util_pct", u, utilless)):
             if absent is None:
                 least(f"min_{name}", values[here])
                 most(f"max_{name}", values[here])
             else:
-                least(f"min_{name}", np.where(absent[here], _MOST, values[here]))
-                most(f"max_{name}", np.where(absent[here], _LEAST, values[here]))
-        total("negative_energy", (c[here] < 0) & own)
+                least(f"min_{name}", np.where(absent, _MOST, values[here]))
+                most(f"max_{name}", np.where(absent, _LEAST, values[here]))
 
-        # The row before the block's first is outside; the first of all has no step.
+        # Steps are from the row before (the first of all has none) of the same GPU.
         before = slice(low - 1, high - 1) if low else np.r_[0, low : high - 1]
+        step = ~begins[here]
         dt = t[here] - t[before]
-        rise = c[here].astype(np.int64) - c[before]
-        counted = step & ~counterless & ~_before(no_energy, before, nothing)
-        timed = step & ~timeless & ~_before(no_time, before, nothing)
-        total("steps_back", timed & (dt < 0))
-        total("conflicts", timed & (dt == 0))
-        total("counter_resets", counted & (rise < 0))
-        long = timed & counted & (dt >= _SECOND_US)
+        rise = c[here] - c[before]
+        timed = _given(step, no_time, here, before)
+        counted = _given(step, no_energy, here, before)
+        count("steps_back", timed & (dt < 0))
+        count("conflicts", timed & (dt == 0))
+        count("counter_resets", counted & (rise < 0))
+        long = counted & (dt >= _SECOND_US)
+        if no_time is not None:
+            long &= timed
         # Exact as long as counters are below 9e15 mJ; a whole division takes four times as long.
-        mean_mw = np.floor(np.multiply(rise, 1e6) / np.maximum(dt, 1))
-        most("max_counter_mw", np.where(long, mean_mw, float(_LEAST)).clip(_LEAST, 9e18))
+        mean_mw = rise * 1e6
+        mean_mw /= np.maximum(dt, 1)
+        most_mw = np.maximum.reduceat(np.where(long, mean_mw, float(_LEAST)), cuts)
+        found["max_counter_mw"].append(np.floor(most_mw).clip(_LEAST, 9e18).astype(np.int64))
         most("gap_us", np.where(timed, dt, _LEAST))
         short = timed & (dt > 0) & (dt <= _SHORT_US)
         total("short_us", np.where(short, dt, 0))
-        total("short_steps", short)
-        both = short & counted & (rise >= 0) & ~powerless & ~_before(no_power, before, nothing)
+        count("short_steps", short)
+        both = _given(short & counted & (rise >= 0), no_power, here, before)
         total("compared_counter_mj", np.where(both, rise, 0))
-        double = p[here].astype(np.int64) + p[before]
-        total("compared_power_mj", np.where(both, double * dt // 2_000_000, 0))
-    names = readings[starts].select(
-        *whose[:-1],
-        pl.col("gpu_uuid", "host").cast(pl.String),
-        "gpu_index",
-        pl.col("model").cast(pl.String),
-    )
+        double = np.add(p[here], p[before], dtype=np.int64)
+        double *= dt
+        double //= 2_000_000
+        total("compared_power_mj", np.where(both, double, 0))
+    names = readings[starts].select(*whose, "host", "gpu_index", "model")
     if not rows:
         return names.with_columns(pl.lit(0, pl.Int64).alias(name) for name in ("piece", *found))
     whole = (
@@ -157,8 +172,9 @@ def _filled(values: pl.Series) -> tuple[_Numbers, _Truths | None]:
     return values.fill_null(0).to_numpy(), values.is_null().to_numpy()
 
 
-def _before(absent: _Truths | None, before: Any, nothing: _Truths) -> _Truths:
-    return nothing if absent is None else absent[before]
+def _given(rows: _Truths, absent: _Truths | None, here: slice, before: Any) -> _Truths:
+    """Of some rows, those that have a value, as has the row before."""
+    return rows if absent is None else rows & ~absent[here] & ~absent[before]
 
 
 def profile(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
