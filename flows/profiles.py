@@ -138,19 +138,21 @@ def _alone(staged: Staged) -> pl.DataFrame:
 
 def _pieces(table: pa.Table, *, goes_on: bool) -> pl.DataFrame:
     """`pieces` of a table: its texts stay the numbers of a dictionary, that they are in the file, until each GPU is one row."""
-    read: list[pl.Series] = []
+    columns: list[pl.Series] = []
     texts: dict[str, pl.Series] = {}
-    for name, dtype in ((name, STAGED[name]) for name in PROFILED):
+    for name in PROFILED:
         if name not in table.column_names:
-            read.append(pl.repeat(None, table.num_rows, dtype=dtype, eager=True).alias(name))
+            columns.append(pl.Series(name, [None], STAGED[name]).new_from_index(0, table.num_rows))
             continue
-        column = table[name]
-        if pa.types.is_dictionary(column.type):
-            texts[name] = pl.Series(name, column.chunk(0).dictionary, dtype)
-            read.append(pl.Series(name, pa.chunked_array(one.indices for one in column.chunks)))
-        else:
-            read.append(pl.Series(name, column).cast(dtype))
-    found = pieces(pl.DataFrame(read), goes_on=goes_on)
+        given = table[name]
+        if pa.types.is_dictionary(given.type):
+            texts[name] = pl.Series(name, given.chunk(0).dictionary, STAGED[name])
+            given = pa.chunked_array(chunk.indices for chunk in given.chunks)
+        columns.append(pl.Series(name, given))
+    frame = pl.DataFrame(columns).select(
+        name if name in texts else pl.col(name).cast(STAGED[name]) for name in PROFILED
+    )
+    found = pieces(frame, goes_on=goes_on)
     return found.with_columns(
         values.gather(found[name]).alias(name) for name, values in texts.items()
     )

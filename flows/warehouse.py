@@ -31,6 +31,8 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": False,
     # Sorting and loading spill to disk beyond this.
     "memory_limit": "512MB",
+    # Row groups are compressed while they are still in the processor's cache.
+    "write_buffer_row_group_count": 1,
 }
 
 

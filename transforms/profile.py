@@ -19,7 +19,7 @@ _SHORT_US = 30_000_000
 """Longer steps are gaps: power says little of them, and they are no recorder's usual step."""
 
 _SECOND_US = 1_000_000
-_BLOCK = 1 << 15
+_BLOCK = 1 << 16
 """Readings whose columns stay in the processor's cache while several passes go over them."""
 
 _LEAST, _MOST = np.int64(np.iinfo(np.int64).min), np.int64(np.iinfo(np.int64).max)

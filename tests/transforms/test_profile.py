@@ -98,7 +98,7 @@ def expected(readings: pl.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 @given(
-    st.lists(READING, min_size=1, max_size=60), st.integers(1, 60), st.sampled_from([3, 1 << 15])
+    st.lists(READING, min_size=1, max_size=60), st.integers(1, 60), st.sampled_from([3, 1 << 16])
 )
 def test_against_plain_python(readings: list[tuple[Any, ...]], cut: int, block: int) -> None:
     whole = frame(readings)
