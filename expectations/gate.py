@@ -29,9 +29,9 @@ def _great_expectations() -> Any:
 
 
 class Gate:
-    """Great Expectations on one warehouse; suites run through second cursors of `con`.
+    """Great Expectations on one warehouse; each suite runs through a second cursor of `con`.
 
-    Only what is committed is seen.
+    Only what is committed is seen, and all checks of a suite see the same.
     """
 
     def __init__(self, con: duckdb.DuckDBPyConnection, docs: Path | None = None) -> None:
@@ -41,7 +41,8 @@ class Gate:
 
         self._gx = _great_expectations()
         self._con, self._docs = con, docs
-        with _quiet():
+        self._reading: duckdb.DuckDBPyConnection | None = None
+        with _quiet(), self._one_state():  # Great Expectations tries the connection at once.
             self._context = self._gx.get_context(mode="ephemeral")
             self._context.variables.progress_bars = {
                 "globally": False,
@@ -54,7 +55,7 @@ class Gate:
                 connection_string="duckdb:///:memory:",
                 create_temp_table=False,
                 kwargs={
-                    "creator": lambda: ConnectionWrapper(_second(con)),
+                    "creator": lambda: ConnectionWrapper(_Held(self._reading)),
                     "poolclass": sa.pool.NullPool,
                 },
             )
@@ -90,7 +91,7 @@ class Gate:
         Raises:
             RuntimeError: a check could not be executed at all (a defect, not a verdict).
         """
-        with _quiet():
+        with _quiet(), self._one_state():
             asset = self._source.add_query_asset(
                 name=f"{suite.schema}.{suite.table}",
                 query=f"SELECT * FROM {suite.schema}.{suite.table}",
@@ -109,6 +110,17 @@ class Gate:
         by_name = {c.name: c for c in suite.checks}
         results = [self._result(by_name, suite, item) for item in answers]
         return Verdict(suite, rows, results)
+
+    @contextmanager
+    def _one_state(self) -> Iterator[None]:
+        """Let checks see one state of the warehouse; a lake's catalogue is read once for all of them, too."""
+        self._reading = _second(self._con)
+        self._reading.execute("BEGIN TRANSACTION READ ONLY")
+        try:
+            yield
+        finally:
+            self._reading.close()
+            self._reading = None
 
     def _answers(self, batch: Any, suite: Suite) -> list[Any]:
         """Great Expectations' results, with the rows that break a check."""
@@ -168,6 +180,21 @@ class Gate:
             found = int(item.result.get("unexpected_count") or 0)
             rows = item.result.get("unexpected_index_list") or []
         return Result(check, bool(item.success), found, [dict(row) for row in rows])
+
+
+class _Held:
+    """A connection whose transaction goes on, whoever would end it."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection | None) -> None:
+        self._con = con
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._con, name)
+
+    def begin(self) -> None:
+        """Nothing: it has begun."""
+
+    commit = rollback = close = begin
 
 
 def _second(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:

@@ -9,7 +9,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from expectations.checks import Verdict
+from expectations.checks import Suite, Verdict, no_rows
+from expectations.gate import Gate
 from flows import settings as settings_module
 from flows.errors import GateFailed, SettingsError, UsageError
 from flows.footprint import compute
@@ -159,6 +160,18 @@ def test_the_profile_compares_only_steps_that_have_both() -> None:
 def test_what_a_row_names_is_there(sql: str, what: str, published: Settings) -> None:
     found = offenders(published, sql, "references_hold")
     assert any(what in row["what"] for row in found)
+
+
+def test_all_checks_of_a_suite_see_one_state() -> None:
+    query = "SELECT txid_current() AS x, '{name}' AS name FROM {{batch}}"
+    checks = tuple(no_rows(name, "nothing", query.format(name=name)) for name in ("a", "b", "c"))
+    con = connect(Path(":memory:"))
+    con.execute("CREATE TABLE t AS SELECT 1 AS k")
+    gate = Gate(con)
+    first, second = (gate.run(Suite("s", "main", "t", ("k",), checks)) for _ in range(2))
+    seen = [{row["x"] for one in found.results for row in one.rows} for found in (first, second)]
+    assert [len(one) for one in seen] == [1, 1]
+    assert seen[0] != seen[1]  # What is committed between two suites is seen.
 
 
 def offenders(project: Settings, sql: str, check: str) -> list[dict[str, Any]]:
