@@ -7,7 +7,7 @@ that was known then, so that a published figure can be computed again as it was.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -64,6 +64,24 @@ class Known:
     settings: Settings
     factors: Sequence[Factor]
     as_of: datetime | None = None
+    _read: dict[tuple[str, str, tuple[int, int]], pl.DataFrame] = field(default_factory=dict)
+
+    def rows(self, table: str, zone: str, span: tuple[int, int]) -> pl.DataFrame:
+        """Rows of a zone and a span of slots in grid_intensity or grid_mix, and whether they are `stale`.
+
+        Read once, as several quantities rest on the same rows.
+        """
+        key = (table, zone, span)
+        if key not in self._read:
+            values = {
+                "zone": zone,
+                "first": span[0] * SLOT_US,
+                "last": span[1] * SLOT_US,
+                "as_of": self.as_of or _FAR,
+            }
+            rows = f"FROM {table} WHERE {_IN_FORCE}"
+            self._read[key] = self.con.execute(_STALE.format(rows=rows), values).pl()
+        return self._read[key]
 
     def signal(self, zone: str, quantity: str) -> str:
         """The signal that is a quantity in a zone."""
@@ -255,16 +273,9 @@ _FAR = datetime(9999, 1, 1, tzinfo=UTC)
 def _stored(known: Known, zone: str, span: tuple[int, int], quantity: str) -> pl.DataFrame:
     """Series of a zone, and what its generation mixes give, with rungs and ranks by feed."""
     signal = known.signal(zone, quantity)
-    values = {
-        "zone": zone,
-        "first": span[0] * SLOT_US,
-        "last": span[1] * SLOT_US,
-        "as_of": known.as_of or _FAR,
-    }
     found = []
     if quantity not in WATER:
-        rows = f"FROM grid_intensity WHERE {_IN_FORCE} AND signal = $signal"
-        series = known.con.execute(_STALE.format(rows=rows), {**values, "signal": signal}).pl()
+        series = known.rows("grid_intensity", zone, span).filter(pl.col("signal") == signal)
         tolerance = scalar(known.factors, "grid_series_tolerance", "default")
         value = pl.col("intensity_g_per_kwh")
         found.append(
@@ -276,8 +287,7 @@ def _stored(known: Known, zone: str, span: tuple[int, int], quantity: str) -> pl
             )
         )
     if signal in MIX_FACTORS:
-        rows = f"FROM grid_mix WHERE {_IN_FORCE}"
-        mix = known.con.execute(_STALE.format(rows=rows), values).pl()
+        mix = known.rows("grid_mix", zone, span)
         fuels = by_fuel(known.factors, MIX_FACTORS[signal])
         keys = ("zone", "valid_from", "valid_to", "feed")
         stale = mix.group_by(*keys).agg(pl.col("stale").any())
