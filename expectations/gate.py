@@ -9,16 +9,16 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import duckdb
 
 from expectations.checks import Check, Result, Suite, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    import duckdb
 
 
 def _great_expectations() -> Any:
@@ -41,7 +41,6 @@ class Gate:
 
         self._gx = _great_expectations()
         self._con, self._docs = con, docs
-        self._reading: duckdb.DuckDBPyConnection | None = None
         with _quiet(), self._one_state():  # Great Expectations tries the connection at once.
             self._context = self._gx.get_context(mode="ephemeral")
             self._context.variables.progress_bars = {
@@ -115,12 +114,11 @@ class Gate:
     def _one_state(self) -> Iterator[None]:
         """Let checks see one state of the warehouse; a lake's catalogue is read once for all of them, too."""
         self._reading = _second(self._con)
-        self._reading.execute("BEGIN TRANSACTION READ ONLY")
+        self._reading.execute(_BEGIN)
         try:
             yield
         finally:
             self._reading.close()
-            self._reading = None
 
     def _answers(self, batch: Any, suite: Suite) -> list[Any]:
         """Great Expectations' results, with the rows that break a check."""
@@ -182,11 +180,24 @@ class Gate:
         return Result(check, bool(item.success), found, [dict(row) for row in rows])
 
 
+_BEGIN = "BEGIN TRANSACTION READ ONLY"
+
+
 class _Held:
     """A connection whose transaction goes on, whoever would end it."""
 
-    def __init__(self, con: duckdb.DuckDBPyConnection | None) -> None:
+    def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
         self._con = con
+
+    def execute(self, *given: Any) -> Any:
+        try:
+            return self._con.execute(*given)
+        except duckdb.Error:
+            # Or all other checks would be said to have failed, too.
+            with suppress(duckdb.Error):
+                self._con.rollback()
+                self._con.execute(_BEGIN)
+            raise
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._con, name)

@@ -174,6 +174,18 @@ def test_all_checks_of_a_suite_see_one_state() -> None:
     assert seen[0] != seen[1]  # What is committed between two suites is seen.
 
 
+def test_a_check_that_cant_run_is_named_with_its_cause() -> None:
+    con = connect(Path(":memory:"))
+    con.execute("CREATE TABLE t AS SELECT 1 AS k, 'x' AS v")
+    good = no_rows("good", "nothing", "SELECT k FROM {batch} WHERE k > 1")
+    bad = no_rows("bad", "nothing", "SELECT v::INTEGER FROM {batch}")
+    for checks in ((good, bad), (bad, good)):
+        with pytest.raises(
+            RuntimeError, match=r"s\.bad could not run.*Could not convert string 'x'"
+        ):
+            Gate(con).run(Suite("s", "main", "t", ("k",), checks))
+
+
 def offenders(project: Settings, sql: str, check: str) -> list[dict[str, Any]]:
     """What a check of the figures finds in a warehouse that was changed."""
     suite = next(s for s in suites(project) if s.name == "footprint")
