@@ -10,7 +10,7 @@ import duckdb
 import pytest
 
 from flows.errors import WarehouseError
-from flows.warehouse import connect, migrate, open_warehouse, rows
+from flows.warehouse import connect, migrate, open_warehouse, rows, transaction
 from tests import preloaded
 from tests.conftest import ROOT
 from transforms.schemas import TABLES
@@ -120,3 +120,15 @@ def test_a_kill_while_migrating_leaves_all_or_nothing(
         table.name for table in TABLES.values() if table.kind == "view"
     }
     assert all(view["comment"] for view in views)
+
+
+def test_a_large_commit_does_not_pass_through_the_log(tmp_path: Path) -> None:
+    """A log cut off by a kill would give back its large inserts without the rest of their transaction."""
+    path = tmp_path / "w.duckdb"
+    con = connect(path)
+    con.execute("CREATE TABLE large (n BIGINT); CREATE TABLE small (n BIGINT)")
+    with transaction(con):
+        con.execute("INSERT INTO small VALUES (1)")
+        con.execute("INSERT INTO large SELECT range FROM range(1_000_000)")
+    assert not Path(f"{path}.wal").exists() or Path(f"{path}.wal").stat().st_size < 1000
+    con.close()
