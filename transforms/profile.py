@@ -48,9 +48,9 @@ _Truths = npt.NDArray[np.bool_]
 def pieces(readings: pl.DataFrame, *, goes_on: bool = False) -> pl.DataFrame:
     """Facts about readings, for each run of rows of one GPU.
 
-    Takes `PROFILED` in the order of the segment (texts may be numbers that stand for them): all of it, or a part; or those of several, with a
-    column `segment`. `goes_on`: the first row is the last one of the part before, and only the step from it counts. `profile`
-    puts parts together.
+    Takes `PROFILED` in the order of the segment (texts may be numbers that stand for them): all of it, or a part; or those
+    of several, with a column `segment`. `goes_on`: the first row is the last one of the part before, and only the step from
+    it counts. `profile` puts parts together.
     """
     rows = readings.height
     whose = [name for name in _WHOSE if name in readings.columns]
