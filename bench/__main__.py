@@ -144,7 +144,7 @@ def ingest_small(folder: Path) -> dict[str, Any]:
 def ingest(folder: Path, files: list[Path] | None = None) -> dict[str, Any]:
     """Stage, profile, gate and promote every file. Imports are not counted, the gate is."""
     import expectations.gate
-    from flows.ingest_gpu import ingest_gpu
+    from flows.ingest.gpu import ingest_gpu
 
     expectations.gate._great_expectations()
     files = files or segments(folder)
@@ -158,13 +158,13 @@ def ingest(folder: Path, files: list[Path] | None = None) -> dict[str, Any]:
 
 def footprint(folder: Path) -> dict[str, Any]:
     """From the warehouse to the figures of every run."""
-    from flows.footprint import compute
-    from flows.ingest_grid import ingest_grid
-    from flows.ingest_runs import ingest_runs
-    from flows.sources import grid
+    from flows.accounting.compute import compute
+    from flows.ingest.grid import ingest_grid
+    from flows.ingest.runs import ingest_runs
+    from flows.sources.grid import reader
 
     project = _project(folder)
-    ingest_grid(project, [folder / "grid.csv"], grid.Options("SIM", "", "", "", ""), "auto", "")
+    ingest_grid(project, [folder / "grid.csv"], reader.Options("SIM", "", "", "", ""), "auto", "")
     ingest_runs(project, [folder / "runs.csv"], "")
     start = time.perf_counter()
     computed = compute(project)
@@ -174,8 +174,8 @@ def footprint(folder: Path) -> dict[str, Any]:
 def publish(folder: Path) -> dict[str, Any]:
     """Gate the figures and publish them."""
     import expectations.gate
-    from flows.publish import publish as run
-    from flows.warehouse import connect
+    from flows.publication.publish import publish as run
+    from flows.warehouse.connection import connect
 
     expectations.gate._great_expectations()
     project = _project(folder)
@@ -213,11 +213,11 @@ def incremental(folder: Path) -> dict[str, Any]:
     """
     import polars as pl
 
-    from flows.footprint import compute
-    from flows.ingest_gpu import ingest_gpu
-    from flows.ingest_grid import ingest_grid
-    from flows.ingest_runs import ingest_runs
-    from flows.sources import grid
+    from flows.accounting.compute import compute
+    from flows.ingest.gpu import ingest_gpu
+    from flows.ingest.grid import ingest_grid
+    from flows.ingest.runs import ingest_runs
+    from flows.sources.grid import reader
 
     readings = int(folder.name)
     folder = folder.with_name(f"{folder.name}-long")
@@ -239,7 +239,7 @@ def incremental(folder: Path) -> dict[str, Any]:
     one.with_columns(started_at=sooner.dt.to_string("iso:strict")).write_csv(other_runs)
 
     def load_grid(path: Path) -> None:
-        ingest_grid(project, [path], grid.Options("SIM", "", "", "", ""), "auto", "")
+        ingest_grid(project, [path], reader.Options("SIM", "", "", "", ""), "auto", "")
 
     ingest_gpu(project, [path for path in files if path not in (*newest, late)])
     load_grid(folder / "grid.csv")
@@ -272,7 +272,7 @@ def incremental(folder: Path) -> dict[str, Any]:
 
 
 def _figures(project: Settings) -> list[tuple[Any, ...]]:
-    from flows.warehouse import connect
+    from flows.warehouse.connection import connect
 
     con = connect(project.warehouse, read_only=True)
     try:
@@ -284,8 +284,8 @@ def _figures(project: Settings) -> list[tuple[Any, ...]]:
 def _off(folder: Path, project: Settings) -> dict[str, Any]:
     import polars as pl
 
-    from flows.simulate import TRUTH
-    from flows.warehouse import connect
+    from flows.samples.fleet import TRUTH
+    from flows.warehouse.connection import connect
 
     con = connect(project.warehouse, read_only=True)
     figures = con.execute("SELECT run_id, energy_mj FROM run_footprint WHERE kind = 'run'").pl()

@@ -31,7 +31,7 @@ def measure(seconds: float, gpus: int, hz: float, folder: Path) -> dict[str, flo
     config = Config(spool=str(folder / "spool"), host="bench", period_s=1 / hz, host_meter=False)
     began = time.time()
     process = subprocess.Popen(
-        module_command("wattledger.collector", config.as_json()),
+        module_command("wattledger.collect.collector", config.as_json()),
         env={**os.environ, "LD_LIBRARY_PATH": str(folder), "WATTLEDGER_NVML_GPUS": str(gpus)},
     )
     time.sleep(2)
@@ -43,7 +43,7 @@ def measure(seconds: float, gpus: int, hz: float, folder: Path) -> dict[str, flo
     process.wait()
     [journal] = (folder / "spool" / "bench" / "open").glob("*.sqlite")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(module_command("wattledger.seal", str(journal)), check=True)
+    subprocess.run(module_command("wattledger.spool.seal", str(journal)), check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     sealing_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     [segment] = (folder / "spool" / "bench").glob("*.parquet")

@@ -11,7 +11,7 @@ from threading import Lock
 import polars as pl
 import pyarrow.parquet as pq
 
-from flows.simulate import Fleet, Made, simulate
+from flows.samples.fleet import Fleet, Made, simulate
 from transforms import energy
 from transforms.energy import GapRule
 

@@ -20,10 +20,10 @@ from bench.__main__ import scan
 from bench.fleets import WORK, make, segments
 from bench.steps import work
 from flows import settings as settings_module
-from flows.footprint import compute
-from flows.ingest_gpu import ingest_gpu
+from flows.accounting.compute import compute
+from flows.ingest.gpu import ingest_gpu
 from flows.settings import Settings
-from flows.warehouse import connect
+from flows.warehouse.connection import connect
 
 
 def measure(readings: int) -> dict[str, Any]:

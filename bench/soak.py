@@ -24,12 +24,12 @@ import polars as pl
 from bench.fleets import WORK
 from bench.steps import work
 from flows import settings as settings_module
-from flows.footprint import compute
-from flows.ingest_gpu import ingest_gpu
+from flows.accounting.compute import compute
+from flows.ingest.gpu import ingest_gpu
+from flows.publication.verify import verify
+from flows.samples.fleet import Fleet, simulate
 from flows.settings import Settings
-from flows.simulate import Fleet, simulate
-from flows.verify import verify
-from flows.warehouse import connect
+from flows.warehouse.connection import connect
 
 _LATE, _TWICE, _CUT, _BAD, _KILLED = 0.15, 0.15, 0.1, 0.05, 0.3
 """Shares of files that come late, twice, cut off, unreadable; and of steps in which the process is killed."""

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from expectations.gate import _great_expectations
 from flows import settings as settings_module
-from flows.footprint import compute
-from flows.ingest_gpu import ingest_gpu
-from flows.ingest_grid import ingest_grid
-from flows.ingest_runs import ingest_runs
-from flows.publish import publish
-from flows.sources import grid
+from flows.accounting.compute import compute
+from flows.ingest.gpu import ingest_gpu
+from flows.ingest.grid import ingest_grid
+from flows.ingest.runs import ingest_runs
+from flows.publication.publish import publish
+from flows.sources.grid import reader
 
 _great_expectations()
 
@@ -22,7 +22,9 @@ def work(root: Path, step: str) -> bool:
     if step == "ingest":
         if (root / "readings").is_dir():
             ingest_gpu(settings, [root / "readings"])
-        ingest_grid(settings, [root / "grid.csv"], grid.Options("SIM", "", "", "", ""), "auto", "")
+        ingest_grid(
+            settings, [root / "grid.csv"], reader.Options("SIM", "", "", "", ""), "auto", ""
+        )
         ingest_runs(settings, [root / "runs.csv"], "")
     elif step == "compute":
         compute(settings)

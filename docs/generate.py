@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from flows.scenario import Scenario
+from flows.estimates.scenario import Scenario
 from flows.settings import Settings
 from transforms.schemas import TABLES, Table
 
@@ -32,7 +32,7 @@ def data_dictionary() -> str:
         "1 kWh = 3,600,000,000 mJ. `published.duckdb` holds all of these but the ones marked",
         "*warehouse only*.",
     ]
-    from flows.publish import _COPIED
+    from flows.publication.publish import _COPIED
 
     for kind, title in (("view", "Views (start here)"), ("table", "Tables")):
         lines += ["", f"## {title}"]
@@ -103,7 +103,7 @@ def command_line() -> str:
         _NOTE,
         "# Command line",
         "",
-        "Source: `flows/cli.py`. Exit codes, for scripts and schedulers:",
+        "Source: `flows/cli/`. Exit codes, for scripts and schedulers:",
         "",
         "| code | meaning |",
         "|---|---|",
@@ -188,7 +188,7 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 def _kind(annotation: Any) -> str:
     text = re.sub(r"Annotated\[([^,\]]+), AfterValidator\([^]]*\]", r"\1", str(annotation))
     text = text.replace("<class '", "").replace("'>", "")
-    for noise in ("flows.settings.", "flows.scenario.", "typing.", "datetime."):
+    for noise in ("flows.settings.", "flows.estimates.scenario.", "typing.", "datetime."):
         text = text.replace(noise, "")
     return (
         text.replace("Quantity", "quantity")
@@ -208,13 +208,13 @@ def _default(value: Any) -> str:
 
 
 def frames() -> str:
-    from flows.frames import FRAMES
+    from flows.reporting.frames import FRAMES
 
     lines = [
         _NOTE,
         "# Reporting frames",
         "",
-        "Source: `flows/frames.py`. `wattledger export FRAME` prints the published figures in these forms: `--from` and",
+        "Source: `flows/reporting/frames`. `wattledger export FRAME` prints the published figures in these forms: `--from` and",
         "`--to` choose a period, `--family` or `--run` one of them, `--json` and `--csv` a form for machines. `{}` in a",
         "formula stands for nothing, `_low` or `_high`: the figure has these bounds. An entry without a formula is what the",
         "ledger cannot know.",
@@ -244,7 +244,7 @@ _MEANINGS = {"seen": "read in a stored copy", "recalled": "recalled: not looked 
 
 
 def validation() -> str:
-    from flows.record import compare, studies
+    from flows.estimates.validation import compare, studies
 
     found = compare()
     agreeing = sum(one.agrees for one in found)

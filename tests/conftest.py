@@ -25,10 +25,11 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from flows import settings as settings_module
+from flows.samples import host
+from flows.samples.host import Work
 from flows.settings import Settings
-from flows.sources import segments, simulator
-from flows.sources.simulator import Work
-from flows.warehouse import connect, open_warehouse, rows
+from flows.sources.gpu import segments
+from flows.warehouse.connection import connect, open_warehouse, rows
 
 ROOT = Path(__file__).parent.parent
 T0 = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -100,7 +101,7 @@ def segment(folder: Path, name: str = "node01", **given: object) -> Path:
         **given,
     }
     path = folder / f"{name}.parquet"
-    segments.write(simulator.host_readings(name, **options), path)  # type: ignore[arg-type]
+    segments.write(host.host_readings(name, **options), path)  # type: ignore[arg-type]
     return path
 
 
@@ -152,9 +153,9 @@ def copied(template: Path, target: Path) -> Settings:
 
 
 def _load(folder: Path) -> None:
-    from flows.ingest_gpu import ingest_gpu
-    from flows.ingest_grid import ingest_grid
-    from flows.ingest_runs import ingest_runs
+    from flows.ingest.gpu import ingest_gpu
+    from flows.ingest.grid import ingest_grid
+    from flows.ingest.runs import ingest_runs
 
     project = make_project(folder)
     assert ingest_gpu(project, [segment(folder)])[0].verdict == "loaded"
@@ -170,8 +171,8 @@ def loaded(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Settings
 
 
 def _put_in_force(folder: Path) -> None:
-    from flows.footprint import compute
-    from flows.publish import publish
+    from flows.accounting.compute import compute
+    from flows.publication.publish import publish
 
     project = settings_module.load(folder)
     compute(project)
@@ -190,7 +191,7 @@ def published(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Setti
 
 
 def _revise(folder: Path) -> None:
-    from flows.ingest_grid import ingest_grid
+    from flows.ingest.grid import ingest_grid
 
     _publish(folder)
     project = settings_module.load(folder)
@@ -205,7 +206,7 @@ def republished(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Set
 
 
 def _end_unevenly(folder: Path) -> None:
-    from flows.ingest_runs import ingest_runs
+    from flows.ingest.runs import ingest_runs
 
     _load(folder)
     row = "r1,2024-05-01T12:05:00Z,2024-05-01T12:13:20Z,node01,all,1"
@@ -241,8 +242,8 @@ other,2024-05-01T12:15:00Z,2024-05-01T12:20:00Z,node01,1,,,,,,,
 
 
 def _account(folder: Path) -> None:
-    from flows.ingest_gpu import ingest_gpu
-    from flows.ingest_runs import ingest_runs
+    from flows.ingest.gpu import ingest_gpu
+    from flows.ingest.runs import ingest_runs
 
     project = make_project(folder, ACCOUNTED_GRID + ACCOUNTED_TARIFF)
     ingest_gpu(project, [segment(folder)])
@@ -339,7 +340,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         port = probe.getsockname()[1]
     home = tmp_path_factory.mktemp("prefect")
     server = subprocess.Popen(
-        [sys.executable, "-m", "flows.prefect_server", str(port), str(os.getpid())],
+        [sys.executable, "-m", "flows.orchestration.server_process", str(port), str(os.getpid())],
         env={**os.environ, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"},
         cwd=ROOT,
         stdout=subprocess.DEVNULL,

@@ -7,14 +7,14 @@ import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import flows.report.charts
+import flows.reporting.report.charts
 import flows.settings
 from expectations.gate import _great_expectations
-from flows import cli
-from flows.ingest_gpu import ingest_gpu
-from flows.publish import publish
-from flows.retention import roll_up
-from flows.warehouse import open_warehouse
+from flows.cli import main
+from flows.ingest.gpu import ingest_gpu
+from flows.publication.publish import publish
+from flows.publication.retention import roll_up
+from flows.warehouse.connection import open_warehouse
 
 _great_expectations()
 
@@ -29,7 +29,7 @@ def command(words: list[str], env: dict[str, str], folder: Path, at: Path) -> No
     os.environ.update(env)
     os.chdir(at)
     sys.argv = ["wattledger", *words]
-    cli.main()
+    main.main()
 
 
 def load(project: Path, files: list[Path], said: Connection) -> None:
@@ -57,7 +57,7 @@ def make_warehouse(path: Path, said: Connection) -> None:
 
 def load_files(project: Path, files: list[Path]) -> None:
     from flows import settings
-    from flows.ingest_gpu import ingest_gpu
+    from flows.ingest.gpu import ingest_gpu
 
     for path in files:
         ingest_gpu(settings.load(project), [path])

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from flows.errors import BadInput, where
-from flows.sources.runs import time_of
+from flows.sources.runs.table import time_of
 
 COLUMNS = ("meter", "scope", "metered", "valid_from", "valid_to", "energy_kwh")
 SCOPES = ("host", "site")

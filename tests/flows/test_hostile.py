@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from flows import bundle as bundles
-from flows.bundle import bundle
-from flows.footprint import compute
-from flows.history import history
-from flows.ingest_gpu import ingest_gpu
-from flows.ingest_grid import ingest_grid
-from flows.ingest_meter import ingest_meter
-from flows.ingest_runs import ingest_runs
-from flows.publish import publish
+from flows.accounting.compute import compute
+from flows.ingest.gpu import ingest_gpu
+from flows.ingest.grid import ingest_grid
+from flows.ingest.meters import ingest_meter
+from flows.ingest.runs import ingest_runs
+from flows.publication import bundle as bundles
+from flows.publication.bundle import bundle
+from flows.publication.history import history
+from flows.publication.publish import publish
 from flows.settings import Settings
 from tests.conftest import ask, grid_csv, segment, wattledger
 

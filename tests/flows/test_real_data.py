@@ -11,17 +11,17 @@ import polars as pl
 import pytest
 
 from flows import settings as settings_module
-from flows.demo import prepare
+from flows.accounting.compute import compute
 from flows.factors import by_fuel, effective
-from flows.footprint import compute
-from flows.ingest_gpu import ingest_gpu
-from flows.ingest_grid import ingest_grid
-from flows.ingest_runs import ingest_runs
-from flows.publish import publish
+from flows.ingest.gpu import ingest_gpu
+from flows.ingest.grid import ingest_grid
+from flows.ingest.runs import ingest_runs
+from flows.publication.publish import publish
+from flows.samples.demo import prepare
 from flows.settings import Settings
-from flows.sources import grid
-from flows.sources.nvidia_smi import Options
-from flows.warehouse import connect
+from flows.sources.gpu.nvidia_smi import Options
+from flows.sources.grid import reader
+from flows.warehouse.connection import connect
 from tests.conftest import make_project, runs_csv
 from transforms.grid import mix_factors
 
@@ -140,7 +140,7 @@ def test_the_demo_on_a_real_log(data: Path, tmp_path: Path) -> None:
     given = project.input.gpu[0]
     options = Options(given.host, given.tz, given.model)
     assert ingest_gpu(project, [folder / "readings"], options)[0].verdict == "loaded"
-    assert ingest_grid(project, [folder / "grid"], grid.Options(zone="DE"))[0].verdict == "loaded"
+    assert ingest_grid(project, [folder / "grid"], reader.Options(zone="DE"))[0].verdict == "loaded"
     assert ingest_runs(project, [folder / "runs.csv"])[0].verdict == "loaded"
     compute(project)
     [(energy, filled)] = ask(project, "SELECT energy_kwh, filled_kwh FROM run_summary")
@@ -189,28 +189,28 @@ fallback_intensity_g_per_kwh = 1
 
 
 GRID = [
-    ("grid_entsoe_generation/DE_2020-03.csv", grid.Options(zone="DE"), 47_552),
-    ("grid_entsoe_generation/NL_2020-10.csv", grid.Options(zone="NL"), 29_800),
-    ("grid_sgip_moer/SGIP_CAISO_PGE_2020-08.csv", grid.Options(zone="PGE"), 9_504),
-    ("grid_zeus_miso_2022/carbon_hist.csv", grid.Options(), 167),
-    ("grid_lets_wait_awhile/fr_ci.csv.gz", grid.Options(zone="FR", tz="UTC"), 18_574),
-    ("grid_lets_wait_awhile/gb_ci.csv.gz", grid.Options(zone="GB", tz="UTC"), 21_980),
-    ("grid_lets_wait_awhile/ger_ci.csv.gz", grid.Options(zone="DE", tz="UTC"), 37_147),
-    ("grid_electricity_maps_hourly/ZA_2024_hourly.csv.gz", grid.Options(), 17_568),
+    ("grid_entsoe_generation/DE_2020-03.csv", reader.Options(zone="DE"), 47_552),
+    ("grid_entsoe_generation/NL_2020-10.csv", reader.Options(zone="NL"), 29_800),
+    ("grid_sgip_moer/SGIP_CAISO_PGE_2020-08.csv", reader.Options(zone="PGE"), 9_504),
+    ("grid_zeus_miso_2022/carbon_hist.csv", reader.Options(), 167),
+    ("grid_lets_wait_awhile/fr_ci.csv.gz", reader.Options(zone="FR", tz="UTC"), 18_574),
+    ("grid_lets_wait_awhile/gb_ci.csv.gz", reader.Options(zone="GB", tz="UTC"), 21_980),
+    ("grid_lets_wait_awhile/ger_ci.csv.gz", reader.Options(zone="DE", tz="UTC"), 37_147),
+    ("grid_electricity_maps_hourly/ZA_2024_hourly.csv.gz", reader.Options(), 17_568),
     (
         "grid_electricity_maps_api/aioelectricitymaps_carbon_intensity_history.json",
-        grid.Options(),
+        reader.Options(),
         24,
     ),
-    ("grid_entsoe_xml/FI_production.xml", grid.Options(zone="FI"), 12 * 288),
-    ("grid_entsoe_xml/SE-SE4_production.xml", grid.Options(), 5 * 71),
-    ("grid_entsoe_xml/NO-NO5_production.xml", grid.Options(zone="NO-NO5"), 5 * 47),
-    ("grid_eia930_json/US_NW_PACW-gas.json", grid.Options(), 2),
-    ("grid_eia930_json/US_NW_AVRN-wind.json", grid.Options(), 2),
-    ("grid_electricity_maps_api/zeus_us_midw_miso_2024-11-30.json", grid.Options(), 24),
+    ("grid_entsoe_xml/FI_production.xml", reader.Options(zone="FI"), 12 * 288),
+    ("grid_entsoe_xml/SE-SE4_production.xml", reader.Options(), 5 * 71),
+    ("grid_entsoe_xml/NO-NO5_production.xml", reader.Options(zone="NO-NO5"), 5 * 47),
+    ("grid_eia930_json/US_NW_PACW-gas.json", reader.Options(), 2),
+    ("grid_eia930_json/US_NW_AVRN-wind.json", reader.Options(), 2),
+    ("grid_electricity_maps_api/zeus_us_midw_miso_2024-11-30.json", reader.Options(), 24),
     (
         "grid_electricity_maps_api/aioelectricitymaps_latest_carbon_intensity.json",
-        grid.Options(),
+        reader.Options(),
         1,
     ),
 ]
@@ -218,7 +218,7 @@ GRID = [
 
 @pytest.mark.parametrize(("path", "options", "rows"), GRID, ids=[g[0].split("/")[-1] for g in GRID])
 def test_every_real_series_loads(
-    path: str, options: grid.Options, rows: int, data: Path, project: Settings
+    path: str, options: reader.Options, rows: int, data: Path, project: Settings
 ) -> None:
     (outcome,) = ingest_grid(project, [data / path], options)
     assert (outcome.verdict, outcome.rows_loaded) == ("loaded", rows), outcome.reason
@@ -228,7 +228,7 @@ def test_every_real_series_loads(
 
 def test_units_and_signals_of_real_series(data: Path, project: Settings) -> None:
     ingest_grid(
-        project, [data / "grid_sgip_moer/SGIP_CAISO_PGE_2020-08.csv"], grid.Options(zone="PGE")
+        project, [data / "grid_sgip_moer/SGIP_CAISO_PGE_2020-08.csv"], reader.Options(zone="PGE")
     )
     ingest_grid(project, [data / "grid_electricity_maps_hourly/DE-LU_2024_hourly.csv.gz"])
     [(signal, low, high)] = ask(
@@ -263,12 +263,12 @@ def test_our_german_mix_against_a_published_series(data: Path, tmp_path: Path) -
     They used other (and direct-only) factors for some fuels, so levels differ by some percent;
     hour by hour the two must rise and fall together.
     """
-    mix = grid.read(
-        data / "grid_entsoe_generation/DE_2020-03.csv", grid.Options(zone="DE"), "auto", data
+    mix = reader.read(
+        data / "grid_entsoe_generation/DE_2020-03.csv", reader.Options(zone="DE"), "auto", data
     ).mix
-    other = grid.read(
+    other = reader.read(
         data / "grid_lets_wait_awhile/ger_ci.csv.gz",
-        grid.Options(zone="DE", tz="UTC"),
+        reader.Options(zone="DE", tz="UTC"),
         "auto",
         tmp_path,
     ).intensity

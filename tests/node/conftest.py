@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from wattledger.process import module_command
-from wattledger.spool import Spool
+from wattledger.spool.spool import Spool
 
 HOST = "node01"
 
@@ -67,7 +67,7 @@ class Node:
             "retry_s": 0.2,
             **config,
         }
-        process = self.start(module_command("wattledger.collector", json.dumps(chosen)))
+        process = self.start(module_command("wattledger.collect.collector", json.dumps(chosen)))
         if wait:
             self.until(lambda: self.stored(process) > 0)
         return process

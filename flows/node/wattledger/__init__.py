@@ -73,7 +73,7 @@ class Tracked(ContextDecorator):
         self._pid = os.getpid()
         try:
             self._helper = subprocess.Popen(
-                module_command("wattledger.attach"),
+                module_command("wattledger.runs.attach"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

@@ -1,0 +1,1 @@
+"""Readings in the warehouse become energy, carbon and water of runs."""

@@ -1,0 +1,1 @@
+"""Figures without meters: planned, described or published runs."""

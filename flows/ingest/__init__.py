@@ -1,0 +1,1 @@
+"""Files and services, through the gate, into the warehouse."""

@@ -1,0 +1,80 @@
+"""Fetch readings from other meters into files of the project, which are then loaded like all others.
+
+What was fetched stays under `fetched/`, so figures can be recomputed without the source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from flows.ingest.gpu import ingest_gpu
+from flows.ingest.runs import ingest_runs
+from flows.settings import PrometheusInput, Settings
+from flows.sources.gpu import prometheus, segments
+from flows.sources.gpu.prometheus import Hold
+from flows.warehouse.connection import writing
+from flows.warehouse.registry import Outcome
+from wattledger.meters import dcgm
+from wattledger.runs.records import Record
+
+_SETTLE = timedelta(seconds=30)
+"""Scrapes of the last seconds may still be on their way."""
+
+
+def fetch_prometheus(
+    settings: Settings,
+    source: PrometheusInput,
+    first: datetime | None = None,
+    last: datetime | None = None,
+) -> list[Outcome]:
+    """Fetch, keep and load what one Prometheus has; from where the last fetch ended, if not told.
+
+    Raises:
+        SourceError: Prometheus does not answer or refuses; what was loaded before stands.
+        SettingsError: a token is missing.
+    """
+    folder = settings.root / "fetched" / source.name
+    end = last or datetime.now(UTC) - _SETTLE
+    begin = first or _resume(settings, folder) or end - timedelta(hours=source.lookback_h)
+    if begin >= end:
+        return []
+    found = prometheus.fetch(source, begin, end)
+    if found.readings.is_empty():
+        return []
+    (folder / "runs").mkdir(parents=True, exist_ok=True)
+    path = folder / f"{begin:%Y%m%dT%H%M%S}Z-{end:%Y%m%dT%H%M%S}Z.parquet"
+    segments.write(found.readings, path)
+    outcomes = ingest_gpu(settings, [path])
+    records = [_record(hold, source).save(folder / "runs") for hold in found.holds]
+    return outcomes + (ingest_runs(settings, records) if records else [])
+
+
+def _resume(settings: Settings, folder: Path) -> datetime | None:
+    """The last reading that was fetched before; the next fetch begins there."""
+    with writing(settings.warehouse) as con:
+        [(last,)] = con.execute(
+            "SELECT max(last_ts) FROM segment WHERE verdict = 'loaded' "
+            "AND starts_with(source_name, ?)",
+            [f"{folder}/"],
+        ).fetchall()
+    return last  # type: ignore[no-any-return]
+
+
+def _record(hold: Hold, source: PrometheusInput) -> Record:
+    """A pod's hold on a GPU as a run record, ending a step after its last sample."""
+    ended = hold.last + timedelta(seconds=source.step_s)
+    text = f"{hold.namespace} {hold.name} {hold.held.gpu_uuid} {hold.held.instance} {hold.first}"
+    return Record(
+        record_id=f"{source.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}",
+        run_id=dcgm.run_id(hold.namespace, hold.name),
+        name=hold.name,
+        owner=hold.namespace,
+        host=hold.host,
+        started_at=hold.first.isoformat(),
+        ended_at=ended.isoformat(),
+        ended_by="pod",
+        gpus=[hold.held],
+        kubernetes={"namespace": hold.namespace, "pod": hold.name},
+    )

@@ -1,0 +1,96 @@
+"""Other meters beside the ledger's own: codecarbon's of runs, PDU, IPMI and bills of hosts and sites."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import duckdb
+
+from flows.errors import BadInput
+from flows.files import expand, plain_text, sha256
+from flows.ingest.codecarbon import record_runs
+from flows.ingest.gpu import Progress, no_progress
+from flows.settings import Settings
+from flows.sources import meters
+from flows.sources.runs import codecarbon
+from flows.warehouse import registry
+from flows.warehouse.connection import alone, transaction
+from flows.warehouse.registry import Outcome
+
+
+def ingest_meter(
+    settings: Settings, paths: Iterable[str | Path], tz: str = "", progress: Progress = no_progress
+) -> list[Outcome]:
+    """Load what other meters say.
+
+    A row of codecarbon's emissions.csv belongs to the run whose id or name is its project_name and
+    whose time it overlaps (view `meter_agreement`); energies of hosts and sites are compared with
+    the ledger's over the same time (view `meter_reconciliation`).
+
+    Raises:
+        UsageError: times are local and no zone was given.
+        WarehouseError: the disk or the warehouse failed.
+    """
+    outcomes = []
+    with alone(settings.warehouse, "meters") as con:
+        for path in expand(paths):
+            progress(path)
+            digest = f"{sha256(path)} meter {tz}".strip()
+            if registry.known(con, [digest]):
+                outcomes.append(Outcome(str(path), digest, "known"))
+                continue
+            try:
+                outcomes.append(_load(con, settings, path, digest, tz))
+            except BadInput as error:
+                outcomes.append(
+                    registry.quarantine(con, settings, path, digest, "meter", str(error))
+                )
+    return outcomes
+
+
+def _load(
+    con: duckdb.DuckDBPyConnection, settings: Settings, path: Path, digest: str, tz: str
+) -> Outcome:
+    with plain_text(path, settings.work / "staging") as plain:
+        text = plain.read_text("utf-8-sig")
+    head = text.splitlines()[0]
+    if codecarbon.is_emissions(head):
+        return record_runs(con, path, digest, codecarbon.read(path, text, tz))
+    if meters.is_meter(head):
+        return _record(con, path, digest, meters.read(path, text, tz))
+    raise BadInput(
+        "neither an emissions.csv of codecarbon nor a meter's CSV",
+        where=str(path),
+        remedy=f"They need the columns {', '.join(codecarbon.NEEDED)}, or {', '.join(meters.COLUMNS)}",
+    )
+
+
+def _record(
+    con: duckdb.DuckDBPyConnection, path: Path, digest: str, found: list[meters.Metered]
+) -> Outcome:
+    file = registry.File(
+        segment_id=digest,
+        source_name=str(path),
+        source_format="meter",
+        verdict="loaded",
+        rows_read=len(found),
+        rows_loaded=len(found),
+        first_ts=min((one.valid_from for one in found), default=None),
+        last_ts=max((one.valid_to for one in found), default=None),
+    )
+    with transaction(con):
+        key = registry.record_file(con, file)
+        for one in found:
+            same = [one.meter, one.scope, one.metered]
+            # A corrected bill, or a file that grew.
+            con.execute(
+                "DELETE FROM meter_reading WHERE meter = ? AND scope = ? AND metered = ? "
+                "AND valid_from < ? AND valid_to > ?",
+                [*same, one.valid_to, one.valid_from],
+            )
+            con.execute(
+                "INSERT INTO meter_reading VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [*same, one.valid_from, one.valid_to, one.energy_mj, str(path), key],
+            )
+    return file.outcome()

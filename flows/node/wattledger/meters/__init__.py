@@ -1,0 +1,1 @@
+"""What measures: GPU drivers, exporters, host counters."""

@@ -1,0 +1,1 @@
+"""Who runs where: records of runs, and the commands that write them."""

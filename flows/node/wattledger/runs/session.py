@@ -1,0 +1,212 @@
+"""One process of a run, from its start to its end: a collector, a record, a summary."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from wattledger.config import Config
+from wattledger.meters.nvml import Driver, DriverMissing
+from wattledger.process import child_environment, module_command, pid_namespace, started_at
+from wattledger.runs import records
+from wattledger.runs.records import Record
+from wattledger.spool.spool import SYSTEM_SPOOL, Spool, default_root, hostname
+
+_START_S = 5.0
+"""How long a collector that we start may take before the run begins without waiting for it."""
+_LINGER_S = 1.0
+"""How long a collector that we started outlives the last run of its host."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may say of a run; `project` names a folder with wattledger.toml, for CO2e and water."""
+
+    name: str = ""
+    run_id: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    spool: str = ""
+    project: str = ""
+    quiet: bool = False
+    period_s: float = 1.0
+    host_meter: bool = True
+
+
+class Session:
+    """Begun when the work begins. Whatever fails here is said, and never stops the work."""
+
+    def __init__(self, options: Options, say: Callable[[str], None]) -> None:
+        self.options = options
+        self.record: Record | None = None
+        self._say = (lambda text: None) if options.quiet else say
+        self._spool: Spool | None = None
+        self._path: Path | None = None
+        self._period_s = options.period_s
+
+    def begin(self, program: Sequence[str], environment: Mapping[str, str], pid: int) -> str:
+        """Start recording for process `pid`; returns the run id."""
+        host = hostname()
+        gpus = []
+        driver = Driver()
+        missing = ""
+        try:
+            gpus = driver.open()
+            driver.close()
+        except DriverMissing as error:
+            missing = f"no NVIDIA driver answers ({error}): only the host is measured"
+        options = self.options
+        record = records.begin(
+            environment,
+            gpus,
+            host,
+            name=options.name,
+            run_id=options.run_id,
+            labels=options.labels,
+            program=program,
+        )
+        self.record = record
+        if missing and records.is_first_here(record):
+            self._say(missing)
+        for note in record.notes:
+            self._say(note)
+        try:
+            self._spool = self._collector(host)
+            record.readings = str(self._spool.root.resolve())
+            record.started_at = records.now()
+            self.belongs_to(pid)
+        except OSError as error:
+            self._say(f"the run is not recorded: {error}")
+        return record.run_id
+
+    def belongs_to(self, pid: int) -> None:
+        """Write down which process the run is.
+
+        Raises:
+            OSError: the record can't be written.
+        """
+        if self.record is None or self._spool is None:
+            return
+        self.record.pid, self.record.pid_started = pid, started_at(pid) or ""
+        self.record.pid_namespace = pid_namespace()
+        self._path = self.record.save(self._spool.runs)
+
+    def beat(self) -> None:
+        """Show that the run is alive to a collector that can't see its process."""
+        if self._path is not None:
+            with suppress(OSError):
+                os.utime(self._path)
+
+    def _collector(self, host: str) -> Spool:
+        """The spool of a collector that runs on this host; one is started if none does.
+
+        Raises:
+            OSError: the spool can't be written.
+        """
+        own = Spool(Path(self.options.spool) if self.options.spool else default_root(), host)
+        system = Spool(SYSTEM_SPOOL, host)
+        for spool in (own,) if self.options.spool else (own, system):
+            if (status := spool.running()) is not None and os.access(spool.runs, os.W_OK):
+                self._period_s = float(status.get("period_s", 1.0))
+                return spool
+        own.create()
+        config = Config(
+            spool=str(own.root),
+            host=host,
+            period_s=self.options.period_s,
+            host_meter=self.options.host_meter,
+            gpus_required=False,
+            linger_s=_LINGER_S,
+        )
+        with (own.folder / "collector.log").open("ab") as log:
+            subprocess.Popen(
+                module_command("wattledger.collect.collector", config.as_json()),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=child_environment(),
+                start_new_session=True,
+            )
+        if not self._wait(own, 1):
+            self._say(f"the collector is slow to start; see {own.folder / 'collector.log'}")
+        return own
+
+    def _wait(self, spool: Spool, until_us: int, seconds: float = _START_S) -> bool:
+        """Wait for readings up to a moment to be stored."""
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            status = spool.running()
+            if status and int(status.get("stored_until_us", 0)) >= until_us:
+                return True
+            time.sleep(0.02)
+        return False
+
+    def end(self, exit_code: int | None, by: str = "exit") -> dict[str, Any] | None:
+        """Write the end; unless quiet, wait for the last readings, and give the summary."""
+        record, spool = self.record, self._spool
+        if record is None or spool is None or self._path is None:
+            return None
+        ended_us = time.time_ns() // 1000
+        record.ended_at, record.ended_by = records.at(ended_us), by
+        record.exit_code = exit_code
+        try:
+            record.save(spool.runs)
+        except OSError as error:
+            self._say(f"the end of the run is not recorded: {error}")
+            return None
+        if self.options.quiet or not records.is_first_here(record):
+            return None
+        # The reading after the end closes the last interval.
+        period_us = round(self._period_s * 1e6)
+        self._wait(spool, ended_us + period_us, 2 * self._period_s + 2)
+        return self._summary()
+
+    def _summary(self) -> dict[str, Any] | None:
+        """What this host's GPUs drew for the run: the ledger's own formulas on the spool's readings."""
+        words = [str(self._path)]
+        if self.options.project:
+            words.append(self.options.project)
+        try:
+            done = subprocess.run(
+                module_command("flows.cli.run_summary", *words),
+                env=child_environment(),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            self._say(f"the run is recorded ({self._path}), but its summary failed: {error}")
+            return None
+        try:
+            summary = json.loads(done.stdout)
+        except ValueError:
+            why = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            self._say(f"the run is recorded ({self._path}), but its summary failed: {why}")
+            return None
+        if not isinstance(summary, dict):
+            return None
+        for line in summary.pop("lines", []):
+            self._say(line)
+        return summary
+
+
+def to_stderr(text: str) -> None:
+    print(f"wattledger: {text}", file=sys.stderr, flush=True)
+
+
+def with_project(options: Options, environment: Mapping[str, str]) -> Options:
+    """The project that gives factors: as said, `WATTLEDGER_PROJECT`, or the working folder."""
+    project = options.project or environment.get("WATTLEDGER_PROJECT", "")
+    with suppress(OSError):
+        if not project and Path("wattledger.toml").is_file():
+            project = str(Path.cwd())
+    return replace(options, project=project)

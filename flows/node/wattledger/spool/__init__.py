@@ -1,0 +1,1 @@
+"""Readings on the node's disk, until they are fetched."""

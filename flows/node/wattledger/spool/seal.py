@@ -1,0 +1,197 @@
+"""Turn journals into Parquet segments: `python -m wattledger.spool.seal JOURNAL...`.
+
+A process of its own, so that the collector needs no pyarrow and never waits. The same journal
+always gives the same bytes: a seal that was killed is simply done again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import sys
+from importlib.abc import MetaPathFinder
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from wattledger.meters.nvml import QUANTITIES
+from wattledger.spool.spool import COLLECTOR_KEY, EVENTS_KEY, SAMPLE_KEY, discard, sync_folder
+
+_TIME = pa.timestamp("us", "UTC")
+_TYPES = {
+    "util_pct": pa.int16(),
+    "temp_c": pa.int16(),
+    "mem_temp_c": pa.int16(),
+    "sm_clock_mhz": pa.int16(),
+    "energy_mj": pa.int64(),
+    "throttle_reasons": pa.int64(),
+}
+_SCHEMA = pa.schema(
+    [
+        ("gpu_uuid", pa.string()),
+        ("host", pa.string()),
+        ("gpu_index", pa.int32()),
+        ("model", pa.string()),
+        ("ts", _TIME),
+        *((name, _TYPES.get(name, pa.int32())) for name in QUANTITIES),
+        ("power_source", pa.string()),
+    ]
+)
+_HOST_SCHEMA = pa.schema(
+    [
+        ("host", pa.string()),
+        ("ts", _TIME),
+        ("span_us", pa.int64()),
+        ("component", pa.string()),
+        ("energy_mj", pa.int64()),
+        ("is_modelled", pa.bool_()),
+        ("method", pa.string()),
+    ]
+)
+_CHUNK = 1 << 16
+
+
+class _NoPandas(MetaPathFinder):
+    """pyarrow looks for pandas to convert Python values: a second of importing, for nothing."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == "pandas":
+            raise ImportError(name)
+
+
+def seal(journal: Path) -> list[Path]:
+    """Write a journal's segments beside the folder of journals, then delete the journal.
+
+    Raises:
+        sqlite3.DatabaseError: the journal is damaged.
+        sqlite3.OperationalError, OSError: the disk is full or failed; the journal stays.
+    """
+    con = sqlite3.connect(journal, timeout=10)
+    try:
+        # Opening replays what SQLite's log holds after a kill or a power cut.
+        if not _count(con, "sqlite_master"):
+            # Killed while it was being made: it never held anything.
+            con.close()
+            discard(journal)
+            return []
+        meta = {key: json.loads(value) for key, value in con.execute("SELECT * FROM meta")}
+        folder = journal.parent.parent
+        written = []
+        if _count(con, "reading") or _count(con, "event"):
+            path = folder / f"{journal.stem}.parquet"
+            _write(path, _SCHEMA.with_metadata(_metadata(con, meta)), _batches(con, meta["host"]))
+            written.append(path)
+        if _count(con, "host"):
+            path = folder / f"{journal.stem}.host.parquet"
+            _write(path, _HOST_SCHEMA, _host_batches(con, meta["host"]))
+            written.append(path)
+    finally:
+        con.close()
+    discard(journal)
+    return written
+
+
+def _count(con: sqlite3.Connection, table: str) -> int:
+    return int(con.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+
+def _metadata(con: sqlite3.Connection, meta: dict[str, Any]) -> dict[str, str]:
+    first, last, largest = con.execute(
+        "SELECT (SELECT offset_us FROM clock ORDER BY ts_us LIMIT 1), "
+        "(SELECT offset_us FROM clock ORDER BY ts_us DESC LIMIT 1), max(abs(offset_us)) FROM clock"
+    ).fetchone()
+    gpus = [json.loads(row[0]) for row in con.execute("SELECT info FROM gpu ORDER BY no")]
+    events = [
+        {"ts_us": ts, "gpu_uuid": gpu, "event": event, "detail": detail}
+        for ts, gpu, event, detail in con.execute(
+            "SELECT ts_us, gpu_uuid, event, detail FROM event ORDER BY ts_us, rowid"
+        )
+    ]
+    collector = {
+        **meta,
+        "clock_offset_us": {"first": first, "last": last, "largest": largest},
+        "gpus": gpus,
+    }
+    return {
+        SAMPLE_KEY: "false",
+        COLLECTOR_KEY: json.dumps(collector),
+        EVENTS_KEY: json.dumps(events),
+    }
+
+
+def _batches(con: sqlite3.Connection, host: str) -> Any:
+    known = {
+        no: (uuid, host, info["index"], info["model"], info["power_source"])
+        for no, uuid, info in (
+            (no, uuid, json.loads(text)) for no, uuid, text in con.execute("SELECT * FROM gpu")
+        )
+    }
+    found = con.execute(
+        f"SELECT gpu, ts_us, {', '.join(QUANTITIES)} FROM reading JOIN gpu ON gpu.no = reading.gpu "
+        "ORDER BY gpu.uuid, ts_us"
+    )
+    while rows := found.fetchmany(_CHUNK):
+        numbers, times, *values = zip(*rows, strict=True)
+        uuid, hosts, index, model, source = zip(*(known[no] for no in numbers), strict=True)
+        columns = [uuid, hosts, index, model, times, *values, source]
+        yield [pa.array(c, field.type) for c, field in zip(columns, _SCHEMA, strict=True)]
+
+
+def _host_batches(con: sqlite3.Connection, host: str) -> Any:
+    found = con.execute(
+        "SELECT ts_us, span_us, component, energy_mj, is_modelled, method FROM host "
+        "ORDER BY component, ts_us"
+    )
+    while rows := found.fetchmany(_CHUNK):
+        ts, span, component, energy, modelled, method = zip(*rows, strict=True)
+        columns = [[host] * len(rows), ts, span, component, energy, map(bool, modelled), method]
+        yield [pa.array(list(c), f.type) for c, f in zip(columns, _HOST_SCHEMA, strict=True)]
+
+
+def _write(path: Path, schema: pa.Schema, batches: Any) -> None:
+    """Write under a temporary name, sync, rename, sync the folder."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+                for columns in batches:
+                    writer.write_batch(pa.record_batch(columns, schema=schema))
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def main(journals: list[str]) -> int:
+    """Seal each; a damaged one is kept under `damaged` and named, the others go on."""
+    status = 0
+    for given in journals:
+        journal = Path(given)
+        try:
+            seal(journal)
+        except (OSError, sqlite3.OperationalError) as error:
+            print(
+                f"{journal}: not sealed yet ({error}); it stays, to be tried again", file=sys.stderr
+            )
+            status = 5
+        except sqlite3.DatabaseError as error:
+            kept = journal.parent.parent / "damaged"
+            kept.mkdir(exist_ok=True)
+            for suffix in ("", "-wal", "-shm", "-journal"):
+                beside = Path(f"{journal}{suffix}")
+                if beside.exists():
+                    beside.replace(kept / beside.name)
+            print(f"{journal}: damaged ({error}); kept in {kept}", file=sys.stderr)
+            status = 2
+    return status
+
+
+if __name__ == "__main__":
+    sys.meta_path.insert(0, _NoPandas())
+    sys.exit(main(sys.argv[1:]))

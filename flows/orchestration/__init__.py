@@ -1,0 +1,1 @@
+"""Prefect: the flows, their schedules, servers and workers."""

@@ -1,0 +1,130 @@
+"""The heavy parts of a computation as Prefect tasks, so that Dask can spread them over machines.
+
+Readings are reduced by file, and devices are metered by host group and time. Workers only read: the lake as it was
+when the computation began, whatever is loaded meanwhile. A worker that dies has written nothing, and its tasks
+run again elsewhere; what the process that computes writes, it writes in one transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
+
+from flows import settings as settings_module
+from flows.accounting import energy
+from flows.accounting import stretches as pieces
+from flows.accounting.energy import Fleet, Metered
+from flows.settings import Cluster, Lake, Settings
+from flows.warehouse.connection import connect, snapshot
+from transforms.energy import GapRule
+
+_AHEAD = 4
+"""Tasks that wait for each worker, so that no more results than these are held at once."""
+
+
+def runner(cluster: Cluster) -> Any:
+    """The Dask cluster of the settings, as a task runner of Prefect."""
+    from prefect_dask.task_runners import DaskTaskRunner
+
+    if cluster.address:
+        return DaskTaskRunner(address=cluster.address)
+    return DaskTaskRunner(
+        cluster_kwargs={
+            "n_workers": cluster.workers,
+            "threads_per_worker": 1,
+            "dashboard_address": None,
+            # A worker that ends tells the log that it lost its scheduler; what fails, its task says.
+            "silence_logs": logging.CRITICAL,
+        }
+    )
+
+
+class OnCluster:
+    """Does what `flows.accounting.compute.Here` does, by tasks of the flow that it is used in."""
+
+    def __init__(self, project: str, settings: Settings) -> None:
+        assert settings.cluster is not None
+        self._project = project
+        self._most = settings.cluster.workers * _AHEAD
+
+    def stretches(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        batches: Sequence[Sequence[int]],
+        rule: GapRule,
+        progress: pieces.Progress,
+    ) -> Iterator[pl.DataFrame]:
+        """Stretches of the readings of some files (segment keys)."""
+        at = snapshot(con)
+        given = [(self._project, at, list(keys), rule) for keys in batches]
+        for _, found in self._results(reduce_files, given):
+            progress(int(found["readings"].sum()))
+            yield found
+
+    def metered(
+        self, con: duckdb.DuckDBPyConnection, of: Fleet, parts: Sequence[pl.DataFrame]
+    ) -> Iterator[tuple[pl.DataFrame, Metered]]:
+        """What the devices of some windows drew."""
+        at = snapshot(con)
+        given = (
+            (self._project, at, of.of_groups(windows["host_group"].unique()), windows)
+            for windows in parts
+        )
+        for (*_, windows), found in self._results(meter_part, given):
+            yield windows, found
+
+    def _results(
+        self, task: Task[Any, Any], given: Iterable[tuple[Any, ...]]
+    ) -> Iterator[tuple[Any, Any]]:
+        """What a task was given and gave, in order; only so many are under way at once."""
+        running: deque[tuple[tuple[Any, ...], PrefectFuture[Any]]] = deque()
+        for one in given:
+            running.append((one, task.submit(*one)))
+            if len(running) == self._most:
+                first, future = running.popleft()
+                yield first, future.result()
+        for first, future in running:
+            yield first, future.result()
+
+
+_OPTIONS: dict[str, Any] = {
+    "cache_policy": NO_CACHE,
+    "persist_result": False,
+    "retries": 3,
+    "retry_delay_seconds": [2, 10, 30],
+}
+
+
+def _at(project: str, at: int) -> duckdb.DuckDBPyConnection:
+    warehouse = settings_module.load(Path(project)).warehouse
+    assert isinstance(warehouse, Lake)
+    return connect(warehouse.model_copy(update={"snapshot": at}), read_only=True)
+
+
+@task(name="reduce readings", **_OPTIONS)
+def reduce_files(project: str, at: int, keys: list[int], rule: GapRule) -> pl.DataFrame:
+    """Stretches of the readings of some files."""
+    con = _at(project, at)
+    try:
+        return pieces.by_segment(con, pieces.among(keys), rule, lambda rows: None)
+    finally:
+        con.close()
+
+
+@task(name="meter devices", **_OPTIONS)
+def meter_part(project: str, at: int, of: Fleet, windows: pl.DataFrame) -> Metered:
+    """What the devices of some windows drew, and who held them."""
+    con = _at(project, at)
+    try:
+        return energy.metered(con, of, windows)
+    finally:
+        con.close()

@@ -1,0 +1,1 @@
+"""The ledger: figures checked, sealed, verified, kept."""

@@ -1,0 +1,150 @@
+"""The manifest of a publication: what it consists of, by digest, chained to the one before, signed if asked.
+
+Plain tools can check it: `sha256sum` for the files it names, `openssl pkeyutl` for the signature.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from flows.errors import SettingsError
+from flows.files import sha256
+from flows.settings import Settings
+from flows.warehouse import digests
+from flows.warehouse.connection import literal, rows
+
+MANIFEST, SIGNATURE = "manifest.json", "manifest.json.sig"
+FORMAT = 1
+_SOFTWARE = ("wattledger", "polars", "duckdb", "great-expectations", "pyarrow", "numpy")
+
+
+def entry_digest(entry: Mapping[str, Any]) -> str:
+    """The digest of a row of `publication`: its versions and digests, a line each, in this order."""
+    return digests.text(*(f"{name} {entry[name]}" for name in _DIGESTED))
+
+
+_DIGESTED = (
+    "sequence",
+    "method_version",
+    "code_version",
+    "code_digest",
+    "settings_digest",
+    "input_digest",
+    "factor_digest",
+    "validation_digest",
+    "output_digest",
+    "previous_digest",
+)
+
+
+def manifest(folder: Path, entry: dict[str, Any], database: duckdb.DuckDBPyConnection) -> bytes:
+    """The manifest of the publication in `folder`, whose database is open; `entry` is its row."""
+    whole = {
+        "format": FORMAT,
+        "publication": {name: value for name, value in entry.items() if name != "manifest_sha256"},
+        "tables": tables(database),
+        "views": views(database),
+        "files": files(folder),
+        "software": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in _SOFTWARE},
+        },
+    }
+    return (json.dumps(whole, indent=1, sort_keys=True, default=str) + "\n").encode()
+
+
+def tables(con: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Any]]:
+    """Rows and digest of every table of a database."""
+    found = {}
+    for name in sorted(tables_of(con)):
+        content = digests.whole(con, f'FROM "{name}"')
+        found[name] = {"rows": content.rows, "sha256": content.sha256}
+    return found
+
+
+def views(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """Digest of the text of every view of a database."""
+    found = rows(
+        con,
+        "SELECT view_name, sql FROM duckdb_views() WHERE NOT internal AND schema_name = 'main' "
+        "AND database_name = current_database() ORDER BY view_name",
+    )
+    return {row["view_name"]: digests.text(row["sql"]) for row in found}
+
+
+def tables_of(con: duckdb.DuckDBPyConnection, database: str = "") -> set[str]:
+    """Names of the tables of a database."""
+    found = con.execute(
+        "SELECT table_name FROM duckdb_tables() WHERE NOT internal AND schema_name = 'main' "
+        f"AND database_name = {literal(database) if database else 'current_database()'}"
+    ).fetchall()
+    return {name for (name,) in found}
+
+
+def files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and digest of every file of a publication but its manifest and signature."""
+    return {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in (MANIFEST, SIGNATURE)
+    }
+
+
+def sign(settings: Settings, signed: bytes) -> bytes | None:
+    """The Ed25519 signature with the key of [ledger], if there is one.
+
+    Raises:
+        SettingsError: the key can't be read, or is of another kind.
+    """
+    if not settings.ledger.signing_key:
+        return None
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    path = settings.root / settings.ledger.signing_key
+    try:
+        key = load_pem_private_key(path.read_bytes(), None)
+    except (OSError, ValueError, TypeError) as error:
+        raise _unusable(path, str(error)) from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise _unusable(path, "it is of another kind")
+    return key.sign(signed)
+
+
+def is_signed_by(path: Path, signature: bytes, signed: bytes) -> bool:
+    """Whether the signature is by the Ed25519 key whose public part is in a PEM file.
+
+    Raises:
+        SettingsError: the key can't be read, or is of another kind.
+    """
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        key = load_pem_public_key(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise _unusable(path, str(error)) from None
+    if not isinstance(key, Ed25519PublicKey):
+        raise _unusable(path, "it is of another kind")
+    try:
+        key.verify(signature, signed)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _unusable(path: Path, why: str) -> SettingsError:
+    return SettingsError(
+        f"can't use the key: {why.splitlines()[0] if why else 'unreadable'}",
+        where=str(path),
+        remedy="It should be an Ed25519 key in PEM: openssl genpkey -algorithm ed25519; see "
+        "docs/verification.md",
+    )

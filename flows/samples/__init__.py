@@ -1,0 +1,1 @@
+"""Readings that never were: the demo's, and simulated fleets."""

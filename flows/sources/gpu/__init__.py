@@ -1,0 +1,1 @@
+"""Readings of GPUs, from the logs and services that have them."""

@@ -1,0 +1,215 @@
+"""Any other CSV or Parquet of GPU readings, by the column mapping in `[sources.NAME]`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from flows.errors import BadInput, SettingsError, UsageError, where
+from flows.files import plain_text, scan_lines, split_fields, to_utc
+from flows.settings import Column, GpuSource
+from flows.sources.gpu.nvidia_smi import MISSING, NUMBER, Options
+from flows.sources.gpu.staged import (
+    STAGED,
+    Staged,
+    milliwatts,
+    refuse_out_of_range,
+    refuse_unparsed,
+    write,
+)
+
+_EPOCH = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
+_ENERGY_MJ = {"mJ": 1.0, "J": 1e3, "kJ": 1e6, "Wh": 3.6e6, "kWh": 3.6e9}
+_REMEDY = "Mend the file, or the mapping under [sources.NAME] in wattledger.toml"
+
+
+def read(path: Path, staged: Staged, name: str, source: GpuSource, options: Options) -> Staged:
+    """Read a file by its mapping into a staged file.
+
+    Raises:
+        BadInput: a column is missing or a value can't be understood.
+        SettingsError: the mapping names an unknown unit or no quantity at all.
+    """
+    frame = _table(path, staged, source)
+    wanted = _wanted(source, name)
+    for column in wanted.values():
+        if column.column not in frame.columns:
+            raise BadInput(
+                f"no column {column.column!r}",
+                where=str(path),
+                remedy=f"It has {', '.join(c for c in frame.columns if c != 'row_no')}. {_REMEDY}",
+            )
+    if frame.height == 0:
+        raise BadInput("there is a header but no reading", where=str(path), remedy="Record again")
+    host = options.host or source.host
+    if not host and not source.gpu:
+        raise UsageError(
+            "the file does not say which host it is from",
+            where=str(path),
+            remedy="Name it with --host or as host under [sources.NAME]",
+        )
+    times = _times(frame, source, options.tz or source.tz, path)
+    frame = frame.with_columns(ts=times)
+    if source.power_by_gpu:
+        parts = [
+            _quantities(
+                frame, wanted | {"power": wanted[f"power {index}"]}, source, path
+            ).with_columns(gpu_index=pl.lit(int(index), pl.Int32))
+            for index in source.power_by_gpu
+        ]
+        readings = pl.concat(parts)
+    else:
+        readings = _quantities(frame, wanted, source, path)
+    readings = _identity(readings, source, host, options.model or source.model)
+    staged.format, staged.rows_read = f"mapped:{name}", readings.height
+    return write(readings, staged, unsorted=source.unsorted)
+
+
+def _table(path: Path, staged: Staged, source: GpuSource) -> pl.DataFrame:
+    if path.suffix == ".parquet":
+        try:
+            return pl.read_parquet(path, glob=False).with_row_index("row_no", 1)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise BadInput(
+                f"not a Parquet file: {error}", where=str(path), remedy="Write it again"
+            ) from None
+    with plain_text(path, staged.path.parent) as plain:
+        lines = scan_lines(plain).filter(pl.col("line").str.strip_chars() != "")
+        if source.columns:
+            names = source.columns
+        else:
+            first = lines.head(1).collect()["line"][0]
+            names = [part.strip(" \t\r\"'\ufeff") for part in first.split(",")]
+            lines = lines.filter(pl.col("line") != first)
+        table = lines.with_columns(split_fields(len(names))).collect(engine="streaming")
+    wrong = table.filter(pl.col("fields") != len(names))
+    if wrong.height == 1 and wrong["row_no"][0] == table["row_no"][-1]:
+        # A last line that was cut while it was written.
+        table = table.head(-1)
+        staged.rows_skipped += 1
+    elif wrong.height:
+        raise BadInput(
+            f"{wrong['fields'][0]} fields where {len(names)} are expected",
+            where=where(path, wrong["row_no"][0]),
+            remedy=_REMEDY,
+        )
+    return table.select("row_no", **{name: f"f{i}" for i, name in enumerate(names)})
+
+
+def _wanted(source: GpuSource, name: str) -> dict[str, Column]:
+    given = {
+        "ts": source.ts,
+        "power": source.power,
+        "energy": source.energy,
+        "util": source.util,
+        "memory": source.memory,
+        "temperature": source.temperature,
+        "sm_clock": source.sm_clock,
+        "gpu": Column(column=source.gpu) if source.gpu else None,
+    }
+    wanted = {key: column for key, column in given.items() if column}
+    for index, column_name in source.power_by_gpu.items():
+        wanted[f"power {index}"] = Column(column=column_name, unit=source.power_unit)
+    if not {"power", "energy"} & set(wanted) and not source.power_by_gpu:
+        raise SettingsError(
+            "neither power nor energy is mapped",
+            where=f"setting sources.{name}",
+            remedy="Add power, energy or power_by_gpu",
+        )
+    return wanted
+
+
+def _times(frame: pl.DataFrame, source: GpuSource, tz: str, path: Path) -> pl.Series:
+    raw = frame[source.ts.column]
+    rows = frame["row_no"]
+    if isinstance(raw.dtype, pl.Datetime):
+        if raw.dtype.time_zone:
+            return raw.dt.convert_time_zone("UTC").dt.cast_time_unit("us")
+        return to_utc(raw.dt.cast_time_unit("us"), tz, path, rows)
+    unit = source.ts.unit
+    if unit in _EPOCH:
+        number = raw.cast(pl.Float64, strict=False)
+        _refuse(frame, source.ts.column, number.is_null(), "not a time", path)
+        return (number * _EPOCH[unit]).round().cast(pl.Int64).cast(pl.Datetime("us", "UTC"))
+    text = raw.cast(pl.String)
+    parsed = text.str.to_datetime(source.ts_format or None, time_unit="us", strict=False)
+    _refuse(frame, source.ts.column, parsed.is_null(), "not a time", path)
+    if isinstance(parsed.dtype, pl.Datetime) and parsed.dtype.time_zone:
+        return parsed.dt.convert_time_zone("UTC")
+    return to_utc(parsed, tz, path, rows)
+
+
+def _refuse(frame: pl.DataFrame, column: str, bad: pl.Series, what: str, path: Path) -> None:
+    if bad.any():
+        first = int(bad.arg_max() or 0)
+        raise BadInput(
+            what,
+            where=where(path, frame["row_no"][first], column, frame[column][first]),
+            remedy=_REMEDY,
+        )
+
+
+def _quantities(
+    frame: pl.DataFrame, wanted: dict[str, Column], source: GpuSource, path: Path
+) -> pl.DataFrame:
+    targets = {
+        "power": "power_mw",
+        "energy": "energy_mj",
+        "util": "util_pct",
+        "memory": "mem_used_mib",
+        "temperature": "temp_c",
+        "sm_clock": "sm_clock_mhz",
+    }
+    result = frame
+    for key, target in targets.items():
+        if key not in wanted:
+            result = result.with_columns(pl.lit(None, STAGED[target]).alias(target))
+            continue
+        column = wanted[key]
+        text = pl.col(column.column).cast(pl.String).str.strip_chars()
+        known = frame.with_columns(
+            raw=pl.when(text.str.contains(MISSING) | (text == "")).then(None).otherwise(text)
+        )
+        parsed = known.with_columns(
+            number=pl.col("raw")
+            .str.to_lowercase()
+            .str.extract(NUMBER, 1)
+            .cast(pl.Float64, strict=False)
+        )
+        refuse_unparsed(parsed, "raw", "number", column.column, path, _REMEDY)
+        number = parsed["number"]
+        if key == "power":
+            scaled = parsed.select(milliwatts(pl.col("number"), column.unit or source.power_unit))
+            number = scaled.to_series()
+        elif key == "energy":
+            if (column.unit or "mJ") not in _ENERGY_MJ:
+                raise SettingsError(
+                    f"unknown unit {column.unit!r} of energy",
+                    remedy=f"Use one of {', '.join(_ENERGY_MJ)}",
+                )
+            number = number * _ENERGY_MJ[column.unit or "mJ"]
+        checked = frame.select("row_no").with_columns(number.round().alias(target))
+        refuse_out_of_range(checked, target, path)
+        result = result.with_columns(checked[target].cast(STAGED[target]))
+    return result
+
+
+def _identity(readings: pl.DataFrame, source: GpuSource, host: str, model: str) -> pl.DataFrame:
+    named = readings.with_columns(
+        host=pl.lit(host or "unknown"),
+        model=pl.lit(model or None, pl.String),
+        power_source=pl.lit("unknown"),
+    )
+    if source.gpu:
+        text = pl.col(source.gpu).cast(pl.String)
+        index = text.cast(pl.Int32, strict=False)
+        return named.with_columns(
+            gpu_index=index,
+            gpu_uuid=pl.when(index.is_null())
+            .then(text)
+            .otherwise(pl.format("{}/gpu{}", "host", index)),
+        )
+    if "gpu_index" not in named.columns:
+        named = named.with_columns(gpu_index=pl.lit(0, pl.Int32))
+    return named.with_columns(gpu_uuid=pl.format("{}/gpu{}", "host", "gpu_index"))

@@ -1,0 +1,308 @@
+"""`nvidia-smi --query-gpu=... --format=csv` logs, as people really have them.
+
+With or without units, header repeated or absent, values not available, columns in any order, the
+last line cut; and logs that name no GPU at all, where the devices come in order, sweep by sweep.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from flows.errors import BadInput, UsageError, where
+from flows.files import plain_text, scan_lines, split_fields, to_utc
+from flows.sources.gpu.staged import (
+    STAGED,
+    Staged,
+    milliwatts,
+    refuse_out_of_range,
+    refuse_unparsed,
+    write,
+)
+
+FORMAT = "nvidia-smi"
+
+_POWER = {
+    "power.draw.instant": "instant",
+    "power.draw.average": "average_1s",
+    "power.draw": "unknown",
+}
+"""Best first. What plain power.draw means depends on GPU and driver."""
+
+_ALIASES = {
+    "timestamp": ["timestamp"],
+    "gpu_uuid": ["uuid", "gpu_uuid"],
+    "gpu_index": ["index"],
+    "bus": ["pci.bus_id", "gpu_bus_id"],
+    "model": ["name", "gpu_name"],
+    "power": list(_POWER),
+    "energy_mj": ["total_energy_consumption", "energy.total"],
+    "util_pct": ["utilization.gpu"],
+    "mem_used_mib": ["memory.used"],
+    "temp_c": ["temperature.gpu"],
+    "sm_clock_mhz": ["clocks.current.sm", "clocks.sm"],
+}
+_NUMBERS = ["energy_mj", "util_pct", "mem_used_mib", "temp_c", "sm_clock_mhz"]
+MISSING = r"(?i)^\[?(n/a|not supported|unknown error|gpu is lost|insufficient permissions|not active|requested functionality has been deprecated)\]?$"
+NUMBER = r"^([+-]?(?:\d+\.?\d*|\.\d+|nan|inf(?:inity)?)(?:[eE][+-]?\d+)?)\s*(?:[a-zA-Z%/]+)?$"
+_FORMATS = ("%Y/%m/%d %H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f")
+
+_WAITS = 0.97
+"""Of the steps between rows, one in 33 at the least is a wait between sweeps (up to 32 GPUs)."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the log itself does not say."""
+
+    host: str = ""
+    tz: str = ""
+    model: str = ""
+    gpus: int = 0
+    """Devices per sweep, for logs that name no GPU; 0 = infer from the rhythm of the rows."""
+
+
+def _header_names(line: str) -> list[str]:
+    return [re.sub(r"\s*\[.*?\]", "", part).strip(" \t\r\n\"'").lower() for part in line.split(",")]
+
+
+def read(path: Path, staged: Staged, options: Options) -> Staged:
+    """Read a log into a staged file.
+
+    Raises:
+        BadInput: anything that keeps a value from being understood, with row and column.
+        UsageError: the log names no host and none was given.
+    """
+    with plain_text(path, staged.path.parent) as plain:
+        header_line = _first_line(plain)
+        names = _header_names(header_line)
+        _check_header(path, header_line, names)
+        columns = _choose(names)
+        lines = (
+            scan_lines(plain)
+            .filter(pl.col("line").str.strip_chars() != "")
+            .with_columns(split_fields(len(names)))
+            .with_columns(
+                repeated=pl.col("f0").str.to_lowercase().str.strip_chars() == names[0],
+            )
+            .drop("line")
+            .collect(engine="streaming")
+        )
+        ended = _ends_with_newline(plain)
+    headers = lines.filter("repeated").height
+    rows = lines.with_columns(header=pl.col("repeated").cum_sum()).filter(~pl.col("repeated"))
+    if rows.height == 0:
+        raise BadInput("there is a header but no reading", where=str(path), remedy="Record again")
+    rows, cut = _drop_cut_line(rows, len(names), ended)
+    wrong = rows.filter(pl.col("fields") != len(names))
+    if wrong.height:
+        raise BadInput(
+            f"{wrong['fields'][0]} fields where the header has {len(names)}",
+            where=where(path, wrong["row_no"][0]),
+            remedy="Remove or mend the line",
+        )
+    frame = rows.select("row_no", "header", **{k: f"f{names.index(v)}" for k, v in columns.items()})
+    readings = _values(frame, columns, path)
+    readings = readings.with_columns(
+        ts=to_utc(readings["naive"], options.tz, path, readings["row_no"])
+    )
+    readings = _identity(readings, columns, path, options)
+    staged.format, staged.rows_read = FORMAT, readings.height
+    staged.rows_skipped = headers - 1 + cut
+    return write(readings, staged)
+
+
+def _first_line(plain: Path) -> str:
+    with plain.open(encoding="utf-8-sig") as file:
+        return next((line for line in file if line.strip()), "")
+
+
+def _ends_with_newline(plain: Path) -> bool:
+    with plain.open("rb") as file:
+        file.seek(-1, 2)
+        return file.read(1) == b"\n"
+
+
+def _check_header(path: Path, line: str, names: list[str]) -> None:
+    if len(names) < 2:
+        other = next((d for d in (";", "\t", "|") if d in line), None)
+        if other is not None:
+            raise BadInput(
+                f"fields are separated by {other!r}",
+                where=where(path, 1),
+                remedy="nvidia-smi writes commas; convert the file, or map it under [sources.NAME]",
+            )
+    if "timestamp" not in names or not any(name in names for name in _POWER):
+        missing = "timestamp" if "timestamp" not in names else "power.draw"
+        raise BadInput(
+            f"no column {missing!r}",
+            where=where(path, 1, value=line.strip()),
+            remedy="Record with --query-gpu=timestamp,index,uuid,name,power.draw,... or describe "
+            "the columns under [sources.NAME] in wattledger.toml and pass --source NAME",
+        )
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise BadInput(f"column {sorted(twice)[0]!r} stands twice", where=where(path, 1))
+
+
+def _choose(names: list[str]) -> dict[str, str]:
+    chosen = {}
+    for ours, theirs in _ALIASES.items():
+        found = next((name for name in theirs if name in names), None)
+        if found:
+            chosen[ours] = found
+    return chosen
+
+
+def _drop_cut_line(rows: pl.DataFrame, width: int, ended: bool) -> tuple[pl.DataFrame, int]:
+    """Leave out a last line that was cut while it was written."""
+    last = rows.row(-1, named=True)
+    short = last["fields"] < width
+    if rows.height > 1 and not short and not ended:
+        before = rows.row(-2, named=True)
+        tail = f"f{width - 1}"
+        unit = re.search(r"[A-Za-z%]+\]?$", before[tail] or "")
+        short = bool(unit) and not re.search(r"[A-Za-z%]+\]?$", last[tail] or "")
+        short |= not last[tail]
+    if short and rows.height > 1:
+        return rows.head(-1), 1
+    return rows, 0
+
+
+def _values(frame: pl.DataFrame, columns: dict[str, str], path: Path) -> pl.DataFrame:
+    """Parse times and numbers; values that the driver did not have are null."""
+    numbers = ["power", *(name for name in _NUMBERS if name in columns)]
+    text = [name for name in ("gpu_uuid", "gpu_index", "bus", "model") if name in columns]
+    known = frame.with_columns(
+        pl.when(pl.col(name).str.contains(MISSING) | (pl.col(name) == ""))
+        .then(None)
+        .otherwise(pl.col(name))
+        .alias(name)
+        for name in (*numbers, *text)
+    )
+    parsed = known.with_columns(
+        naive=pl.coalesce(
+            pl.col("timestamp").str.to_datetime(form, time_unit="us", strict=False)
+            for form in _FORMATS
+        ),
+        **{
+            f"{name}_n": pl.col(name)
+            .str.to_lowercase()
+            .str.extract(NUMBER, 1)
+            .cast(pl.Float64, strict=False)
+            for name in numbers
+        },
+    )
+    bad = parsed.filter(pl.col("naive").is_null())
+    if bad.height:
+        raise BadInput(
+            "not a time",
+            where=where(path, bad["row_no"][0], "timestamp", bad["timestamp"][0]),
+            remedy="nvidia-smi writes 2025/07/26 23:32:09.703; remove or mend the line",
+        )
+    remedy = "Remove or mend the line; [N/A] stands for a value that was not available"
+    for name in numbers:
+        refuse_unparsed(parsed, name, f"{name}_n", columns[name], path, remedy)
+    if parsed["power_n"].null_count() == parsed.height and "energy_mj" not in columns:
+        raise BadInput(
+            "no reading has a power",
+            where=where(path, column=columns["power"], value=frame["power"][0]),
+            remedy="This GPU or driver does not report power, so there is nothing to account",
+        )
+    result = parsed.with_columns(
+        power_mw=milliwatts(pl.col("power_n"), "W"),
+        power_source=pl.lit(_POWER[columns["power"]]),
+        **{
+            name: pl.col(f"{name}_n").round() if name in columns else pl.lit(None, pl.Float64)
+            for name in _NUMBERS
+        },
+    )
+    for name in ("power_mw", *_NUMBERS):
+        refuse_out_of_range(result, name, path)
+    return result.with_columns(pl.col(name).cast(STAGED[name]) for name in ("power_mw", *_NUMBERS))
+
+
+def _identity(
+    readings: pl.DataFrame, columns: dict[str, str], path: Path, options: Options
+) -> pl.DataFrame:
+    """Say which GPU each row is about: by UUID, by index, or by its place in the sweep."""
+    host = options.host
+    if not host and "gpu_uuid" not in columns:
+        raise UsageError(
+            "the log does not say which host it is from",
+            where=str(path),
+            remedy="Name it with --host, for example --host node01",
+        )
+    model = pl.col("model") if "model" in columns else pl.lit(options.model or None, pl.String)
+    if "gpu_index" in columns:
+        index = pl.col("gpu_index").cast(pl.Int32, strict=False)
+        bad = readings.filter(index.is_null())
+        if bad.height and "gpu_uuid" not in columns:
+            raise BadInput(
+                "not a GPU index",
+                where=where(path, bad["row_no"][0], "index", bad["gpu_index"][0]),
+                remedy="Remove or mend the line",
+            )
+    elif "bus" in columns:
+        order = {bus: i for i, bus in enumerate(sorted(readings["bus"].drop_nulls().unique()))}
+        index = pl.col("bus").replace_strict(order, default=None, return_dtype=pl.Int32)
+    elif "gpu_uuid" in columns:
+        index = pl.lit(None, pl.Int32)
+    else:
+        count = options.gpus or infer_gpus(readings)
+        _check_sweeps(readings, count, path)
+        index = ((pl.col("row_no").rank("ordinal") - 1).over("header") % count).cast(pl.Int32)
+    named = readings.with_columns(gpu_index=index, model=model, host=pl.lit(host or "unknown"))
+    if "gpu_uuid" in columns:
+        bad = named.filter(pl.col("gpu_uuid").is_null())
+        if bad.height:
+            raise BadInput(
+                "no GPU UUID",
+                where=where(path, bad["row_no"][0], "uuid"),
+                remedy="Remove or mend the line",
+            )
+        return named
+    return named.with_columns(gpu_uuid=pl.format("{}/gpu{}", "host", "gpu_index"))
+
+
+def infer_gpus(readings: pl.DataFrame) -> int:
+    """How many GPUs a sweep has, from the rhythm of the rows.
+
+    nvidia-smi writes all devices within a few milliseconds and then waits; the usual number of
+    rows between two waits is the number of devices. Takes `naive` in file order.
+    """
+    step = readings["naive"].diff().dt.total_microseconds().fill_null(0)
+    if step.max() in (0, None):
+        return readings.height
+    # A wait is nearer to the longest usual step than to zero.
+    usual = step.filter(step > 0).quantile(_WAITS) or 1
+    starts = pl.select(pl.arg_where(pl.lit(step) > usual / 2)).to_series()
+    if starts.len() < 2:
+        return int(starts[0]) if starts.len() else readings.height
+    return int(starts.cast(pl.Int64).diff().drop_nulls().mode().min())  # type: ignore[arg-type]
+
+
+def _check_sweeps(readings: pl.DataFrame, count: int, path: Path) -> None:
+    """Refuse a log whose rows do not come `count` to a sweep, naming the first odd one."""
+    place = readings.select(
+        "row_no",
+        step=pl.col("naive").diff().dt.total_microseconds().over("header"),
+        place=(pl.col("row_no").rank("ordinal") - 1).over("header") % count,
+    )
+    starts = place.filter(pl.col("place") == 0).drop_nulls("step")
+    period = place.filter(pl.col("step") > 0)["step"].quantile(_WAITS)
+    if count == 1 or period is None:
+        return
+    # A wait within a sweep means nothing (a device can be slow to answer), but a device that
+    # goes missing moves the waits away from the first place in all sweeps after it.
+    odd = starts.with_columns(
+        waited=(pl.col("step") > period / 2).cast(pl.Float64).rolling_mean(9, min_samples=5)
+    ).filter(pl.col("waited") < 0.5)
+    if odd.height:
+        raise BadInput(
+            f"the rows do not come {count} to a sweep here, so their GPUs can't be told",
+            where=where(path, odd["row_no"][0]),
+            remedy="Record with index or uuid among the columns, or say --gpus-per-sweep N",
+        )

@@ -1,0 +1,42 @@
+"""Which reader understands a file of GPU readings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flows.errors import UsageError
+from flows.files import sha256
+from flows.settings import Settings
+from flows.sources.gpu import mapped, nvidia_smi, segments
+from flows.sources.gpu.nvidia_smi import Options
+from flows.sources.gpu.staged import Staged
+
+
+def stage(
+    path: Path, settings: Settings, options: Options, source: str = "", digest: str = ""
+) -> Staged:
+    """Read one file of readings into its staged form (docs/formats.md).
+
+    Raises:
+        BadInput: the file can't be used.
+        UsageError: `source` is not described in wattledger.toml, or an option is missing.
+    """
+    digest = digest or sha256(path)
+    staged = Staged(
+        source=path,
+        segment_id=digest,
+        format="",
+        path=settings.work / "staging" / f"{digest}.parquet",
+        rows_read=0,
+    )
+    if source:
+        if source not in settings.sources:
+            known = ", ".join(sorted(settings.sources)) or "none"
+            raise UsageError(
+                f"no source {source!r} in wattledger.toml",
+                remedy=f"Described there: {known}. See docs/formats.md",
+            )
+        return mapped.read(path, staged, source, settings.sources[source], options)
+    if path.suffix == ".parquet":
+        return segments.read(path, staged)
+    return nvidia_smi.read(path, staged, options)

@@ -1,0 +1,126 @@
+"""Readings where the collector keeps them: finished segments and the journal that is being written."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+
+from flows.sources.gpu.segments import COLUMNS, HOST_COLUMNS
+from flows.sources.gpu.staged import with_all_columns
+from wattledger.meters.nvml import QUANTITIES
+from wattledger.spool.spool import Spool
+
+
+def readings(spool: Spool, uuids: Collection[str], first: datetime, last: datetime) -> pl.DataFrame:
+    """Readings of some GPUs in a span of time, in the columns of a segment, each once, in order."""
+    span = pl.col("ts").is_between(first, last)
+    parts = [pl.DataFrame(schema=COLUMNS)]
+    # Journals first: one that is sealed meanwhile is found again as a segment.
+    for journal in spool.left_over():
+        found = _journal(journal, uuids, first, last, spool.host)
+        if found is not None:
+            parts.append(found)
+    for path in _segments(spool, first, last):
+        if not path.name.endswith(".host.parquet"):
+            mine = pl.scan_parquet(path, glob=False).filter(
+                span, pl.col("gpu_uuid").is_in(list(uuids))
+            )
+            parts.append(with_all_columns(mine.collect(), COLUMNS).cast(COLUMNS))  # type: ignore[arg-type]
+    return pl.concat(parts).unique(["gpu_uuid", "ts"], keep="first").sort("gpu_uuid", "ts")
+
+
+def host_readings(spool: Spool, first: datetime, last: datetime) -> pl.DataFrame:
+    """Intervals of CPU and memory that touch a span of time, in the columns of a host segment."""
+    parts = [pl.DataFrame(schema=HOST_COLUMNS)]
+    for journal in spool.left_over():
+        found = _ask(
+            journal,
+            "SELECT ?, ts_us, span_us, component, energy_mj, is_modelled, method "
+            "FROM host WHERE ts_us > ? AND ts_us - span_us < ?",
+            (spool.host, _us(first), _us(last)),
+        )
+        if found:
+            times = {**HOST_COLUMNS, "ts": pl.Int64(), "is_modelled": pl.Int64()}
+            frame = pl.DataFrame(found, schema=times, orient="row")
+            parts.append(frame.cast(HOST_COLUMNS))  # type: ignore[arg-type]
+    began = pl.col("ts") - pl.duration(microseconds=pl.col("span_us"))
+    parts += [
+        pl.scan_parquet(path, glob=False)
+        .filter(pl.col("ts") > first, began < last)
+        .select(list(HOST_COLUMNS))
+        .collect()
+        for path in _segments(spool, first, last)
+        if path.name.endswith(".host.parquet")
+    ]
+    return pl.concat(parts).unique(["component", "ts"], keep="first").sort("component", "ts")
+
+
+def _us(moment: datetime) -> int:
+    return round(moment.timestamp() * 1_000_000)
+
+
+def _segments(spool: Spool, first: datetime, last: datetime) -> list[Path]:
+    """Finished segments that may hold the span: begun before its end, written after its start."""
+    return [
+        path
+        for path in sorted(spool.folder.glob("*.parquet"))
+        if path.stat().st_mtime >= first.timestamp() and _began(path) <= last
+    ]
+
+
+def _began(path: Path) -> datetime:
+    stamp = path.name.removesuffix(".parquet").removesuffix(".host").rpartition("-")[2]
+    try:
+        return datetime.strptime(stamp, "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=UTC)
+    except ValueError:
+        return datetime.min.replace(tzinfo=UTC)
+
+
+def _ask(journal: Path, query: str, values: tuple[object, ...]) -> list[tuple[object, ...]]:
+    """Rows of a journal; none if it has just been sealed."""
+    try:
+        con = sqlite3.connect(f"file:{journal}?mode=ro", uri=True, timeout=5)
+    except sqlite3.Error:
+        return []
+    try:
+        return con.execute(query, values).fetchall()
+    except sqlite3.OperationalError:
+        return []
+    finally:
+        con.close()
+
+
+def _journal(
+    journal: Path, uuids: Collection[str], first: datetime, last: datetime, host: str
+) -> pl.DataFrame | None:
+    marks = ", ".join("?" * len(uuids))
+    found = _ask(
+        journal,
+        f"SELECT uuid, info, ts_us, {', '.join(QUANTITIES)} FROM reading JOIN gpu ON gpu.no = gpu "
+        f"WHERE ts_us BETWEEN ? AND ? AND uuid IN ({marks})",
+        (_us(first), _us(last), *uuids),
+    )
+    if not found:
+        return None
+    schema = {"gpu_uuid": pl.String(), "info": pl.String(), "ts": pl.Int64()}
+    quantities = {name: COLUMNS[name] for name in QUANTITIES}
+    frame = pl.DataFrame(found, schema={**schema, **quantities}, orient="row")
+    infos = {text: json.loads(text) for text in frame["info"].unique()}
+
+    def of_gpu(name: str) -> pl.Expr:
+        values = {text: info[name] for text, info in infos.items()}
+        return pl.col("info").replace_strict(values, return_dtype=COLUMNS[_OF_GPU[name]])
+
+    return frame.with_columns(
+        pl.col("ts").cast(COLUMNS["ts"]),
+        pl.lit(host).alias("host"),
+        *(of_gpu(name).alias(column) for name, column in _OF_GPU.items()),
+    ).select(list(COLUMNS))
+
+
+_OF_GPU = {"index": "gpu_index", "model": "model", "power_source": "power_source"}

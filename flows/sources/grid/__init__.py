@@ -1,0 +1,1 @@
+"""Grid intensity and generation, from files and providers."""

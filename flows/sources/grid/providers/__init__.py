@@ -1,0 +1,1 @@
+"""Providers of grid data, each a small module behind the protocol of `base`."""

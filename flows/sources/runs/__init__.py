@@ -1,0 +1,1 @@
+"""Training runs, from tables, records and schedulers."""

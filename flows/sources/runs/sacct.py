@@ -1,0 +1,277 @@
+"""Slurm accounting: jobs and what they held, from `sacct --parsable2` (docs/formats.md).
+
+sacct says how many GPUs of a node a job had, not which. A job with all of them held them; one with
+some held that part of each, in expectation, and the label `shares_assumed` says so. Records of
+`wattledger run` name the GPUs: load one or the other for a job.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import product
+from pathlib import Path
+
+from flows.errors import BadInput, where
+from flows.sources.runs.table import Allocation, Gpus, Run, time_of
+from transforms.schemas import PPM
+
+XDMOD_FIELDS = [
+    "jobid",
+    "jobidraw",
+    "cluster",
+    "partition",
+    "qos",
+    "account",
+    "group",
+    "gid",
+    "user",
+    "uid",
+    "submit",
+    "eligible",
+    "start",
+    "end",
+    "elapsed",
+    "exitcode",
+    "state",
+    "nnodes",
+    "ncpus",
+    "reqcpus",
+    "reqmem",
+    "reqtres",
+    "alloctres",
+    "timelimit",
+    "nodelist",
+    "jobname",
+]
+"""Fields of a file without a header: the 26 that accounting tools ask for, in this order."""
+NEEDED = ("jobid", "start", "end", "state", "alloctres", "nodelist")
+
+_NEVER_RAN = {"PENDING", "REVOKED"}
+_GOES_ON = {"RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "RESIZING", "STOPPED", "SIGNALING"}
+_ENDED = {
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "PREEMPTED",
+    "REQUEUED",
+    "REQUEUE_HOLD",
+    "REQUEUE_FED",
+    "SPECIAL_EXIT",
+    "STAGE_OUT",
+    "TIMEOUT",
+    "LAUNCH_FAILED",
+    "RECONFIG_FAIL",
+}
+
+
+@dataclass
+class Jobs:
+    """The jobs of a file that held GPUs, and what was left out."""
+
+    runs: list[Run] = field(default_factory=list)
+    rows: int = 0
+    without_gpus: int = 0
+    never_ran: int = 0
+    steps: int = 0
+    unknown_hosts: dict[str, int] = field(default_factory=dict)
+    """Host without known GPUs -> jobs on it that were left out."""
+
+    @property
+    def skipped(self) -> int:
+        return self.without_gpus + self.never_ran + self.steps
+
+    def warnings(self) -> list[str]:
+        if not self.unknown_hosts:
+            return []
+        names = sorted(self.unknown_hosts)
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        return [
+            f"jobs left out because no GPU of their hosts is known ({', '.join(names[:5])}{more}): "
+            "load the readings of these hosts or declare them under [[gpu]], then load this again"
+        ]
+
+
+def is_sacct(header: str) -> bool:
+    """Whether the first line of a file is sacct's: fields between bars, with or without names."""
+    fields = [name.strip().lower() for name in header.split("|")]
+    return ("jobid" in fields and len(fields) > 1) or len(fields) == len(XDMOD_FIELDS)
+
+
+def read(path: Path, plain: Path, gpus: Gpus, tz: str) -> Jobs:
+    """Jobs with GPUs from a file (`plain` is its text, `path` its name in messages).
+
+    Raises:
+        BadInput: a field is missing, or a value can't be understood, with its place.
+        UsageError: a time without zone, and none given.
+    """
+    jobs = Jobs()
+    for number, row in _rows(path, plain):
+        jobs.rows += 1
+        _add(jobs, row, number, path, gpus, tz)
+    return jobs
+
+
+def _rows(path: Path, plain: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    with plain.open(encoding="utf-8", errors="replace", newline="") as file:
+        reader = csv.reader(file, delimiter="|", quoting=csv.QUOTE_NONE)
+        names: list[str] | None = None
+        for number, fields in enumerate(reader, 1):
+            if not fields:
+                continue
+            lowered = [name.strip().lower() for name in fields]
+            if "jobid" in lowered:
+                names = lowered
+                if missing := [name for name in NEEDED if name not in names]:
+                    raise BadInput(
+                        f"no field {missing[0]!r}",
+                        where=where(path, number),
+                        remedy=f"Ask sacct for --format={','.join(NEEDED)},cluster,user,jobname",
+                    )
+                continue
+            if names is None:
+                names = XDMOD_FIELDS
+            if len(fields) == len(names) + 1 and fields[-1] == "":
+                # --parsable ends lines with a bar, --parsable2 does not.
+                fields = fields[:-1]
+            if len(fields) != len(names):
+                raise BadInput(
+                    f"{len(fields)} fields, expected {len(names)}",
+                    where=where(path, number),
+                    remedy="Use sacct --parsable2 with its header; a bar inside a job name breaks it",
+                )
+            yield number, dict(zip(names, fields, strict=True))
+
+
+def _add(jobs: Jobs, row: Mapping[str, str], number: int, path: Path, gpus: Gpus, tz: str) -> None:
+    if "." in row["jobid"]:
+        # A step's time and GPUs are within its job's.
+        jobs.steps += 1
+        return
+    state = row["state"].split(" ")[0].rstrip("+").upper()
+    if state not in _NEVER_RAN | _GOES_ON | _ENDED:
+        raise BadInput(
+            "unknown state",
+            where=where(path, number, "State", row["state"]),
+            remedy="If a newer Slurm has it, please report it; else mend the line",
+        )
+    at = f"{path}, row {number}"
+    start = _time(row["start"], "Start", at, tz)
+    end = None if state in _GOES_ON else _time(row["end"], "End", at, tz)
+    if state in _NEVER_RAN or start is None or end == start:
+        jobs.never_ran += 1
+        return
+    if end is None and state in _ENDED:
+        raise BadInput(
+            "an ended job without an end",
+            where=where(path, number, "End", row["end"]),
+            remedy="Ask sacct again; the accounting may lag behind",
+        )
+    if end is not None and end < start:
+        raise BadInput(
+            "the job ends before it starts",
+            where=where(path, number, "End", row["end"]),
+            remedy="Check the line",
+        )
+    count = gpu_count(row["alloctres"])
+    if count == 0:
+        jobs.without_gpus += 1
+        return
+    hosts = hosts_of(row["nodelist"])
+    on_host = {host: _on(gpus, host) for host in hosts}
+    unknown = [host for host, found in on_host.items() if not found]
+    if unknown or not hosts:
+        for host in unknown or ["none assigned"]:
+            jobs.unknown_hosts[host] = jobs.unknown_hosts.get(host, 0) + 1
+        return
+    cluster = row.get("cluster") or "slurm"
+    run = Run(
+        f"{cluster}-{row['jobid']}",
+        row.get("jobname") or None,
+        row.get("user") or None,
+        None,
+        start,
+        end,
+        {
+            f"slurm_{name}": row[name]
+            for name in ("account", "partition", "qos", "state", "exitcode", "nnodes")
+            if row.get(name)
+        },
+    )
+    for host, share in _shares(count, on_host).items():
+        if share < PPM:
+            run.labels["shares_assumed"] = "true"
+        run.allocations += [
+            Allocation(u, start, end, share, f"row {number}") for u in on_host[host]
+        ]
+    jobs.runs.append(run)
+
+
+def _time(given: str, column: str, at: str, tz: str) -> datetime | None:
+    return None if given in ("", "Unknown", "None") else time_of(given, column, at, tz)
+
+
+def _on(gpus: Gpus, host: str) -> list[str]:
+    """GPUs of a host; Slurm may know it by its short name and the ledger by its long one."""
+    return gpus.find(host, "all") or next(
+        (gpus.find(full, "all") for full in gpus.full_names(host)), []
+    )
+
+
+def _shares(count: int, on_host: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Share of each GPU of each host that a job with `count` GPUs held.
+
+    GPUs are divided among hosts as evenly as their sizes allow, as Slurm does.
+    """
+    left = {host: len(found) for host, found in on_host.items()}
+    given: dict[str, int] = defaultdict(int)
+    for _ in range(min(count, sum(left.values()))):
+        host = max(left, key=lambda name: (left[name] > 0, -given[name]))
+        left[host] -= 1
+        given[host] += 1
+    return {host: given[host] * PPM // len(found) for host, found in on_host.items() if given[host]}
+
+
+def gpu_count(tres: str) -> int:
+    """GPUs in a text of trackable resources: the total, or else the sum of the types."""
+    total, typed = 0, 0
+    for part in tres.split(","):
+        name, _, value = part.partition("=")
+        if name == "gres/gpu":
+            total += int(value or 0)
+        elif name.startswith("gres/gpu:"):
+            typed += int(value or 0)
+    return total or typed
+
+
+def hosts_of(nodelist: str) -> list[str]:
+    """The hosts of a Slurm node list: `n[01-03,7],gpu2-[a,b]` and the like."""
+    if nodelist in ("", "None assigned", "(null)"):
+        return []
+    # Split at commas outside of brackets.
+    found = []
+    for entry in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", nodelist):
+        pieces = re.split(r"\[([^\]]*)\]", entry)
+        choices = [_range(piece) if i % 2 else [piece] for i, piece in enumerate(pieces)]
+        found += ["".join(chosen) for chosen in product(*choices)]
+    return found
+
+
+def _range(text: str) -> list[str]:
+    found = []
+    for part in text.split(","):
+        span = re.fullmatch(r"(\d+)-(\d+)", part)
+        if span is None:
+            found.append(part)
+            continue
+        width = len(span[1])
+        found += [f"{n:0{width}d}" for n in range(int(span[1]), int(span[2]) + 1)]
+    return found

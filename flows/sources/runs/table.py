@@ -1,0 +1,287 @@
+"""Run tables: who trained what, when, on which GPUs. CSV, JSON or TOML (docs/formats.md)."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timezone, tzinfo
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from flows.errors import BadInput, UsageError, where
+from flows.files import fixed_offset, plain_text
+
+RUN_FIELDS = ("run_id", "name", "owner", "model", "started_at", "ended_at")
+_ALLOCATION_FIELDS = ("host", "gpu", "from", "to", "share")
+
+
+@dataclass
+class Allocation:
+    """One GPU held by a run; `place` says where in the file it stands."""
+
+    gpu_uuid: str
+    from_ts: datetime
+    to_ts: datetime | None
+    share_ppm: int
+    place: str
+
+
+@dataclass
+class Run:
+    """A training run with its allocations."""
+
+    run_id: str
+    name: str | None
+    owner: str | None
+    model: str | None
+    started_at: datetime
+    ended_at: datetime | None
+    labels: dict[str, str] = field(default_factory=dict)
+    allocations: list[Allocation] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """The GPUs that the warehouse knows: (uuid, host, index)."""
+
+    known: tuple[tuple[str, str, int | None], ...]
+
+    def find(self, host: str, wanted: str) -> list[str]:
+        """UUIDs meant by `wanted` on `host`: all, an index, a range, a list, or a UUID itself."""
+        on_host = [(uuid, index) for uuid, h, index in self.known if h == host]
+        if wanted.strip().lower() in ("", "all", "*"):
+            return sorted(uuid for uuid, _ in on_host)
+        uuids = {uuid for uuid, _, _ in self.known}
+        found: list[str] = []
+        for part in re.split(r"[,; ]+", wanted.strip()):
+            if part in uuids:
+                found.append(part)
+                continue
+            span = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+            if span is None:
+                return []
+            first, last = int(span[1]), int(span[2] or span[1])
+            by_index = {index: uuid for uuid, index in on_host}
+            picked = [by_index.get(i) for i in range(first, last + 1)]
+            if not picked or None in picked:
+                return []
+            found += [uuid for uuid in picked if uuid]
+        return found
+
+    def full_names(self, short: str) -> list[str]:
+        """Hosts whose first label is `short`."""
+        return sorted({host for _, host, _ in self.known if host.split(".")[0] == short})
+
+    def hosts(self) -> str:
+        return ", ".join(sorted({host for _, host, _ in self.known})[:10]) or "none"
+
+
+def read(path: Path, gpus: Gpus, tz: str, scratch: Path) -> list[Run]:
+    """Read a run table.
+
+    Raises:
+        BadInput: missing column, unknown GPU, or a value that can't be understood, with its place.
+        UsageError: a time without zone, and none given.
+    """
+    with plain_text(path, scratch) as plain:
+        text = plain.read_text("utf-8-sig")
+    kind = path.name.removesuffix(".gz").rsplit(".", 1)[-1].lower()
+    if kind == "json":
+        entries = _from_json(text, path)
+    elif kind == "toml":
+        entries = _from_toml(text, path)
+    else:
+        entries = _from_csv(text, path)
+    runs: dict[str, Run] = {}
+    for place, entry in entries:
+        _add(runs, entry, place, path, gpus, tz)
+    if not runs:
+        raise BadInput("the table holds no run", where=str(path), remedy="See docs/formats.md")
+    return list(runs.values())
+
+
+def _from_csv(text: str, path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
+    lines = text.splitlines()
+    reader = csv.DictReader(lines, skipinitialspace=True)
+    names = [name.strip() for name in reader.fieldnames or []]
+    if len(names) == 1 and any(d in names[0] for d in ";\t|"):
+        raise BadInput(
+            f"fields are not separated by commas ({names[0][:40]!r})",
+            where=where(path, 1),
+            remedy="Save the table with commas",
+        )
+    for needed in ("run_id", "started_at"):
+        if needed not in names:
+            raise BadInput(
+                f"no column {needed!r}",
+                where=where(path, 1, value=",".join(names)),
+                remedy="Columns: run_id, started_at, ended_at, host, gpu, share, name, owner, model",
+            )
+    reader.fieldnames = names
+    for row in reader:
+        if None in row or None in row.values():
+            raise BadInput(
+                f"not {len(names)} fields",
+                where=where(path, reader.line_num),
+                remedy="Mend the line; lists of GPUs need quotes or semicolons",
+            )
+        yield f"row {reader.line_num}", {k: v.strip() for k, v in row.items() if v.strip()}
+
+
+def _from_json(text: str, path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
+    try:
+        given = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BadInput(
+            f"not JSON: {error.msg}", where=where(path, error.lineno), remedy="Mend the file"
+        ) from None
+    runs = given.get("runs") if isinstance(given, dict) else given
+    return _from_entries(runs, path)
+
+
+def _from_toml(text: str, path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
+    try:
+        given = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"not TOML: {error}", where=str(path), remedy="Mend the file") from None
+    return _from_entries(given.get("run"), path)
+
+
+def _from_entries(runs: Any, path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
+    if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
+        raise BadInput("no list of runs", where=str(path), remedy="See docs/formats.md")
+    for number, run in enumerate(runs, 1):
+        allocations = run.get("allocations") or run.get("allocation") or [{}]
+        common = {k: v for k, v in run.items() if k not in ("allocations", "allocation")}
+        for index, allocation in enumerate(allocations, 1):
+            yield f"run {number}, allocation {index}", {**common, **allocation}
+
+
+def _add(
+    runs: dict[str, Run], entry: Mapping[str, Any], place: str, path: Path, gpus: Gpus, tz: str
+) -> None:
+    at = f"{path}, {place}"
+    run_id = str(entry.get("run_id", "")).strip()
+    if not run_id:
+        raise BadInput("no run_id", where=at, remedy="Give every run an id of its own")
+    started = time_of(entry.get("started_at"), "started_at", at, tz)
+    ended = time_of(entry.get("ended_at"), "ended_at", at, tz)
+    if started is None:
+        raise BadInput("no started_at", where=at, remedy="Every run needs a start")
+    if ended is not None and ended < started:
+        raise BadInput(
+            "the run ends before it starts",
+            where=f"{at}, column 'ended_at', value {str(entry.get('ended_at'))!r}",
+            remedy="Check both times and their zones",
+        )
+    run = runs.setdefault(
+        run_id,
+        Run(
+            run_id,
+            _text(entry.get("name")),
+            _text(entry.get("owner")),
+            _text(entry.get("model")),
+            started,
+            ended,
+            _labels(entry, at),
+        ),
+    )
+    if (run.started_at, run.ended_at) != (started, ended):
+        raise BadInput(
+            f"run {run_id!r} has two different starts or ends",
+            where=at,
+            remedy="Use the columns from and to for parts of a run",
+        )
+    share = _share(entry.get("share"), at)
+    from_ts = time_of(entry.get("from"), "from", at, tz) or started
+    to_ts = time_of(entry.get("to"), "to", at, tz) or ended
+    for host in re.split(r"[;, ]+", str(entry.get("host", "")).strip()):
+        wanted = str(entry.get("gpu", ""))
+        found = gpus.find(host, wanted)
+        if not found:
+            raise BadInput(
+                f"unknown GPU {wanted or 'all'!r} on host {host!r}",
+                where=f"{at}, column 'gpu', value {wanted!r}",
+                remedy=f"Known hosts: {gpus.hosts()}. Load its readings first, or declare it under "
+                "[[gpu]] in wattledger.toml",
+            )
+        run.allocations += [Allocation(uuid, from_ts, to_ts, share, place) for uuid in found]
+
+
+def _text(given: Any) -> str | None:
+    return str(given) if given not in (None, "") else None
+
+
+def _labels(entry: Mapping[str, Any], at: str) -> dict[str, str]:
+    given = entry.get("labels") or {}
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except json.JSONDecodeError:
+            raise BadInput(
+                "labels are not a JSON object", where=at, remedy='Write {"team": "nlp"}'
+            ) from None
+    extra = {
+        k: v for k, v in entry.items() if k not in (*RUN_FIELDS, *_ALLOCATION_FIELDS, "labels")
+    }
+    return {str(k): str(v) for k, v in {**dict(given), **extra}.items()}
+
+
+def _share(given: Any, at: str) -> int:
+    if given in (None, ""):
+        return 1_000_000
+    try:
+        return round(float(given) * 1_000_000)
+    except (ValueError, OverflowError):
+        raise BadInput(
+            "not a share",
+            where=f"{at}, column 'share', value {str(given)!r}",
+            remedy="Shares are fractions: 0.25 for a quarter of a GPU",
+        ) from None
+
+
+def time_of(given: Any, column: str, at: str, tz: str) -> datetime | None:
+    """A moment in UTC from a text or TOML time; None where there is none.
+
+    Raises:
+        BadInput: not a time.
+        UsageError: it has no zone, and `tz` gives none.
+    """
+    if given in (None, ""):
+        return None
+    if isinstance(given, datetime):
+        moment = given
+    else:
+        try:
+            moment = datetime.fromisoformat(str(given))
+        except ValueError:
+            raise BadInput(
+                "not a time",
+                where=f"{at}, column {column!r}, value {str(given)!r}",
+                remedy="Write 2025-07-26T23:30:00Z",
+            ) from None
+    if moment.tzinfo is None:
+        if not tz:
+            raise UsageError(
+                "the time carries no zone",
+                where=f"{at}, column {column!r}, value {str(given)!r}",
+                remedy="Write 2025-07-26T23:30:00Z, or pass --tz",
+            )
+        moment = moment.replace(tzinfo=_zone(tz))
+    return moment.astimezone(UTC)
+
+
+def _zone(tz: str) -> tzinfo:
+    if (offset := fixed_offset(tz)) is not None:
+        return timezone(offset)
+    try:
+        return ZoneInfo(tz)
+    except (KeyError, ValueError):
+        raise UsageError(
+            f"unknown time zone {tz!r}", remedy="Use Europe/Berlin or +02:00"
+        ) from None

@@ -1,0 +1,1 @@
+"""The store: opened, migrated, locked, digested."""

@@ -1,0 +1,179 @@
+"""The report in a real browser: offline, harmless, and showing what was published."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from selenium.webdriver.common.print_page_options import PrintOptions
+
+from flows import settings as settings_module
+from flows.reporting.numbers import between, percent, significant
+from flows.reporting.report.render import render
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("no chromium and chromedriver")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--window-size=1280,2400",
+        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
+    ):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    found = webdriver.Chrome(options=options, service=Service(driver))
+    yield found
+    found.quit()
+
+
+pytestmark = pytest.mark.browser
+
+
+def text(browser: Any, css: str) -> list[str]:
+    return [element.text for element in browser.find_elements("css selector", css)]
+
+
+def test_the_summary_is_one_page(browser: Any, demo: Path) -> None:
+    """A4, with everything that was checked on it."""
+    browser.get((demo / "published/summary.html").resolve().as_uri())
+    checks = text(browser, "ul.checks li")
+    con = duckdb.connect(str(demo / "published/published.duckdb"), read_only=True)
+    found = con.execute("SELECT statement FROM validation_result").fetchall()
+    con.close()
+    assert len(checks) == len(found) > 50
+    assert all(any(statement in check for check in checks) for (statement,) in found)
+    assert browser.find_element("css selector", ".sample").text.startswith("Sample data")
+    page = PrintOptions()
+    page.set_page_size(PrintOptions.A4)
+    pdf = base64.b64decode(browser.print_page(page))
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 1
+
+
+def test_the_report_opens_offline_and_shows_the_runs(browser: Any, demo: Path) -> None:
+    browser.get((demo / "published/report.html").resolve().as_uri())
+    assert browser.find_element("css selector", ".sample").text.startswith("Sample data")
+    names = text(browser, "section:nth-of-type(1) tbody b")
+    assert names == [
+        "llm-7b-pretrain",
+        "ablation-a",
+        "ablation-b",
+        "vision-base",
+        "llm-7b-finetune",
+        "eval-nightly",
+    ]
+    charts = browser.find_elements("css selector", "figure svg")
+    assert len(charts) == 8
+    assert all(c.size["width"] > 200 and c.size["height"] > 60 for c in charts)
+    assert "0 mJ" in text(browser, "td.ok")
+    # Nothing asked for from anywhere, no script, no error.
+    resources = browser.execute_script(
+        "return performance.getEntriesByType('resource').map(e => e.name)"
+    )
+    assert resources == []
+    assert browser.find_elements("css selector", "script, iframe, object") == []
+    assert browser.get_log("browser") == []
+    width = browser.execute_script("return document.documentElement.scrollWidth - innerWidth")
+    assert width <= 0
+
+
+def test_data_docs_are_readable_offline(browser: Any, demo: Path) -> None:
+    browser.get((demo / "published/data_docs/index.html").resolve().as_uri())
+    assert text(browser, "td:nth-child(2) a:first-child") == [
+        "readings",
+        "runs",
+        "slot_signal",
+        "footprint",
+        "restatement",
+    ]
+    browser.find_element("link text", "footprint").click()
+    assert "Metered energy = attributed + idle + unallocated" in browser.page_source
+    assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
+
+
+def test_names_from_outside_are_only_text(browser: Any, demo_copy: Path, tmp_path: Path) -> None:
+    nasty = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">\"';--"
+    database = tmp_path / "p.duckdb"
+    shutil.copyfile(demo_copy / "published/published.duckdb", database)
+    con = duckdb.connect(str(database))
+    for table in (
+        "training_run",
+        "run_footprint",
+        "energy_slot",
+        "footprint_slot",
+        "run_allocation",
+    ):
+        con.execute(f"UPDATE {table} SET run_id = ? WHERE run_id = 'vision-base'", [nasty])
+    con.execute("UPDATE training_run SET name = ?, owner = ?", [nasty, nasty])
+    con.execute("UPDATE segment SET source_name = ?", [nasty])
+    con.execute("UPDATE publication SET reason = ?", [nasty])
+    con.execute(
+        "INSERT INTO gate_override SELECT publication_id, ?, ?, ?, ?, 1, now() FROM publication",
+        [nasty] * 4,
+    )
+    con.execute(
+        "INSERT INTO restatement BY NAME SELECT publication_id, publication_id AS previous_id, "
+        "? AS run_id, ? AS causes FROM publication",
+        [nasty] * 2,
+    )
+    con.execute(
+        "UPDATE validation_result SET success = false, examples = ?", [json.dumps([{nasty: nasty}])]
+    )
+    con.close()
+    settings = settings_module.load(demo_copy)
+    settings.project.title = nasty
+    render(database, tmp_path, settings)
+    for name, where in (
+        ("report", "section:nth-of-type(1) tbody b"),
+        ("summary", "table.overrides tbody td, table.restated tbody td"),
+    ):
+        browser.get((tmp_path / f"{name}.html").as_uri())
+        assert "owned" not in browser.title.replace(nasty, "")
+        assert browser.find_elements("css selector", "script, img") == []
+        assert nasty in text(browser, where)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0, "0"),
+        (1234.5, "1,230"),
+        (12.345, "12.3"),
+        (0.012345, "0.0123"),
+        (999.6, "1,000"),
+        (None, "–"),
+        (float("nan"), "–"),
+        (1e12, "1,000,000,000,000"),
+        (-5.678, "-5.68"),
+    ],
+)
+def test_three_significant_digits(value: float | None, shown: str) -> None:
+    assert significant(value) == shown
+
+
+def test_shares_and_ranges() -> None:
+    assert percent(1.0) == "100 %"
+    assert percent(0.9996) == "99.9 %"
+    assert percent(0.004) == "0 %"
+    assert between(1.2345, 20) == "1.23 – 20.0"

@@ -1,0 +1,418 @@
+"""DCGM exporters, scraped and through Prometheus: real HTTP servers, and the real Prometheus."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlparse
+from urllib.request import urlopen
+
+import polars as pl
+import pytest
+
+from flows import settings as settings_module
+from flows.accounting.compute import compute
+from flows.errors import SettingsError, SourceError
+from flows.ingest.fetch_prometheus import fetch_prometheus
+from flows.settings import PrometheusInput, Settings
+from flows.sources.gpu import prometheus
+from tests.conftest import TOML, ask, make_project, wattledger
+from tests.node.conftest import Node, node  # noqa: F401
+from wattledger.meters import dcgm
+
+GPU0, GPU1 = "GPU-aaaa", "GPU-bbbb"
+
+
+class Served:
+    """A server on loopback whose answer the test chooses: (status, content type, text)."""
+
+    def __init__(self, answer: Callable[[str, dict[str, str]], tuple[int, str, str]]) -> None:
+        self.asked: list[tuple[str, dict[str, str]]] = []
+        served = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                served.asked.append((self.path, dict(self.headers)))
+                status, kind, text = answer(self.path, dict(self.headers))
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, *given: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@contextmanager
+def serving(answer: Callable[[str, dict[str, str]], tuple[int, str, str]]) -> Iterator[Served]:
+    server = Served(answer)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+class Exporter:
+    """What a DCGM exporter of a node says: two GPUs at 300 and 400 W, and who holds them."""
+
+    def __init__(self) -> None:
+        self.pods: dict[str, str] = {GPU0: "train-0"}
+        self.began = time.monotonic()
+
+    def __call__(self, path: str, headers: dict[str, str]) -> tuple[int, str, str]:
+        lines = [
+            f"# HELP {dcgm.POWER} Power draw (in W).",
+            f"# TYPE {dcgm.POWER} gauge",
+            *self._metric(dcgm.POWER, lambda watts: f"{watts}.5"),
+            f"# TYPE {dcgm.ENERGY} counter",
+            *self._metric(
+                dcgm.ENERGY, lambda watts: str(int((time.monotonic() - self.began) * watts * 1000))
+            ),
+            "# TYPE DCGM_FI_DEV_GPU_TEMP gauge",
+            *self._metric("DCGM_FI_DEV_GPU_TEMP", lambda watts: "55"),
+        ]
+        return 200, "text/plain", "\n".join(lines) + "\n"
+
+    def _metric(self, name: str, value: Callable[[int], str]) -> list[str]:
+        found = []
+        for index, (uuid, watts) in enumerate(((GPU0, 300), (GPU1, 400))):
+            labels = (
+                f'gpu="{index}",UUID="{uuid}",device="nvidia{index}",'
+                'modelName="NVIDIA H100 80GB HBM3",Hostname="node01"'
+            )
+            pod = self.pods.get(uuid)
+            if pod:
+                labels += f',namespace="ml",pod="{pod}",container="main"'
+            found.append(f"{name}{{{labels}}} {value(watts)}")
+        return found
+
+
+def test_an_exposition_is_read_as_gpus_and_pods() -> None:
+    first, second = dcgm.parse(Exporter()("", {})[2])
+    assert (first.uuid, first.index, first.host) == (GPU0, 0, "node01")
+    assert first.values["power_mw"] == 300_500
+    assert first.values["temp_c"] == 55
+    assert first.values["energy_mj"] >= 0
+    assert set(first.pods) == {("ml", "train-0")}
+    assert second.pods == {}
+
+
+def test_instances_repeat_their_gpu_and_are_shares_of_it() -> None:
+    gpu = 'gpu="0",UUID="GPU-x",modelName="NVIDIA A100-SXM4-80GB",Hostname="n"'
+    text = (
+        f"# TYPE {dcgm.POWER} gauge\n"
+        f'{dcgm.POWER}{{{gpu},GPU_I_PROFILE="3g.40gb",GPU_I_ID="1",pod="a",namespace="ml"}} 111\n'
+        f'{dcgm.POWER}{{{gpu},GPU_I_PROFILE="4g.40gb",GPU_I_ID="2",pod="b",namespace="ml"}} 222\n'
+        f"{dcgm.POWER}{{{gpu}}} 333\n"
+    )
+    [seen] = dcgm.parse(text)
+    assert seen.values == {"power_mw": 333_000}
+    shares = {name: held.share_ppm for (_, name), held in seen.pods.items()}
+    assert shares == {"a": 428_571, "b": 571_428}
+
+
+def test_the_collector_reads_an_exporter(node: Node, project: Settings) -> None:  # noqa: F811
+    exporter = Exporter()
+    with serving(exporter) as server:
+        process = node.collect(dcgm_url=f"{server.url}/metrics", period_s=0.1)
+        node.more(process)
+        exporter.pods = {GPU1: "train-1"}
+        node.more(process)
+        assert [r["ended_by"] for r in node.records()] == ["pod", ""]
+        said = node.stop(process)
+    assert said == ""
+    found = node.readings()
+    assert found["gpu_uuid"].unique().sort().to_list() == [GPU0, GPU1]
+    assert found["power_source"].unique().to_list() == ["unknown"]
+    assert found["energy_mj"].null_count() == 0
+    [meta] = node.meta("collector")
+    assert meta["gpus"][0]["unsupported"]["power_limit_mw"] == "not exported"
+    first, second = node.records()
+    assert (first["run_id"], second["run_id"]) == ("k8s-ml-train-0", "k8s-ml-train-1")
+    assert [h["gpu_uuid"] for h in first["gpus"]] == [GPU0]
+    from flows.ingest.gpu import ingest_gpu
+    from flows.ingest.runs import ingest_runs
+
+    assert [o.verdict for o in ingest_gpu(project, node.segments())] == ["loaded"]
+    assert [o.verdict for o in ingest_runs(project, [node.spool.runs])] == ["loaded"] * 2
+
+
+def test_an_exporter_that_goes_away_is_an_event(node: Node) -> None:  # noqa: F811
+    server = Served(Exporter())
+    process = node.collect(dcgm_url=f"{server.url}/metrics", period_s=0.1)
+    server.stop()
+    node.until(lambda: "exporter" in (process.stderr.readline() if process.stderr else ""))
+    said = node.stop(process)
+    assert node.events() == ["started", "exporter_lost", "stopped"]
+    assert process.returncode == 0, said
+
+
+class Prometheus:
+    """The part of Prometheus's API that is used, on samples that the test gives.
+
+    samples: labels -> [(second, value)]; a value is repeated for `stale_s` after its time.
+    """
+
+    def __init__(self, stale_s: float = 300) -> None:
+        self.series: list[tuple[dict[str, str], list[tuple[float, float]]]] = []
+        self.stale_s = stale_s
+
+    def add(self, name: str, uuid: str, samples: list[tuple[float, float]], **labels: str) -> None:
+        common = {"__name__": name, "UUID": uuid, "gpu": "0", "Hostname": "node01"}
+        self.series.append(({**common, "modelName": "NVIDIA H100", **labels}, samples))
+
+    def __call__(self, path: str, headers: dict[str, str]) -> tuple[int, str, str]:
+        asked = {k: v[0] for k, v in parse_qs(urlparse(path).query).items()}
+        query = asked["query"]
+        of_time = query.startswith("timestamp(")
+        name = query.removeprefix("timestamp(").split("{")[0].rstrip(")")
+        start, end, step = (float(asked[k]) for k in ("start", "end", "step"))
+        count = int((end - start) / step) + 1
+        if count > 11_000:
+            text = json.dumps({"status": "error", "error": "exceeded maximum resolution"})
+            return 400, "application/json", text
+        result = []
+        for labels, samples in self.series:
+            if labels["__name__"] != name:
+                continue
+            values = []
+            for i in range(count):
+                moment = start + i * step
+                past = [s for s in samples if s[0] <= moment < s[0] + self.stale_s]
+                if past:
+                    at, value = past[-1]
+                    values.append([moment, str(at if of_time else value)])
+            kept = {k: v for k, v in labels.items() if k != "__name__" or not of_time}
+            if values:
+                result.append({"metric": kept, "values": values})
+        text = json.dumps({"status": "success", "data": {"resultType": "matrix", "result": result}})
+        return 200, "application/json", text
+
+
+T = datetime(2024, 5, 1, 12, tzinfo=UTC)
+T_S = T.timestamp()
+
+
+def steady(
+    watts: float, seconds: float, every: float = 15, begin: float = 0.3
+) -> tuple[list[Any], list[Any]]:
+    moments = [T_S + begin + i * every for i in range(int(seconds / every))]
+    return [(t, watts) for t in moments], [(t, round((t - T_S) * watts * 1000)) for t in moments]
+
+
+def source(url: str, **given: Any) -> PrometheusInput:
+    return PrometheusInput(url=url, **given)
+
+
+def test_readings_count_once_at_the_time_they_were_taken(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "p", "[zones.XX]\nfallback_intensity_g_per_kwh = 1\n")
+    served = Prometheus()
+    power, energy = steady(300, 600)
+    served.add(dcgm.POWER, GPU0, power, pod="train", namespace="ml")
+    served.add(dcgm.ENERGY, GPU0, energy, pod="train", namespace="ml")
+    with serving(served) as server:
+        given = source(server.url, step_s=5)
+        first = fetch_prometheus(project, given, T, T + timedelta(minutes=20))
+        again = fetch_prometheus(project, given, T, T + timedelta(minutes=20))
+        # Another span that overlaps: what is stored already is left out.
+        more = fetch_prometheus(project, given, T, T + timedelta(minutes=5))
+    assert [o.verdict for o in first] == ["loaded", "loaded"]
+    assert {o.verdict for o in again} == {"known"}
+    assert (more[0].rows_loaded, more[0].rows_duplicate) == (0, 20)
+    [facts] = ask(
+        project,
+        "SELECT count(*) AS n, count(power_mw) AS power, count(energy_mj) AS energy, "
+        "min(ts) AS first FROM gpu_reading",
+    )
+    # Every sample once, though each was repeated for five minutes.
+    assert (facts["n"], facts["power"], facts["energy"]) == (40, 40, 40)
+    assert facts["first"] == T + timedelta(seconds=0.3)
+    compute(project)
+    [run] = ask(project, "FROM run_summary")
+    assert run["run_id"] == "k8s-ml-train"
+    # 585 s measured; a step more is held, and filled at the board limit as nobody read it.
+    assert run["energy_kwh"] - run["filled_kwh"] == pytest.approx(300 * 585 / 3.6e6, rel=1e-6)
+
+
+def test_the_next_fetch_goes_on_where_the_last_ended(project: Settings) -> None:
+    served = Prometheus()
+    served.add(dcgm.POWER, GPU0, steady(300, 1200)[0])
+    with serving(served) as server:
+        given = source(server.url)
+        fetch_prometheus(project, given, T, T + timedelta(minutes=10))
+        server.asked.clear()
+        fetch_prometheus(project, given, last=T + timedelta(minutes=20))
+        start = float(parse_qs(urlparse(server.asked[0][0]).query)["start"][0])
+    assert start == pytest.approx(T_S + 585.3)
+    assert ask(project, "SELECT count(*) AS n FROM gpu_reading") == [{"n": 80}]
+
+
+def test_a_long_span_is_asked_in_pieces(project: Settings) -> None:
+    served = Prometheus()
+    power, _ = steady(300, 36_000, every=600)
+    served.add(dcgm.POWER, GPU0, power)
+    with serving(served) as server:
+        fetch_prometheus(project, source(server.url, step_s=1), T, T + timedelta(hours=9))
+    assert ask(project, "SELECT count(*) AS n FROM gpu_reading") == [{"n": 54}]
+
+
+def test_pods_hold_the_gpu_in_turn_and_series_of_one_gpu_are_one(project: Settings) -> None:
+    served = Prometheus(stale_s=20)
+    power, _ = steady(300, 600)
+    served.add(dcgm.POWER, GPU0, power[:20], pod="a", namespace="ml")
+    served.add(dcgm.POWER, GPU0, power[20:30])
+    served.add(dcgm.POWER, GPU0, power[30:], pod="b", namespace="ml")
+    with serving(served) as server:
+        fetch_prometheus(project, source(server.url), T, T + timedelta(minutes=10))
+    held = ask(
+        project,
+        "SELECT run_id, epoch(to_ts) - epoch(from_ts) AS s FROM run_allocation ORDER BY run_id",
+    )
+    assert [(h["run_id"], h["s"]) for h in held] == [("k8s-ml-a", 300), ("k8s-ml-b", 150)]
+    assert ask(project, "SELECT count(*) AS n FROM gpu_reading") == [{"n": 40}]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((401, "application/json", '{"status": "error", "error": "no token"}'), "no token"),
+        ((502, "text/html", "<html>Bad gateway</html>"), "not JSON (HTTP 502)"),
+        ((200, "application/json", '{"status": "success", "da'), "not JSON (HTTP 200)"),
+        ((200, "application/json", "[]"), "not an object"),
+    ],
+)
+def test_a_source_that_answers_nonsense_is_named(
+    project: Settings, answer: tuple[int, str, str], said: str
+) -> None:
+    with serving(lambda path, headers: answer) as server, pytest.raises(SourceError) as error:
+        fetch_prometheus(project, source(server.url), T, T + timedelta(minutes=1))
+    assert said in str(error.value)
+    assert server.url in str(error.value)
+
+
+def test_a_source_that_is_not_there_is_named_without_its_password(project: Settings) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://me:hunter2@127.0.0.1:{unused.getsockname()[1]}"
+    with pytest.raises(SourceError) as error:
+        fetch_prometheus(project, source(url), T, T + timedelta(minutes=1))
+    assert "127.0.0.1" in str(error.value)
+    assert "hunter2" not in str(error.value)
+
+
+def test_a_token_goes_along_and_nowhere_else(
+    project: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = Prometheus()
+    served.add(dcgm.POWER, GPU0, steady(300, 60)[0])
+    given = {"token_env": "PROM_TOKEN"}
+    with serving(served) as server:
+        with pytest.raises(SettingsError, match="PROM_TOKEN is not set"):
+            fetch_prometheus(project, source(server.url, **given), T, T + timedelta(minutes=1))
+        monkeypatch.setenv("PROM_TOKEN", "s3cr3t-value")
+        fetch_prometheus(project, source(server.url, **given), T, T + timedelta(minutes=1))
+        assert server.asked[-1][1]["Authorization"] == "Bearer s3cr3t-value"
+    for path in project.root.rglob("*"):
+        assert not path.is_file() or b"s3cr3t-value" not in path.read_bytes()
+
+
+def test_the_pipeline_goes_on_when_a_source_is_away(
+    project: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.orchestration import pipeline
+
+    # The task's own function: retries and logs are Prefect's.
+    monkeypatch.setattr(pipeline, "fetch_readings", pipeline.fetch_readings.fn)
+    given = PrometheusInput(name="away", url="http://127.0.0.1:9")
+    [outcome] = pipeline._fetch(str(project.root), given)
+    assert (outcome.path, outcome.verdict) == ("away", "unreachable")
+    assert "127.0.0.1:9" in outcome.reason
+    assert pipeline.Report(gpu=[outcome]).refused == [outcome]
+
+
+@pytest.mark.service
+def test_the_real_prometheus(tmp_path: Path) -> None:
+    program = shutil.which("prometheus")
+    if program is None:
+        pytest.skip("prometheus is not installed")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with serving(Exporter()) as server:
+        config = tmp_path / "prometheus.yml"
+        config.write_text(
+            "global: {scrape_interval: 1s, scrape_timeout: 1s}\nscrape_configs:\n"
+            "- job_name: dcgm\n  honor_labels: true\n  static_configs:\n"
+            f'  - targets: ["127.0.0.1:{server.port}"]\n'
+        )
+        process = subprocess.Popen(
+            [
+                program,
+                f"--config.file={config}",
+                f"--storage.tsdb.path={tmp_path / 'data'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            Node.until(lambda: _samples(url) >= 6, 60)
+            end = datetime.now(UTC)
+            given = source(url, step_s=1)
+            found = prometheus.fetch(given, end - timedelta(seconds=60), end)
+            project = tmp_path / "p"
+            extra = f'[[input.prometheus]]\nurl = "{url}"\nstep_s = 1\nlookback_h = 0.02\n'
+            project.mkdir()
+            (project / "wattledger.toml").write_text(extra + TOML)
+            settings = settings_module.load(project)
+            outcomes = fetch_prometheus(settings, settings.input.prometheus[0], last=end)
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+    one = found.readings.filter(pl.col("gpu_uuid") == GPU1)
+    assert one.height >= 5
+    assert one["power_mw"].unique().to_list() == [400_500]
+    seconds = (one["ts"][-1] - one["ts"][0]).total_seconds()
+    rise = one["energy_mj"][-1] - one["energy_mj"][0]
+    assert rise / seconds == pytest.approx(400_000, rel=0.05)
+    assert [(h.name, h.held.gpu_uuid) for h in found.holds] == [("train-0", GPU0)]
+    assert [o.verdict for o in outcomes] == ["loaded", "loaded"]
+
+
+def test_the_command_names_what_is_missing(project: Settings) -> None:
+    done = wattledger("ingest", "prometheus", "other", "--project", project.root)
+    assert done.returncode == 1
+    assert "no [[input.prometheus]] named 'other'" in done.stderr
+
+
+def _samples(url: str) -> int:
+    try:
+        query = f"{url}/api/v1/query?query=count_over_time({dcgm.POWER}[1m])"
+        with urlopen(query, timeout=2) as answer:
+            found = json.load(answer)["data"]["result"]
+        return min((int(series["value"][1]) for series in found), default=0)
+    except (OSError, ValueError):
+        return 0
