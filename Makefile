@@ -43,7 +43,7 @@ $(READY): requirements.lock pyproject.toml
 
 lock:
 	uv pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
-		--no-annotate --no-header --quiet --extra dev pyproject.toml -o requirements.lock >/dev/null
+		--no-annotate --no-header --quiet --extra dev --extra cluster pyproject.toml -o requirements.lock >/dev/null
 	sed -i '1i # Exact versions and hashes of everything; made by `make lock`.' requirements.lock
 
 clean:
