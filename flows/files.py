@@ -6,17 +6,15 @@ import codecs
 import glob
 import gzip
 import hashlib
-import re
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 import polars as pl
 
-from flows.errors import BadInput, UsageError, where
+from flows.errors import BadInput, where
 
 _CHUNK = 1 << 20
 
@@ -144,84 +142,3 @@ def split_fields(count: int) -> list[pl.Expr]:
             for i in range(count)
         ),
     ]
-
-
-_OFFSET = re.compile(r"([+-])(\d{2}):?(\d{2})")
-
-
-def fixed_offset(tz: str) -> timedelta | None:
-    """The offset from UTC that +02:00 or -0530 means; None for anything else."""
-    found = _OFFSET.fullmatch(tz)
-    if found is None:
-        return None
-    sign, hours, minutes = found.groups()
-    offset = timedelta(hours=int(hours), minutes=int(minutes))
-    return offset if sign == "+" else -offset
-
-
-def to_utc(naive: pl.Series, tz: str, path: Path, row_no: pl.Series) -> pl.Series:
-    """Local times in file order as UTC.
-
-    `tz` is an IANA name or a fixed offset (+02:00). In the hour that a clock change repeats,
-    the order of the rows tells the first pass from the second.
-
-    Raises:
-        BadInput: no zone given, a time that the zone never had, or a repeated hour that the
-            file's order can't decide.
-        UsageError: an unknown zone.
-    """
-    if not tz:
-        raise BadInput(
-            "the times carry no time zone",
-            where=where(path, int(row_no[0]), "timestamp", naive[0]),
-            remedy="Say which with --tz, for example --tz UTC or --tz Europe/Berlin",
-        )
-    if (offset := fixed_offset(tz)) is not None:
-        return (naive - offset).dt.replace_time_zone("UTC")
-    try:
-        early, late = (
-            naive.dt.replace_time_zone(tz, ambiguous=which, non_existent="null")
-            for which in ("earliest", "latest")
-        )
-    except pl.exceptions.ComputeError:
-        raise UsageError(
-            f"unknown time zone {tz!r}", remedy="Use a name such as Europe/Berlin, or +02:00"
-        ) from None
-    if early.null_count():
-        first = int(early.is_null().arg_max() or 0)
-        raise BadInput(
-            f"the clock in {tz} never showed this time (it was set forward)",
-            where=where(path, int(row_no[first]), "timestamp", naive[first]),
-            remedy="Check --tz, or give a fixed offset such as --tz +01:00",
-        )
-    twice = early != late
-    if twice.any():
-        second = _second_pass(naive, twice)
-        if second is None:
-            first = int(twice.arg_max() or 0)
-            raise BadInput(
-                f"the clock in {tz} showed this time twice (it was set back), and the file does "
-                "not tell which is meant",
-                where=where(path, int(row_no[first]), "timestamp", naive[first]),
-                remedy="Split the file at the change, or give a fixed offset such as --tz +01:00",
-            )
-        early = pl.select(pl.when(second).then(late).otherwise(early)).to_series()
-    return early.dt.convert_time_zone("UTC")
-
-
-def _second_pass(naive: pl.Series, twice: pl.Series) -> pl.Series | None:
-    """Which rows of a repeated hour belong to its second pass; None where it can't be told."""
-    step = naive.diff().dt.total_minutes()
-    back = (step <= -30).fill_null(False)
-    usual = step.median()
-    if isinstance(usual, float) and usual >= 30:
-        # Of an hourly series, the repeated hour is just the same time twice.
-        back = back | (step == 0).fill_null(False)
-    if back.any():
-        return back.cum_sum() > 0
-    inside = naive.filter(twice)
-    before = bool((naive < inside.min()).any())
-    after = bool((naive > inside.max()).any())
-    if before == after:
-        return None
-    return pl.repeat(after, naive.len(), eager=True)

@@ -14,7 +14,7 @@ from flows.accounting.intensity import COUNTRY_FACTORS
 from flows.errors import BadInput, SettingsError, where
 from flows.factors import WORLD, Factor, country_of, of_site
 from flows.settings import Contract, Quantity, Settings, Tariff
-from flows.sources.runs.table import time_of
+from flows.times import parse_time
 from transforms.schemas import TABLES
 
 _NOTHING = Quantity.exact(0)
@@ -162,7 +162,7 @@ def _deliveries(settings: Settings, one: Contract) -> list[tuple[str, datetime, 
     for number, line in enumerate(lines, 2):
         moments = []
         for column in ("valid_from", "valid_to"):
-            moment = time_of(line.get(column) or "", column, where(path, number), "UTC")
+            moment = parse_time(line.get(column) or "", column, where(path, number), "UTC")
             if moment is None:
                 raise BadInput("no time", where=where(path, number, column), remedy="Fill it in")
             moments.append(moment)

@@ -395,7 +395,7 @@ def ingest_prometheus(
     settings = load(project)
     from flows.errors import UsageError
     from flows.ingest.fetch_prometheus import fetch_prometheus
-    from flows.sources.runs.table import time_of
+    from flows.times import parse_time
 
     chosen = [one for one in settings.input.prometheus if name in ("", one.name)]
     if not chosen:
@@ -403,7 +403,7 @@ def ingest_prometheus(
             f"no [[input.prometheus]]{f' named {name!r}' if name else ''} in wattledger.toml",
             remedy="See docs/formats.md",
         )
-    span = [time_of(first, "from", "--from", "UTC"), time_of(last, "to", "--to", "UTC")]
+    span = [parse_time(first, "from", "--from", "UTC"), parse_time(last, "to", "--to", "UTC")]
     outcomes = []
     for source in chosen:
         with progress(f"fetching from {source.name}", hidden=json_):

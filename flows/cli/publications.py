@@ -86,9 +86,9 @@ def explain(
     """Show a published run as arithmetic: GPUs, a slot worked through, the sum, factors, sources."""
     settings = load(project)
     from flows.cli.output import figures
-    from flows.sources.runs.table import time_of
+    from flows.times import parse_time
 
-    figures.explained(settings, run, time_of(at, "at", "--at", "UTC"), as_json=json_)
+    figures.explained(settings, run, parse_time(at, "at", "--at", "UTC"), as_json=json_)
 
 
 @app.command()

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from flows.errors import BadInput, where
-from flows.sources.runs.table import time_of
+from flows.times import parse_time
 
 COLUMNS = ("meter", "scope", "metered", "valid_from", "valid_to", "energy_kwh")
 SCOPES = ("host", "site")
@@ -53,7 +53,7 @@ def read(path: Path, text: str, tz: str) -> list[Metered]:
                 remedy="Sum up what is finer",
             )
         begin, end = (
-            time_of(values[name], name, where(path, line), tz)
+            parse_time(values[name], name, where(path, line), tz)
             for name in ("valid_from", "valid_to")
         )
         assert begin is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from flows.errors import BadInput, SettingsError, UsageError, where
-from flows.files import plain_text, scan_lines, split_fields, to_utc
+from flows.files import plain_text, scan_lines, split_fields
 from flows.settings import Column, GpuSource
 from flows.sources.gpu.nvidia_smi import MISSING, NUMBER, Options
 from flows.sources.gpu.staged import (
@@ -18,6 +18,7 @@ from flows.sources.gpu.staged import (
     refuse_unparsed,
     write,
 )
+from flows.times import convert_to_utc
 
 _EPOCH = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 _ENERGY_MJ = {"mJ": 1.0, "J": 1e3, "kJ": 1e6, "Wh": 3.6e6, "kWh": 3.6e9}
@@ -126,7 +127,7 @@ def _times(frame: pl.DataFrame, source: GpuSource, tz: str, path: Path) -> pl.Se
     if isinstance(raw.dtype, pl.Datetime):
         if raw.dtype.time_zone:
             return raw.dt.convert_time_zone("UTC").dt.cast_time_unit("us")
-        return to_utc(raw.dt.cast_time_unit("us"), tz, path, rows)
+        return convert_to_utc(raw.dt.cast_time_unit("us"), tz, path, rows)
     unit = source.ts.unit
     if unit in _EPOCH:
         number = raw.cast(pl.Float64, strict=False)
@@ -137,7 +138,7 @@ def _times(frame: pl.DataFrame, source: GpuSource, tz: str, path: Path) -> pl.Se
     _refuse(frame, source.ts.column, parsed.is_null(), "not a time", path)
     if isinstance(parsed.dtype, pl.Datetime) and parsed.dtype.time_zone:
         return parsed.dt.convert_time_zone("UTC")
-    return to_utc(parsed, tz, path, rows)
+    return convert_to_utc(parsed, tz, path, rows)
 
 
 def _refuse(frame: pl.DataFrame, column: str, bad: pl.Series, what: str, path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from flows.errors import BadInput, UsageError, where
-from flows.files import plain_text, scan_lines, split_fields, to_utc
+from flows.files import plain_text, scan_lines, split_fields
 from flows.sources.gpu.staged import (
     STAGED,
     Staged,
@@ -22,6 +22,7 @@ from flows.sources.gpu.staged import (
     refuse_unparsed,
     write,
 )
+from flows.times import convert_to_utc
 
 FORMAT = "nvidia-smi"
 
@@ -107,7 +108,7 @@ def read(path: Path, staged: Staged, options: Options) -> Staged:
     frame = rows.select("row_no", "header", **{k: f"f{names.index(v)}" for k, v in columns.items()})
     readings = _values(frame, columns, path)
     readings = readings.with_columns(
-        ts=to_utc(readings["naive"], options.tz, path, readings["row_no"])
+        ts=convert_to_utc(readings["naive"], options.tz, path, readings["row_no"])
     )
     readings = _identity(readings, columns, path, options)
     staged.format, staged.rows_read = FORMAT, readings.height

@@ -11,9 +11,10 @@ from typing import Any
 import polars as pl
 
 from flows.errors import BadInput, UsageError, where
-from flows.files import plain_text, to_utc
+from flows.files import plain_text
 from flows.settings import GridSource
 from flows.sources.grid import generation
+from flows.times import convert_to_utc
 from transforms.schemas import FILE_FEED, SIGNALS
 
 GRAMS_PER_KWH = {"g": 1.0, "kg": 1000.0, "lb_per_mwh": 0.45359237}
@@ -148,7 +149,7 @@ def _times(frame: pl.DataFrame, column: str, tz: str, path: Path) -> pl.Series:
         us = raw.dt.cast_time_unit("us")
         if raw.dtype.time_zone:
             return us.dt.convert_time_zone("UTC")
-        return to_utc(us, tz, path, frame["row_no"])
+        return convert_to_utc(us, tz, path, frame["row_no"])
     text = raw.str.strip_chars().str.replace(r"Z$", "+00:00")
     aware = text.str.contains(r"[+-]\d{2}:?\d{2}$")
     if aware.any():
@@ -174,7 +175,7 @@ def _times(frame: pl.DataFrame, column: str, tz: str, path: Path) -> pl.Series:
         )
     if aware.any():
         return parsed.dt.convert_time_zone("UTC")
-    return to_utc(parsed, tz, path, frame["row_no"])
+    return convert_to_utc(parsed, tz, path, frame["row_no"])
 
 
 def interval_ends(starts: pl.Series) -> pl.Series:

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from flows.errors import BadInput, where
-from flows.sources.runs.table import time_of
+from flows.times import parse_time
 
 NEEDED = ("timestamp", "project_name", "duration", "emissions", "cpu_energy", "gpu_energy")
 _MJ_PER_KWH = 3.6e9
@@ -99,7 +99,7 @@ def read(path: Path, text: str, tz: str) -> list[Measured]:
 
 def _add(found: list[Measured], row: Mapping[str, str], line: int, path: Path, tz: str) -> None:
     at = f"{path}, row {line}"
-    ended = time_of(row["timestamp"], "timestamp", at, tz)
+    ended = parse_time(row["timestamp"], "timestamp", at, tz)
     seconds = _number(row, "duration", path, line)
     if ended is None or seconds is None or seconds <= 0:
         raise BadInput("no time or duration", where=at, remedy="Mend or remove the row")

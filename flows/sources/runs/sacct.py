@@ -17,7 +17,8 @@ from itertools import product
 from pathlib import Path
 
 from flows.errors import BadInput, where
-from flows.sources.runs.table import Allocation, Gpus, Run, time_of
+from flows.sources.runs.table import Allocation, Gpus, Run
+from flows.times import parse_time
 from transforms.schemas import PPM
 
 XDMOD_FIELDS = [
@@ -216,7 +217,7 @@ def _add(jobs: Jobs, row: Mapping[str, str], number: int, path: Path, gpus: Gpus
 
 
 def _time(given: str, column: str, at: str, tz: str) -> datetime | None:
-    return None if given in ("", "Unknown", "None") else time_of(given, column, at, tz)
+    return None if given in ("", "Unknown", "None") else parse_time(given, column, at, tz)
 
 
 def _on(gpus: Gpus, host: str) -> list[str]:

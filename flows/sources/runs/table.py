@@ -8,13 +8,13 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timezone, tzinfo
+from datetime import datetime
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
-from flows.errors import BadInput, UsageError, where
-from flows.files import fixed_offset, plain_text
+from flows.errors import BadInput, where
+from flows.files import plain_text
+from flows.times import parse_time
 
 RUN_FIELDS = ("run_id", "name", "owner", "model", "started_at", "ended_at")
 _ALLOCATION_FIELDS = ("host", "gpu", "from", "to", "share")
@@ -169,8 +169,8 @@ def _add(
     run_id = str(entry.get("run_id", "")).strip()
     if not run_id:
         raise BadInput("no run_id", where=at, remedy="Give every run an id of its own")
-    started = time_of(entry.get("started_at"), "started_at", at, tz)
-    ended = time_of(entry.get("ended_at"), "ended_at", at, tz)
+    started = parse_time(entry.get("started_at"), "started_at", at, tz)
+    ended = parse_time(entry.get("ended_at"), "ended_at", at, tz)
     if started is None:
         raise BadInput("no started_at", where=at, remedy="Every run needs a start")
     if ended is not None and ended < started:
@@ -198,8 +198,8 @@ def _add(
             remedy="Use the columns from and to for parts of a run",
         )
     share = _share(entry.get("share"), at)
-    from_ts = time_of(entry.get("from"), "from", at, tz) or started
-    to_ts = time_of(entry.get("to"), "to", at, tz) or ended
+    from_ts = parse_time(entry.get("from"), "from", at, tz) or started
+    to_ts = parse_time(entry.get("to"), "to", at, tz) or ended
     for host in re.split(r"[;, ]+", str(entry.get("host", "")).strip()):
         wanted = str(entry.get("gpu", ""))
         found = gpus.find(host, wanted)
@@ -242,46 +242,4 @@ def _share(given: Any, at: str) -> int:
             "not a share",
             where=f"{at}, column 'share', value {str(given)!r}",
             remedy="Shares are fractions: 0.25 for a quarter of a GPU",
-        ) from None
-
-
-def time_of(given: Any, column: str, at: str, tz: str) -> datetime | None:
-    """A moment in UTC from a text or TOML time; None where there is none.
-
-    Raises:
-        BadInput: not a time.
-        UsageError: it has no zone, and `tz` gives none.
-    """
-    if given in (None, ""):
-        return None
-    if isinstance(given, datetime):
-        moment = given
-    else:
-        try:
-            moment = datetime.fromisoformat(str(given))
-        except ValueError:
-            raise BadInput(
-                "not a time",
-                where=f"{at}, column {column!r}, value {str(given)!r}",
-                remedy="Write 2025-07-26T23:30:00Z",
-            ) from None
-    if moment.tzinfo is None:
-        if not tz:
-            raise UsageError(
-                "the time carries no zone",
-                where=f"{at}, column {column!r}, value {str(given)!r}",
-                remedy="Write 2025-07-26T23:30:00Z, or pass --tz",
-            )
-        moment = moment.replace(tzinfo=_zone(tz))
-    return moment.astimezone(UTC)
-
-
-def _zone(tz: str) -> tzinfo:
-    if (offset := fixed_offset(tz)) is not None:
-        return timezone(offset)
-    try:
-        return ZoneInfo(tz)
-    except (KeyError, ValueError):
-        raise UsageError(
-            f"unknown time zone {tz!r}", remedy="Use Europe/Berlin or +02:00"
         ) from None
