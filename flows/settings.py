@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from flows.errors import SettingsError
-from transforms.schemas import FILE_FEED, RUNGS, SERIES_RUNGS
+from transforms.constants import FILE_FEED, SERIES_TIERS, TIERS
 
 FILE_NAME = "wattledger.toml"
 
@@ -204,7 +204,7 @@ class Zone(Strict):
 class Grid(Strict):
     """Which carbon intensities may be used, and how far alternatives look."""
 
-    ladder: list[str] = list(RUNGS)
+    ladder: list[str] = list(TIERS)
     """Best first; water takes all rungs, as few zones publish their generation by fuel."""
     settle_h: Annotated[float, Field(ge=0)] = 48
     """Hours after which a provider's day counts as final and is not fetched again."""
@@ -213,11 +213,11 @@ class Grid(Strict):
 
     @model_validator(mode="after")
     def _known_rungs(self) -> Grid:
-        wrong = [rung for rung in self.ladder if rung not in RUNGS]
-        if wrong or not set(SERIES_RUNGS) & set(self.ladder):
-            raise ValueError(f"ladder takes {', '.join(RUNGS)}, with live or cached among them")
-        if self.ladder != sorted(self.ladder, key=RUNGS.index):
-            raise ValueError(f"the order of the ladder is {', '.join(RUNGS)}")
+        wrong = [rung for rung in self.ladder if rung not in TIERS]
+        if wrong or not set(SERIES_TIERS) & set(self.ladder):
+            raise ValueError(f"ladder takes {', '.join(TIERS)}, with live or cached among them")
+        if self.ladder != sorted(self.ladder, key=TIERS.index):
+            raise ValueError(f"the order of the ladder is {', '.join(TIERS)}")
         return self
 
 

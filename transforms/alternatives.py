@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from transforms.constants import PPM, SLOT_US
 from transforms.footprint import PER_KWH
 from transforms.grid import HOUR_US
-from transforms.schemas import PPM, SLOT_US
 
 SLOTS_PER_HOUR = HOUR_US // SLOT_US
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import polars as pl
 
+from transforms.constants import PPM, SLOT_US
 from transforms.energy import over_slots
-from transforms.schemas import PPM, SLOT_US
 
 METERED = ("counter_mj", "power_integral_mj", "gap_mj")
 """The parts of metered energy; each is conserved by itself."""

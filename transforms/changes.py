@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from transforms.schemas import SLOT_US
+from transforms.constants import SLOT_US
 
 GROUP = 512
 """GPU keys to a host group."""

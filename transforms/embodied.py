@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
+from transforms.constants import BOUNDS
 from transforms.grid import HOUR_US
-from transforms.schemas import BOUNDS
 
 HOURS_PER_YEAR = 8766
 """Of 365.25 days."""

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from transforms.schemas import SLOT_US
+from transforms.constants import SLOT_US
 
 READING_COLUMNS = ("gpu_key", "ts", "power_mw", "energy_mj", "averaged")
 """Input of `partial_slots`: `averaged` is true where power is NVML's 1 s average."""

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 
 import polars as pl
 
+from transforms.constants import BOUNDS
 from transforms.embodied import INPUTS as EMBODIED_INPUTS
 from transforms.embodied import embodied, hourly
 from transforms.footprint import facility_slots, footprint_slots, times
 from transforms.grid import HOUR_US
-from transforms.schemas import BOUNDS
 
 INPUTS: dict[str, float] = {
     "gpu_hours": 0.0,

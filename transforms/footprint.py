@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import polars as pl
 
+from transforms.constants import BOUNDS, PPM
 from transforms.embodied import EMBODIED
-from transforms.schemas import BOUNDS, PPM
 
 _MJ_PER_KWH = 3_600_000_000
 PER_KWH = _MJ_PER_KWH // 1_000_000

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from transforms.schemas import PPM, SERIES_RUNGS, SLOT_US
+from transforms.constants import PPM, SERIES_TIERS, SLOT_US
 
 MICRO = 1_000_000
 
@@ -173,7 +173,7 @@ def slot_signal(parts: pl.LazyFrame, slots: pl.LazyFrame) -> pl.LazyFrame:
     series covers with reported values (series_ppm), with values that its provider estimated
     (estimated_ppm), and that a lower rung covers (fallback_ppm).
     """
-    of_series = pl.col("rung").is_in(SERIES_RUNGS)
+    of_series = pl.col("rung").is_in(SERIES_TIERS)
     part = pl.col("part_us")
     covered = parts.group_by("zone", "slot").agg(
         part.sum().alias("covered_us"),

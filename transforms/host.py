@@ -10,8 +10,8 @@ from __future__ import annotations
 import polars as pl
 
 from transforms.attribution import share
+from transforms.constants import PPM, SLOT_US
 from transforms.energy import over_slots, up_to
-from transforms.schemas import PPM, SLOT_US
 
 ENERGY = ("host_measured_mj", "host_modelled_mj")
 """The parts of a host's energy; each is conserved by itself."""

@@ -11,8 +11,8 @@ from typing import Any
 
 import polars as pl
 
+from transforms.constants import PPM, SLOT_US
 from transforms.grid import HOUR_US
-from transforms.schemas import PPM, SLOT_US
 
 _MJ_PER_KWH = 3_600_000_000
 

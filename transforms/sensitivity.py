@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from transforms.constants import BOUNDS
 from transforms.footprint import facility_slots, footprint_slots
-from transforms.schemas import BOUNDS
 
 INPUTS: dict[str, tuple[str, ...]] = {
     "GPU energy": ("energy{}_mj",),

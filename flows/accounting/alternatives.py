@@ -9,7 +9,7 @@ import polars as pl
 from flows.accounting.intensity import Known, slot_values
 from flows.settings import Zone
 from transforms import alternatives
-from transforms.schemas import SERIES_RUNGS
+from transforms.constants import SERIES_TIERS
 
 _SCHEMA = {
     "run_id": pl.String,
@@ -50,7 +50,7 @@ def alternatives_of(known: Known, by_run: pl.DataFrame, as_of: datetime | None) 
     asked = pl.DataFrame({"zone": sorted({*zones, *used})}, schema={"zone": pl.String}).join(
         slots, how="cross"
     )
-    intensity, _ = slot_values(known, asked, "intensity", SERIES_RUNGS)
+    intensity, _ = slot_values(known, asked, "intensity", SERIES_TIERS)
     # A run in one zone only is where it was: no need to say it twice.
     homes = (
         energy.group_by("run_id")

@@ -18,7 +18,7 @@ from flows.settings import AT_THE_GATE, Settings
 from flows.warehouse import digests
 from flows.warehouse.connection import lend
 from transforms import changes
-from transforms.schemas import SLOT_US
+from transforms.constants import SLOT_US
 
 CANDIDATE = (
     "gpu_slot",

@@ -39,8 +39,9 @@ from flows.warehouse import digests, registry
 from flows.warehouse.connection import FIGURES, alone, lend, rows, transaction
 from transforms import attribution, changes, footprint, host, market
 from transforms.attribution import METERED
+from transforms.constants import SLOT_US
 from transforms.energy import GapRule
-from transforms.schemas import SLOT_US, TABLES
+from transforms.schema import TABLES
 from transforms.sensitivity import sensitivity
 
 

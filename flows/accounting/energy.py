@@ -20,8 +20,8 @@ from flows.factors import Factor, embodied_factors, for_model, scalar
 from flows.settings import Settings
 from flows.warehouse.connection import lend
 from transforms import attribution, changes, embodied, energy, footprint, host
+from transforms.constants import BOUNDS, NO_GPU, PPM, SLOT_US
 from transforms.energy import GapRule
-from transforms.schemas import BOUNDS, NO_GPU, PPM, SLOT_US
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -15,7 +15,7 @@ from flows.factors import (
     for_model,
     of_site,
 )
-from transforms.schemas import SERIES_RUNGS
+from transforms.constants import SERIES_TIERS
 
 _BY = ["kind", "run_id"]
 _Use = tuple[str, str]
@@ -153,9 +153,9 @@ def _of_source(known: Known, zone: str, quantity: str, rung: str, source: str) -
     """The factors behind one source of one quantity."""
     signal = known.signal(zone, quantity)
     per_fuel = MIX_FACTORS.get(signal, "")
-    if rung in SERIES_RUNGS and not (per_fuel and source.endswith(per_fuel)):
+    if rung in SERIES_TIERS and not (per_fuel and source.endswith(per_fuel)):
         yield "grid_series_tolerance", "default"
-    elif rung in (*SERIES_RUNGS, "profile"):
+    elif rung in (*SERIES_TIERS, "profile"):
         fuels = known.con.execute(
             "SELECT DISTINCT fuel FROM grid_mix WHERE zone = ? AND superseded_at IS NULL", [zone]
         ).fetchall()

@@ -15,7 +15,7 @@ from flows.errors import BadInput, SettingsError, where
 from flows.factors import WORLD, Factor, country_of, of_site
 from flows.settings import Contract, Quantity, Settings, Tariff
 from flows.times import parse_time
-from transforms.schemas import TABLES
+from transforms.schema import TABLES
 
 _NOTHING = Quantity.exact(0)
 

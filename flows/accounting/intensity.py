@@ -18,7 +18,7 @@ from flows.errors import BadInput
 from flows.factors import WORLD, Factor, by_fuel, country_of, scalar
 from flows.settings import Quantity, Settings, Zone
 from transforms import grid
-from transforms.schemas import BOUNDS, FILE_FEED, QUANTITIES, RUNGS, SERIES_RUNGS, SLOT_US, WATER
+from transforms.constants import BOUNDS, FILE_FEED, QUANTITIES, SERIES_TIERS, SLOT_US, TIERS, WATER
 
 MIX_FACTORS = {
     "average_lifecycle": "lifecycle_g_per_kwh",
@@ -118,11 +118,11 @@ def _columns(quantity: str, unit: str) -> list[str]:
 
 
 def slot_values(
-    known: Known, slots: pl.DataFrame, quantity: str, rungs: Sequence[str] = RUNGS
+    known: Known, slots: pl.DataFrame, quantity: str, rungs: Sequence[str] = TIERS
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """One quantity for zones and slots from the given rungs: `slot_signal` and `slot_sources`."""
     # Few zones have generation by fuel, so water takes what there is, and says so.
-    ladder = RUNGS if quantity in WATER else known.settings.grid.ladder
+    ladder = TIERS if quantity in WATER else known.settings.grid.ladder
     allowed = [rung for rung in ladder if rung in rungs]
     found = [pl.DataFrame(schema=_PIECES)]
     for (zone,), asked in slots.sort("zone", "slot").partition_by("zone", as_dict=True).items():
@@ -167,7 +167,7 @@ def _zone_pieces(
             low=pl.lit(one.low, pl.Float64),
             high=pl.lit(one.high, pl.Float64),
         )
-        .with_columns(rank=_LOWER + RUNGS.index(one.rung))
+        .with_columns(rank=_LOWER + TIERS.index(one.rung))
         .select(pl.col(name).cast(kind) for name, kind in _PIECES.items())
         for one in stand_ins(known.settings, known.factors, zone, quantity)
         if one.rung in rungs
@@ -191,7 +191,7 @@ def _profile(known: Known, zone: str, open_slots: pl.DataFrame, quantity: str) -
     usual = grid.typical_profile(grid.best(history.lazy()), hours).collect()
     feeds = ", ".join(history["feed"].unique().sort())
     return usual.with_columns(
-        rank=pl.lit(_LOWER + RUNGS.index("profile"), pl.Int64),
+        rank=pl.lit(_LOWER + TIERS.index("profile"), pl.Int64),
         rung=pl.lit("profile"),
         feed=pl.lit(feeds),
         source=pl.lit("mean of this hour of the day in the stored series"),
@@ -304,7 +304,7 @@ def _stored(known: Known, zone: str, span: tuple[int, int], quantity: str) -> pl
     rank = {feed: place for place, feed in enumerate([*order, *others])}
     return stored.with_columns(
         rank=pl.col("feed").replace_strict(rank, return_dtype=pl.Int64) * 2 + pl.col("is_mix"),
-        rung=pl.when("stale").then(pl.lit(SERIES_RUNGS[1])).otherwise(pl.lit(SERIES_RUNGS[0])),
+        rung=pl.when("stale").then(pl.lit(SERIES_TIERS[1])).otherwise(pl.lit(SERIES_TIERS[0])),
     ).select(pl.col(name).cast(kind) for name, kind in _PIECES.items())
 
 

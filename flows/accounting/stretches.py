@@ -15,8 +15,9 @@ import polars as pl
 from flows.errors import SettingsError
 from flows.warehouse.connection import lend
 from transforms import energy
+from transforms.constants import POWER_SOURCES, SLOT_US
 from transforms.energy import GapRule
-from transforms.schemas import POWER_SOURCES, SLOT_US, TABLES
+from transforms.schema import TABLES
 
 _BATCH = 1 << 20
 """Readings held in memory at a time."""

@@ -30,7 +30,7 @@ from flows.sources.gpu import spool as spool_source
 from flows.sources.gpu.segments import COLUMNS
 from flows.sources.runs.records import devices
 from flows.warehouse.connection import connect, exists, lend, migrate, rows
-from transforms.schemas import PPM
+from transforms.constants import PPM
 from wattledger.runs import records
 from wattledger.runs.records import Record
 from wattledger.spool.spool import Spool

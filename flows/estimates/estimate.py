@@ -21,8 +21,8 @@ from flows.factors import (
     quantity,
 )
 from flows.settings import Quantity, Settings, Site, Zone
+from transforms.constants import BOUNDS
 from transforms.estimate import INPUTS, bounded, estimate
-from transforms.schemas import BOUNDS
 
 Inputs = dict[str, Quantity]
 """What a case is made of (`transforms.estimate.INPUTS`), each with its bounds and source."""

@@ -14,8 +14,8 @@ from flows.estimates import estimate
 from flows.estimates.estimate import GALLON_L, Inputs, Load
 from flows.factors import effective
 from flows.settings import Onsite, Quantity, Settings, Site, Strict, invalid
+from transforms.constants import BOUNDS
 from transforms.estimate import FIGURES, bounded, columns
-from transforms.schemas import BOUNDS
 
 HOURS_A_DAY = 24
 DAYS_A_YEAR = 365

@@ -14,8 +14,8 @@ from flows.estimates import estimate
 from flows.estimates.estimate import GALLON_L, Inputs
 from flows.factors import effective
 from flows.settings import Quantity, Settings
+from transforms.constants import BOUNDS
 from transforms.estimate import bounded
-from transforms.schemas import BOUNDS
 
 UNITS = {
     "kWh": 1.0,

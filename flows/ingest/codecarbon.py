@@ -27,7 +27,7 @@ from flows.sources.runs.table import Allocation, Run
 from flows.warehouse import registry
 from flows.warehouse.connection import transaction
 from flows.warehouse.registry import Outcome
-from transforms.schemas import PPM
+from transforms.constants import PPM
 
 METER = "codecarbon"
 

@@ -23,7 +23,7 @@ from flows.sources.grid.providers.http import send
 from flows.sources.grid.providers.registry import provider
 from flows.warehouse.connection import disk_errors, transaction, writing
 from flows.warehouse.registry import Outcome, quarantine
-from transforms.schemas import FILE_FEED
+from transforms.constants import FILE_FEED
 
 _DAY = timedelta(days=1)
 _LATENCY = timedelta(hours=3)

@@ -24,7 +24,7 @@ from flows.sources.gpu.staged import EXTRA, VALUES, Staged
 from flows.warehouse import registry
 from flows.warehouse.connection import disk_errors, literal, one_file, rows, transaction, writing
 from flows.warehouse.registry import Outcome
-from transforms.schemas import POWER_SOURCES
+from transforms.constants import POWER_SOURCES
 
 Progress = Callable[[Path], None]
 

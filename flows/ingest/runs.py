@@ -24,7 +24,7 @@ from flows.sources.runs.table import Gpus, Run
 from flows.warehouse import registry
 from flows.warehouse.connection import alone, lend, transaction
 from flows.warehouse.registry import Outcome
-from transforms.schemas import NO_GPU
+from transforms.constants import NO_GPU
 from wattledger.runs.records import Record, from_json
 
 _T = pl.Datetime("us", "UTC")

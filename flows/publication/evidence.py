@@ -15,7 +15,7 @@ import polars as pl
 from flows.warehouse import digests
 from flows.warehouse.connection import FIGURES, lend, transaction
 from flows.warehouse.digests import Content
-from transforms.schemas import TABLES
+from transforms.schema import TABLES
 
 GPU_READINGS, HOST_READINGS, GPU_PIECES = "gpu_reading", "host_reading", "gpu_piece"
 BY_SEGMENT = (GPU_READINGS, HOST_READINGS, GPU_PIECES)

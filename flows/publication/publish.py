@@ -38,7 +38,7 @@ from flows.warehouse.connection import (
     tidy,
     transaction,
 )
-from transforms.schemas import TABLES
+from transforms.schema import TABLES
 
 _CURRENT = "WHERE superseded_at IS NULL"
 _COPIED = {

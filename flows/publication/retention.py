@@ -20,8 +20,8 @@ from flows.publication import evidence
 from flows.settings import FILE_NAME, Settings
 from flows.warehouse.connection import FIGURES, alone, lend, literal, rows, tidy, transaction
 from transforms import energy
+from transforms.constants import SLOT_US
 from transforms.energy import GapRule
-from transforms.schemas import SLOT_US
 
 _AT_ONCE = 50_000_000
 """Readings that one transaction replaces."""

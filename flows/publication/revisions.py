@@ -20,8 +20,8 @@ from flows.publication.evidence import TABLES_KEPT, as_it_was
 from flows.settings import Settings
 from flows.warehouse.connection import Store, beside, connect, rows
 from flows.warehouse.digests import METHOD_VERSION
+from transforms.constants import SLOT_US
 from transforms.footprint import PER_KWH, SUMMED
-from transforms.schemas import SLOT_US
 
 _EFFECTS = {"intensity": "co2e_ug", "ewif": "water_offsite_ul"}
 """Quantity of the grid -> the figure that follows from it and the energy from the grid."""

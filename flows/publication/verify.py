@@ -24,7 +24,7 @@ from flows.settings import Settings
 from flows.warehouse import digests
 from flows.warehouse.connection import NAME, Store, beside, connect, lend, literal, rows
 from flows.warehouse.digests import Content
-from transforms.schemas import TABLES
+from transforms.schema import TABLES
 
 DATABASE = "published.duckdb"
 

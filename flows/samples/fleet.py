@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from flows.errors import UsageError
 from flows.settings import FILE_NAME
-from transforms.schemas import PPM
+from transforms.constants import PPM
 from wattledger.spool.spool import SAMPLE_KEY
 
 START = datetime(2026, 3, 2, tzinfo=UTC)

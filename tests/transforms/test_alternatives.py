@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from transforms import alternatives
-from transforms.schemas import PPM
+from transforms.constants import PPM
 
 KWH_MJ = 3_600_000_000
 

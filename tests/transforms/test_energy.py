@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from tests.conftest import ROOT, T0, readings_frame
 from transforms import energy
+from transforms.constants import SLOT_US
 from transforms.energy import GapRule
-from transforms.schemas import SLOT_US
 
 RULE = GapRule()
 BASE_US = int(T0.timestamp() * 1_000_000)

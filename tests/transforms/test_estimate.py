@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from transforms.constants import BOUNDS
 from transforms.estimate import FIGURES, INPUTS, SUMS, bounded, columns, estimate
-from transforms.schemas import BOUNDS
 
 Bounds = tuple[float, float, float]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import T0
 from transforms import grid
-from transforms.schemas import SLOT_US
+from transforms.constants import SLOT_US
 
 SLOT0 = int(T0.timestamp() * 1_000_000) // SLOT_US
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import T0
 from transforms import attribution, host
-from transforms.schemas import PPM, SLOT_US
+from transforms.constants import PPM, SLOT_US
 
 _SLOT0 = int(T0.timestamp() * 1e6) // SLOT_US
 

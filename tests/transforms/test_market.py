@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import T0
 from transforms import market
-from transforms.schemas import PPM, SLOT_US
+from transforms.constants import PPM, SLOT_US
 
 KWH_MJ = 3_600_000_000
 HOUR_US = 3_600_000_000

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
+from transforms.constants import PPM
 from transforms.embodied import EMBODIED
-from transforms.schemas import PPM
 from transforms.sensitivity import INPUTS, sensitivity
 
 KWH_MJ = 3_600_000_000

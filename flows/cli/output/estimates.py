@@ -10,8 +10,8 @@ from rich.table import Table
 
 from flows.cli.output.console import console as console_for_people
 from flows.reporting.numbers import significant
+from transforms.constants import BOUNDS
 from transforms.estimate import bounded
-from transforms.schemas import BOUNDS
 
 _FIGURES = {
     "energy_kwh": ("GPU energy", "kWh"),

@@ -19,7 +19,7 @@ import duckdb
 from flows import __version__
 from flows.errors import UsageError
 from flows.warehouse.connection import rows
-from transforms.schemas import BOUNDS
+from transforms.constants import BOUNDS
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from flows.errors import BadInput
 from flows.sources.gpu.staged import STAGED, Staged, with_all_columns
-from transforms.schemas import PPM
+from transforms.constants import PPM
 from wattledger.spool.spool import COLLECTOR_KEY, EVENTS_KEY, SAMPLE_KEY
 
 FORMAT = "segment"

@@ -15,7 +15,7 @@ from flows.files import plain_text
 from flows.settings import GridSource
 from flows.sources.grid import generation
 from flows.times import convert_to_utc
-from transforms.schemas import FILE_FEED, SIGNALS
+from transforms.constants import FILE_FEED, SIGNALS
 
 GRAMS_PER_KWH = {"g": 1.0, "kg": 1000.0, "lb_per_mwh": 0.45359237}
 """What one unit of intensity is in g/kWh (1 lb = 453.59237 g)."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from flows.errors import BadInput
 from flows.sources.runs.table import Allocation, Run
-from transforms.schemas import NO_GPU, PPM
+from transforms.constants import NO_GPU, PPM
 from wattledger.runs import records
 from wattledger.runs.records import Held, Record
 

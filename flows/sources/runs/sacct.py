@@ -19,7 +19,7 @@ from pathlib import Path
 from flows.errors import BadInput, where
 from flows.sources.runs.table import Allocation, Gpus, Run
 from flows.times import parse_time
-from transforms.schemas import PPM
+from transforms.constants import PPM
 
 XDMOD_FIELDS = [
     "jobid",

@@ -29,7 +29,7 @@ from flows.sources.gpu.segments import HOST_COLUMNS
 from flows.warehouse.connection import connect, writing
 from tests.conftest import T0, ask, grid_csv, make_project, runs_csv, segment
 from transforms import changes
-from transforms.schemas import TABLES
+from transforms.schema import TABLES
 
 EXTRA = """
 [readings]

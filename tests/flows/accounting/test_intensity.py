@@ -21,7 +21,7 @@ from flows.publication.publish import publish
 from flows.settings import Settings
 from flows.warehouse.connection import connect, writing
 from tests.conftest import T0, ask, make_project, runs_csv, segment, wattledger
-from transforms.schemas import TABLES
+from transforms.schema import TABLES
 
 HELD = "r1,2024-05-01T12:05:00Z,2024-05-01T12:15:00Z,node01,all,1"
 

@@ -23,7 +23,7 @@ from flows.settings import Settings
 from flows.warehouse.connection import connect, open_warehouse
 from tests import preloaded
 from tests.conftest import ROOT, grid_csv, make_project, runs_csv, segment
-from transforms.schemas import TABLES
+from transforms.schema import TABLES
 
 
 def fingerprint(folder: Path) -> dict[str, str]:

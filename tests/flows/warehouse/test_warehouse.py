@@ -13,7 +13,7 @@ from flows.errors import WarehouseError
 from flows.warehouse.connection import connect, migrate, open_warehouse, rows, transaction
 from tests import preloaded
 from tests.conftest import ROOT
-from transforms.schemas import TABLES
+from transforms.schema import TABLES
 
 
 def test_migrations_are_recorded_and_run_once(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ class Provider(Protocol):
     requests_per_s: float
     """What its terms allow, or a polite guess."""
     signals: tuple[str, ...]
-    """What it can give: signals of `schemas.SIGNALS`, or `mix` for generation by fuel."""
+    """What it can give: signals of `transforms.constants.SIGNALS`, or `mix` for generation by fuel."""
     form: Literal["json", "xml"]
     """What its answers are written in."""
 

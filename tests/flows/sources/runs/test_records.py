@@ -15,7 +15,7 @@ from flows.sources.runs import records as run_records
 from flows.sources.runs.records import Claim
 from flows.warehouse.connection import connect, rows
 from tests.conftest import T0, runs_csv, segment
-from transforms.schemas import PPM
+from transforms.constants import PPM
 from wattledger.runs.records import Held, Record
 
 

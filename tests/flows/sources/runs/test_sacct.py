@@ -14,7 +14,7 @@ from flows.settings import Settings
 from flows.sources.runs import sacct
 from flows.sources.runs.table import Gpus
 from tests.conftest import ask, segment
-from transforms.schemas import PPM
+from transforms.constants import PPM
 
 HEADER = "JobID|Cluster|User|Account|Partition|Start|End|State|AllocTRES|NodeList|JobName"
 

@@ -1,0 +1,104 @@
+"""Tables of what is checked, published and kept of it."""
+
+from __future__ import annotations
+
+from transforms.schema.fields import columns
+from transforms.schema.model import Table
+
+TABLES: tuple[Table, ...] = (
+    Table(
+        "computation",
+        "the last computation",
+        "From which inputs and factors the candidate figures were computed",
+        columns("computed_at method_version input_digest factor_digest"),
+    ),
+    Table(
+        "publication",
+        "one publication",
+        "The ledger of publications; each row holds the digest of the one before",
+        columns(
+            "publication_id sequence published_at sample method_version code_version input_digest factor_digest validation_digest output_digest previous_digest digest "
+            "settings_digest code_digest reason manifest_sha256"
+        ),
+    ),
+    Table(
+        "restatement",
+        "one run whose figures a publication changed",
+        "What each publication restates of the one before; null where the run is in one of them only",
+        columns(
+            "publication_id previous_id run_id energy_before_mj energy_after_mj facility_before_mj "
+            "facility_after_mj co2e_before_ug co2e_after_ug co2e_market_before_ug co2e_market_after_ug water_onsite_before_ul water_onsite_after_ul "
+            "water_offsite_before_ul water_offsite_after_ul causes"
+        ),
+    ),
+    Table(
+        "gate_override",
+        "one check that was overridden for one publication",
+        "Who let figures pass that a check refuses, and why",
+        columns("publication_id suite check_name overridden_by reason unexpected_rows recorded_at"),
+    ),
+    Table(
+        "setting",
+        "one table of wattledger.toml",
+        "The settings of the last computation, and the thresholds of the last gate",
+        columns("section value_json"),
+    ),
+    Table(
+        "kept_input",
+        "one part of one table of the warehouse",
+        "Digests of what the figures rest on and this file does not hold: readings, grid data",
+        columns("table_name part row_count content_sha256"),
+    ),
+    Table(
+        "segment_digest",
+        "one table's rows of one segment",
+        "Digests of stored readings, taken before they were first published",
+        columns("segment_key table_name row_count content_sha256"),
+    ),
+    Table(
+        "rolled_up",
+        "one segment whose readings were rolled up",
+        "Which readings are gone, under which policy, with the digest that they were published with",
+        columns(
+            "segment_key segment_id rolled_up_at after_days max_gap_us readings readings_sha256 readings_left pieces"
+        ),
+    ),
+    Table(
+        "quarantine",
+        "one refused file",
+        "What was refused, why, and where it is kept",
+        columns("segment_id source_name suite reason kept_path recorded_at"),
+    ),
+    Table(
+        "validation_run",
+        "one execution of a suite",
+        "Executions of the checks",
+        columns("validation_id suite recorded_at success checked_rows"),
+    ),
+    Table(
+        "validation_result",
+        "one check in one execution",
+        "What each check said",
+        columns(
+            "validation_id suite check_name severity statement success unexpected_rows examples"
+        ),
+    ),
+    Table(
+        "schema_migration",
+        "one migration",
+        "Migrations applied to this file",
+        columns("version migration sha256 applied_at"),
+    ),
+    Table(
+        "turn_load",
+        "the table",
+        "Counts transactions that load data, so that two at once can't both count on a lake (warehouse only)",
+        columns("taken"),
+    ),
+    Table(
+        "turn_figures",
+        "the table",
+        "Counts transactions that write figures, so that two at once can't both count on a lake (warehouse only)",
+        columns("taken"),
+    ),
+)
