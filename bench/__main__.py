@@ -272,9 +272,9 @@ def incremental(folder: Path) -> dict[str, Any]:
 
 
 def _figures(project: Settings) -> list[tuple[Any, ...]]:
-    from flows.warehouse.connection import connect
+    from flows.warehouse.store import store_of
 
-    con = connect(project.warehouse, read_only=True)
+    con = store_of(project).connect(read_only=True)
     try:
         return con.execute("FROM run_footprint ORDER BY ALL").fetchall()
     finally:
@@ -285,9 +285,9 @@ def _off(folder: Path, project: Settings) -> dict[str, Any]:
     import polars as pl
 
     from flows.samples.fleet import TRUTH
-    from flows.warehouse.connection import connect
+    from flows.warehouse.store import store_of
 
-    con = connect(project.warehouse, read_only=True)
+    con = store_of(project).connect(read_only=True)
     figures = con.execute("SELECT run_id, energy_mj FROM run_footprint WHERE kind = 'run'").pl()
     [(readings,)] = con.execute("SELECT count(*) FROM gpu_reading").fetchall()
     con.close()

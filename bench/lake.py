@@ -23,7 +23,7 @@ from flows import settings as settings_module
 from flows.accounting.compute import compute
 from flows.ingest.gpu import ingest_gpu
 from flows.settings import Settings
-from flows.warehouse.connection import connect
+from flows.warehouse.store import store_of
 
 
 def measure(readings: int) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def _one(folder: Path, toml: str, workers: int, scanned: float) -> dict[str, flo
     work(root, "ingest")
     took["compute"] = _timed(lambda: compute(project))
     took["compute, nothing new"] = _timed(lambda: compute(project))
-    con = connect(project.warehouse, read_only=True)
+    con = store_of(project).connect(read_only=True)
     [(readings,)] = con.execute("SELECT count(*) FROM gpu_reading").fetchall()
     con.close()
     size = sum(

@@ -29,7 +29,7 @@ from flows.ingest.gpu import ingest_gpu
 from flows.publication.verify import verify
 from flows.samples.fleet import Fleet, simulate
 from flows.settings import Settings
-from flows.warehouse.connection import connect
+from flows.warehouse.store import store_of
 
 _LATE, _TWICE, _CUT, _BAD, _KILLED = 0.15, 0.15, 0.1, 0.05, 0.3
 """Shares of files that come late, twice, cut off, unreadable; and of steps in which the process is killed."""
@@ -182,7 +182,7 @@ _PROCESSES.set_forkserver_preload(["bench.steps"])
 
 
 def _ask(project: Settings, sql: str) -> list[tuple[object, ...]]:
-    con = connect(project.warehouse, read_only=True)
+    con = store_of(project).connect(read_only=True)
     try:
         return con.execute(sql).fetchall()
     finally:

@@ -476,9 +476,6 @@ class Lake(Strict):
     """host:port of an object store that is not Amazon's."""
     s3_region: str = ""
     s3_use_ssl: bool = True
-    work: Path = Field(default=Path(), exclude=True)
-    snapshot: int | None = Field(default=None, exclude=True)
-    """Read what was there then."""
 
     @model_validator(mode="after")
     def _known(self) -> Lake:
@@ -495,12 +492,6 @@ class Lake(Strict):
     def is_remote(self) -> bool:
         """Whether the rows are in an object store."""
         return "://" in self.data
-
-    @property
-    def data_path(self) -> str:
-        """`data` as DuckDB takes it."""
-        where = self.data if self.is_remote else str((self.work / self.data).resolve())
-        return where.rstrip("/") + "/"
 
     def __str__(self) -> str:
         return f"the lake {self.attach}"
@@ -546,6 +537,9 @@ class Settings(Strict):
     sources: dict[str, GpuSource] = {}
     grid_sources: dict[str, GridSource] = {}
     root: Path = Field(default=Path(), exclude=True)
+    """The project folder; not part of the file."""
+    wait_s: float = Field(default=0.0, exclude=True)
+    """Seconds to wait while another process writes the warehouse; not part of the file."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
@@ -575,6 +569,7 @@ class Settings(Strict):
             mode="json",
             exclude={
                 "root",
+                "wait_s",
                 "sources",
                 "grid_sources",
                 "input",
@@ -599,13 +594,6 @@ class Settings(Strict):
         return cls.model_validate(
             {section: json.loads(value) for section, value in recorded.items()}
         )
-
-    @property
-    def warehouse(self) -> Path | Lake:
-        """The working file, or the lake in its place."""
-        if self.lake is not None:
-            return self.lake.model_copy(update={"work": self.root})
-        return self.root / "warehouse.duckdb"
 
     @property
     def work(self) -> Path:
@@ -633,8 +621,12 @@ class Settings(Strict):
         return None
 
 
-def load(root: Path) -> Settings:
+def load(root: Path, wait_s: float = 0.0) -> Settings:
     """Read `root/wattledger.toml`.
+
+    Args:
+        root: The project folder.
+        wait_s: Seconds to wait while another process writes the warehouse.
 
     Raises:
         SettingsError: no such file, not TOML, or a setting that makes no sense (named).
@@ -650,7 +642,7 @@ def load(root: Path) -> Settings:
     except UnicodeDecodeError as error:
         raise SettingsError(f"not valid TOML: {error}", where=str(path)) from None
     settings = parse(text, path)
-    settings.root = root
+    settings.root, settings.wait_s = root, wait_s
     return settings
 
 

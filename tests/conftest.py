@@ -29,7 +29,8 @@ from flows.samples import host
 from flows.samples.host import Work
 from flows.settings import Settings
 from flows.sources.gpu import segments
-from flows.warehouse.connection import connect, open_warehouse, rows
+from flows.warehouse.frames import query_rows
+from flows.warehouse.store import FileStore, open_warehouse, store_of
 
 ROOT = Path(__file__).parent.parent
 T0 = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -76,8 +77,9 @@ def make_project(folder: Path, extra: str = "") -> Settings:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "wattledger.toml").write_text(TOML + extra)
     project = settings_module.load(folder)
-    if isinstance(project.warehouse, Path) and not project.warehouse.exists():
-        project.warehouse.write_bytes(_empty_warehouse())
+    warehouse = folder / "warehouse.duckdb"
+    if project.lake is None and not warehouse.exists():
+        warehouse.write_bytes(_empty_warehouse())
     return project
 
 
@@ -86,7 +88,7 @@ def _empty_warehouse() -> bytes:
     """A warehouse that nothing was loaded into: making one takes a quarter of a second."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "warehouse.duckdb"
-        open_warehouse(path).close()
+        open_warehouse(FileStore(path)).close()
         return path.read_bytes()
 
 
@@ -101,7 +103,7 @@ def segment(folder: Path, name: str = "node01", **given: object) -> Path:
         **given,
     }
     path = folder / f"{name}.parquet"
-    segments.write(host.host_readings(name, **options), path)  # type: ignore[arg-type]
+    segments.write(host.generate_host_readings(name, **options), path)  # type: ignore[arg-type]
     return path
 
 
@@ -387,9 +389,9 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def ask(project: Settings, query: str) -> list[dict[str, Any]]:
     """Rows of a query on the warehouse."""
-    con = connect(project.warehouse, read_only=True)
+    con = store_of(project).connect(read_only=True)
     try:
-        return rows(con, query)
+        return query_rows(con, query)
     finally:
         con.close()
 

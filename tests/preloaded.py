@@ -14,7 +14,7 @@ from flows.cli import main
 from flows.ingest.gpu import ingest_gpu
 from flows.publication.publish import publish
 from flows.publication.retention import roll_up
-from flows.warehouse.connection import open_warehouse
+from flows.warehouse.store import FileStore, open_warehouse
 
 _great_expectations()
 
@@ -52,7 +52,7 @@ def roll_up_all(project: Path, said: Connection) -> None:
 
 def make_warehouse(path: Path, said: Connection) -> None:
     said.send("go")
-    open_warehouse(path).close()
+    open_warehouse(FileStore(path)).close()
 
 
 def load_files(project: Path, files: list[Path]) -> None:

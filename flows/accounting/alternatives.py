@@ -59,7 +59,7 @@ def alternatives_of(known: Known, by_run: pl.DataFrame, as_of: datetime | None) 
     )
     spent = energy.group_by("run_id", "zone", "slot").agg(pl.col("grid_mj").sum())
     found = [
-        alternatives.shifted(spent.lazy(), intensity.lazy(), zones, shift)
+        alternatives.shift_runs(spent.lazy(), intensity.lazy(), zones, shift)
         for shift in range(-hours, hours + 1)
     ]
     return (

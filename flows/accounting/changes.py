@@ -16,7 +16,7 @@ from flows.accounting.energy import Fleet
 from flows.accounting.stretches import around
 from flows.settings import AT_THE_GATE, Settings
 from flows.warehouse import digests
-from flows.warehouse.connection import lend
+from flows.warehouse.frames import register
 from transforms import changes
 from transforms.constants import SLOT_US
 
@@ -153,7 +153,7 @@ def remember(
         ("computed_device", _described(of)),
         ("computed_facts", pl.DataFrame({"facts": [of_what], "as_of": [as_of]})),
     ):
-        with lend(con, now_is=frame):
+        with register(con, now_is=frame):
             listing = ", ".join(frame.columns)
             con.execute(f"DELETE FROM {table}")
             con.execute(f"INSERT INTO {table} SELECT {listing} FROM now_is")

@@ -36,7 +36,9 @@ from flows.accounting.stretches import Progress
 from flows.factors import Factor, effective
 from flows.settings import WEEKDAYS, Settings
 from flows.warehouse import digests, registry
-from flows.warehouse.connection import FIGURES, alone, lend, rows, transaction
+from flows.warehouse.frames import query_rows, register
+from flows.warehouse.locks import FIGURES, transaction
+from flows.warehouse.store import open_exclusively, store_of
 from transforms import attribution, changes, footprint, host, market
 from transforms.attribution import METERED
 from transforms.constants import SLOT_US
@@ -119,7 +121,7 @@ def compute(
         BadInput: a site's zone has no grid data and no fallback.
         WarehouseError: the disk or the warehouse failed.
     """
-    with alone(settings.warehouse, FIGURES, wait_s=0) as con:
+    with open_exclusively(store_of(settings), FIGURES, wait_s=0) as con:
         registry.declare_gpus(con, settings)
         factors = effective(settings)
         recomputed: int | None = None
@@ -205,7 +207,7 @@ def _replace_part(
     chosen = of.devices.join(windows, on="host_group").with_columns(
         start("first").alias("first_start"), start("last").alias("last_start")
     )
-    with lend(
+    with register(
         con, given=chosen.select("gpu_key", "host", "host_group", "first_start", "last_start")
     ):
         con.execute("CREATE OR REPLACE TEMP TABLE part AS FROM given")
@@ -271,7 +273,7 @@ def _summed(use: pl.DataFrame) -> pl.DataFrame:
 def _add_use(con: duckdb.DuckDBPyConnection, change: pl.DataFrame) -> None:
     """Add to device_energy what became more and what became less, and hold the sums against each other."""
     change = _summed(change.select(TABLES["device_energy"].columns))
-    with lend(con, change=change):
+    with register(con, change=change):
         same = (
             "c.kind = t.kind AND c.gpu_key = t.gpu_key AND c.run_id IS NOT DISTINCT FROM t.run_id"
         )
@@ -280,7 +282,7 @@ def _add_use(con: duckdb.DuckDBPyConnection, change: pl.DataFrame) -> None:
         ).pl()
         con.execute(f"DELETE FROM device_energy AS t WHERE EXISTS (FROM change AS c WHERE {same})")
     _insert(con, "device_energy", _summed(pl.concat([stored, change])).filter(pl.col("slots") != 0))
-    with lend(con, change=change.select("gpu_key").unique()):
+    with register(con, change=change.select("gpu_key").unique()):
         use = con.execute(
             "SELECT t.* FROM device_energy AS t SEMI JOIN change AS c USING (gpu_key)"
         ).pl()
@@ -338,7 +340,7 @@ def _update_sites(
     facility = pl.concat([facility, _facility(con, sites, more)])
     touched = pl.concat([touched, more])
 
-    priced = market.prices(facility.lazy(), _tariffs(con)).collect().lazy()
+    priced = market.price_slots(facility.lazy(), _tariffs(con)).collect().lazy()
     by_run = footprint.footprint_slots(
         facility.lazy(), signals.lazy(), contracted.lazy(), priced
     ).collect()
@@ -350,7 +352,7 @@ def _facility(
     con: duckdb.DuckDBPyConnection, sites: pl.DataFrame, cells: pl.DataFrame
 ) -> pl.DataFrame:
     """`transforms.footprint.facility_slots` of some sites and slots."""
-    with lend(con, cells=cells.with_columns(slot_start=start("slot"))):
+    with register(con, cells=cells.with_columns(slot_start=start("slot"))):
         found = _site_energy(con, "SEMI JOIN cells USING (site, slot_start)")
     return footprint.facility_slots(found.lazy(), sites.lazy()).collect()
 
@@ -399,7 +401,7 @@ def _replace_figures(
 ) -> pl.DataFrame:
     """Write figures in place of those of some sites and slots; gives the runs (kind, run_id) concerned."""
     cells = touched.select("site", slot_start=start("slot"))
-    with lend(con, cells=cells):
+    with register(con, cells=cells):
         before = con.execute(
             "SELECT DISTINCT kind, run_id FROM footprint_slot SEMI JOIN cells USING (site, slot_start)"
         ).pl()
@@ -421,7 +423,7 @@ def _update_runs(
 ) -> None:
     """Totals and what else is said of whole runs, for those with other figures."""
     as_of = last_reading(con)
-    with lend(con, changed_run=changed):
+    with register(con, changed_run=changed):
         mine = "SEMI JOIN changed_run AS c ON c.kind = t.kind AND c.run_id IS NOT DISTINCT FROM t.run_id"
         by_run = (
             con.execute(f"SELECT t.* FROM footprint_slot AS t {mine}")
@@ -431,7 +433,7 @@ def _update_runs(
         use = con.execute(f"SELECT t.* FROM device_energy AS t {mine}").pl()
         energy = _site_energy(con, mine + " WHERE t.kind = 'run'")
     totals = footprint.run_totals(by_run.lazy(), _gpus(use.lazy(), of)).collect()
-    priced = market.prices(energy.lazy(), _tariffs(con)).collect().lazy()
+    priced = market.price_slots(energy.lazy(), _tariffs(con)).collect().lazy()
     moved = sensitivity(
         energy.lazy(), sites.lazy(), signals.lazy(), contracted.lazy(), priced
     ).collect()
@@ -446,7 +448,7 @@ def _update_runs(
     _insert(con, "run_sensitivity", moved)
     again = _alternatives_due(con, known, runs, since)
     _delete(con, "run_alternative", again)
-    with lend(con, again=again):
+    with register(con, again=again):
         slots = con.execute(
             "SELECT t.* FROM footprint_slot AS t SEMI JOIN again USING (run_id) WHERE t.kind = 'run'"
         ).pl()
@@ -471,7 +473,7 @@ def _alternatives_due(
     con: duckdb.DuckDBPyConnection, known: Known, changed: pl.DataFrame, since: datetime | None
 ) -> pl.DataFrame:
     """Runs whose alternatives are others: their figures, their end, or the grid around them changed."""
-    with lend(con, changed_run=changed):
+    with register(con, changed_run=changed):
         return con.execute(
             """
             FROM changed_run
@@ -501,14 +503,14 @@ def _exchange_embodied(con: duckdb.DuckDBPyConnection, of: Fleet) -> None:
 
 
 def _insert(con: duckdb.DuckDBPyConnection, table: str, frame: pl.DataFrame) -> None:
-    with lend(con, computed=frame.select(TABLES[table].columns)):
+    with register(con, computed=frame.select(TABLES[table].columns)):
         con.execute(f"INSERT INTO {table} FROM computed")
 
 
 def _delete(con: duckdb.DuckDBPyConnection, table: str, keys: pl.DataFrame) -> None:
     """Delete the rows whose columns have the values of some row of `keys`."""
     same = " AND ".join(f"k.{name} IS NOT DISTINCT FROM t.{name}" for name in keys.columns)
-    with lend(con, keys=keys):
+    with register(con, keys=keys):
         con.execute(f"DELETE FROM {table} AS t WHERE EXISTS (FROM keys AS k WHERE {same})")
 
 
@@ -548,7 +550,7 @@ def candidate(
     used = _grid_used(facility) if grid_used is None else grid_used
     contract_slots, contracted = _contracts(con, used.lazy())
     # Once: the sensitivity goes over it many times.
-    priced = market.prices(at_sites.lazy(), _tariffs(con)).collect().lazy()
+    priced = market.price_slots(at_sites.lazy(), _tariffs(con)).collect().lazy()
     by_run = footprint.footprint_slots(
         facility.lazy(), signals.lazy(), contracted.lazy(), priced
     ).collect()
@@ -592,13 +594,13 @@ def _contracts(
         "SELECT contract, epoch_us(valid_from) AS first_us, epoch_us(valid_to) AS last_us, "
         "energy_kwh FROM contract_delivery",
     )
-    covered = market.contract_slots(used, contracts, deliveries).collect()
-    return covered, market.contracted(covered.lazy(), contracts).collect()
+    covered = market.match_contracts(used, contracts, deliveries).collect()
+    return covered, market.sum_contracts(covered.lazy(), contracts).collect()
 
 
 def _tariffs(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     """Tariffs in order, as `transforms.market.prices` takes them."""
-    found = rows(
+    found = query_rows(
         con,
         "SELECT *, epoch_us(valid_from) AS first_us, epoch_us(valid_to) AS last_us FROM tariff "
         "ORDER BY position",

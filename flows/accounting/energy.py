@@ -18,7 +18,7 @@ from flows.accounting import stretches
 from flows.errors import SettingsError
 from flows.factors import Factor, embodied_factors, for_model, scalar
 from flows.settings import Settings
-from flows.warehouse.connection import lend
+from flows.warehouse.frames import register
 from transforms import attribution, changes, embodied, energy, footprint, host
 from transforms.constants import BOUNDS, NO_GPU, PPM, SLOT_US
 from transforms.energy import GapRule
@@ -113,7 +113,7 @@ def metered(con: duckdb.DuckDBPyConnection, of: Fleet, windows: pl.DataFrame) ->
         windows, on="host_group"
     )
     known = stretches.around(con, cells.filter("is_gpu").select("gpu_key", "first", "last"))
-    with lend(con, given=known):
+    with register(con, given=known):
         con.execute("CREATE OR REPLACE TEMP TABLE context AS FROM given")
     partials = stretches.partials(
         con,
@@ -176,7 +176,7 @@ def of_partials(
         on="gpu_key",
         how="left",
     )
-    whole = embodied.embodied(with_hosts, of.made.lazy()).collect().lazy()
+    whole = embodied.add_embodied(with_hosts, of.made.lazy()).collect().lazy()
     at_sites = footprint.by_site(whole, "host_group").collect()
     sites = sites_at(of.sites, at_sites)
     return Metered(
@@ -224,7 +224,7 @@ def host_readings_of(con: duckdb.DuckDBPyConnection, among: str = "") -> pl.Data
 def _host_readings(con: duckdb.DuckDBPyConnection, cells: pl.DataFrame) -> pl.DataFrame:
     """Those that reach into the wanted slots of their host."""
     wanted = cells.select("host", "first", "last").unique()
-    with lend(con, given=wanted):
+    with register(con, given=wanted):
         earliest = cells.select(pl.col("first").min().fill_null(0)).item() * SLOT_US
         return host_readings_of(
             con,
@@ -324,7 +324,7 @@ def _embodied(con: duckdb.DuckDBPyConnection, factors: Sequence[Factor]) -> pl.D
     described = pl.DataFrame(
         found, schema={"model": pl.String, "server": pl.String, **dict.fromkeys(names, pl.Float64)}
     )
-    return embodied.hourly(
+    return embodied.compute_hourly_rates(
         kinds.lazy().join(described.lazy(), on=["model", "server"], nulls_equal=True)
     ).collect()
 

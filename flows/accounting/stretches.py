@@ -13,7 +13,7 @@ import duckdb
 import polars as pl
 
 from flows.errors import SettingsError
-from flows.warehouse.connection import lend
+from flows.warehouse.frames import register
 from transforms import energy
 from transforms.constants import POWER_SOURCES, SLOT_US
 from transforms.energy import GapRule
@@ -39,7 +39,7 @@ def query(key: str = "r.gpu_key", rest: str = "") -> str:
 
 def of_cells(con: duckdb.DuckDBPyConnection, cells: pl.DataFrame, order: str) -> str:
     """SQL for the readings of some GPUs in some slots (gpu_key, slot); drop the table `cell` after it."""
-    with lend(con, given=cells.select("gpu_key", "slot").unique()):
+    with register(con, given=cells.select("gpu_key", "slot").unique()):
         con.execute("CREATE OR REPLACE TEMP TABLE cell AS FROM given")
     among = f"JOIN cell ON cell.gpu_key = r.gpu_key AND cell.slot = epoch_us(r.ts) // {SLOT_US}"
     return query(rest=f"{among} ORDER BY {order}")
@@ -136,9 +136,9 @@ def keep(con: duckdb.DuckDBPyConnection, rule: GapRule, progress: Progress, redu
     new = waiting(con)
     batches = [part["segment_key"].to_list() for part in new.partition_by("batch")]
     for found in reduce(con, batches, rule, progress):
-        with lend(con, stretches=found):
+        with register(con, stretches=found):
             con.execute("INSERT INTO segment_piece BY NAME FROM stretches")
-    with lend(con, new_segments=new):
+    with register(con, new_segments=new):
         con.execute(
             "INSERT INTO reduced_segment SELECT segment_key, ? FROM new_segments", [rule.max_gap_us]
         )
@@ -226,7 +226,7 @@ _ANY = 1 << 40
 
 
 def _around(con: duckdb.DuckDBPyConnection, ranges: pl.DataFrame, reach: int) -> pl.DataFrame:
-    with lend(con, ranges=ranges.unique()):
+    with register(con, ranges=ranges.unique()):
         return con.execute(
             """
             WITH near AS (

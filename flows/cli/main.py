@@ -105,9 +105,9 @@ def options(
 @app.command()
 def init(folder: Annotated[Path, typer.Argument(help="The new project folder.")] = Path()) -> None:
     """Make a project folder with a commented wattledger.toml."""
-    from flows.project import create
+    from flows.project import create_project
 
-    path = create(folder)
+    path = create_project(folder)
     print(f"Made {path}. Put readings, grid data and run tables beside it (or point the inputs at")
     print("where they are), check the site, then run: wattledger pipeline")
 
@@ -136,7 +136,7 @@ def demo(
         raise typer.BadParameter(f"no such file: {gpu_log}", param_hint="--gpu-log")
     live = gpu_log is None and not sample and any_gpu()
     with progress("measuring GPUs", total=demo_module.LIVE_SECONDS, hidden=not live) as advance:
-        said = demo_module.prepare(
+        said = demo_module.prepare_demo(
             project,
             gpu_log=gpu_log,
             options=Options(host, tz, model, gpus_per_sweep),
@@ -504,7 +504,9 @@ def footprint(project: Project = Path(), json_: Json = False) -> None:
 
         computed = compute(settings, count)
     if json_:
-        print_json({"computed": vars(computed), "runs": figures.run_rows(settings.warehouse)})
+        from flows.warehouse.store import store_of
+
+        print_json({"computed": vars(computed), "runs": figures.run_rows(store_of(settings))})
     else:
         figures.computed(settings, computed)
 
@@ -553,9 +555,9 @@ def factors_override(
 ) -> None:
     """Write a factor of your own into wattledger.toml; every figure that rests on it says so."""
     load(project)
-    from flows.project import override
+    from flows.project import override_factor
 
-    written = override(
+    written = override_factor(
         project,
         name,
         scope,
@@ -602,7 +604,7 @@ def estimate(
 ) -> None:
     """Estimate a run that nobody metered, from its GPU-hours; every assumption is named."""
     from flows.errors import UsageError
-    from flows.estimates.estimate import Load, of_run
+    from flows.estimates.estimate import Load, estimate_run
     from flows.factors import WORLD
     from flows.settings import Quantity, Site
 
@@ -611,7 +613,7 @@ def estimate(
     if site and place is None:
         known = ", ".join(sorted({one.name for one in settings.site})) or "none"
         raise UsageError(f"no [[site]] is called {site!r}", remedy=f"Known: {known}")
-    done = of_run(
+    done = estimate_run(
         settings,
         place or Site(name="estimate", zone=zone or WORLD, like=like, server=server),
         gpu,
@@ -638,7 +640,7 @@ def scenario(
     """Estimate a cluster from the bottom up: fleet, site, trainings, and what is publicly said of it."""
     from flows.estimates import scenario as scenarios
 
-    done = scenarios.run(*scenarios.load(name))
+    done = scenarios.estimate_scenario(*scenarios.load_scenario(name))
     if json_:
         print_json(done)
     else:

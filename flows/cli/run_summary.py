@@ -24,12 +24,15 @@ from flows.accounting.inputs import configure
 from flows.errors import WattledgerError
 from flows.factors import effective
 from flows.ingest.gpu import POWER_SOURCE_CODE
-from flows.reporting.numbers import between, percent, significant
+from flows.reporting.numbers import format_number, format_percent, format_range
 from flows.settings import Quantity, Settings, Site, Zone, load
 from flows.sources.gpu import spool as spool_source
 from flows.sources.gpu.segments import COLUMNS
 from flows.sources.runs.records import devices
-from flows.warehouse.connection import connect, exists, lend, migrate, rows
+from flows.warehouse.connection import connect_in_memory
+from flows.warehouse.frames import query_rows, register
+from flows.warehouse.schema import migrate
+from flows.warehouse.store import store_of
 from transforms.constants import PPM
 from wattledger.runs import records
 from wattledger.runs.records import Record
@@ -124,10 +127,9 @@ def _figures(seen: _Seen, settings: Settings | None) -> dict[str, Any]:
     Raises:
         WattledgerError: the project does not know the host's site or its grid.
     """
-    where = Path(":memory:")
-    con = connect(where)
+    con = connect_in_memory()
     try:
-        migrate(con, where)
+        migrate(con, "the run's summary")
         chosen = settings or _no_factors()
         factors = effective(chosen)
         _fill(con, seen)
@@ -139,7 +141,7 @@ def _figures(seen: _Seen, settings: Settings | None) -> dict[str, Any]:
         tables = candidate(con, chosen, factors, partials)
         con.register("computed", tables["run_footprint"].to_arrow())
         con.execute("INSERT INTO run_footprint BY NAME FROM computed")
-        return rows(con, "FROM run_summary")[0]
+        return query_rows(con, "FROM run_summary")[0]
     finally:
         con.close()
 
@@ -171,24 +173,24 @@ def _fill(con: duckdb.DuckDBPyConnection, seen: _Seen) -> None:
         "INSERT INTO training_run VALUES (?, ?, ?, NULL, ?, ?, '{}', '', now(), NULL)",
         [record.run_id, record.name, record.owner, seen.first, seen.last],
     )
-    with lend(con, found=seen.readings.select(list(COLUMNS))):
+    with register(con, found=seen.readings.select(list(COLUMNS))):
         con.execute(
             "INSERT INTO gpu_reading BY NAME SELECT gpu_key, ts, power_mw, energy_mj, "
             f"{POWER_SOURCE_CODE} AS power_source_code, "
             "0 AS segment_key FROM found AS s JOIN gpu USING (gpu_uuid) ORDER BY gpu_key, ts"
         )
-    with lend(con, found=seen.host_readings):
+    with register(con, found=seen.host_readings):
         con.execute("INSERT INTO host_reading BY NAME SELECT *, 0 AS segment_key FROM found")
 
 
 def _copy_grid(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     """The grid data of the project's warehouse, if it has one that nobody is writing."""
-    if not exists(settings.warehouse):
+    if not store_of(settings).exists():
         return
-    source = connect(settings.warehouse, read_only=True)
+    source = store_of(settings).connect(read_only=True)
     try:
         for name in _GRID_TABLES:
-            with lend(con, copied=source.execute(f"FROM {name}").to_arrow_table()):
+            with register(con, copied=source.execute(f"FROM {name}").to_arrow_table()):
                 con.execute(f"INSERT INTO {name} FROM copied")
     finally:
         source.close()
@@ -214,7 +216,7 @@ def said(summary: dict[str, Any], record: Record) -> list[str]:
         lines.append(
             f"  GPU energy  {_energy(summary['energy_kwh'])} "
             f"({_energy(summary['energy_low_kwh'])} to {_energy(summary['energy_high_kwh'])}), "
-            f"{percent(summary['energy_measured_share'])} measured, {significant(watts)} W on average"
+            f"{format_percent(summary['energy_measured_share'])} measured, {format_number(watts)} W on average"
         )
     elif summary["gpus"]:
         lines.append("  no GPU reading falls into the run")
@@ -229,11 +231,11 @@ def said(summary: dict[str, Any], record: Record) -> list[str]:
     if summary.get("co2e_kg") is not None:
         low, high = summary["co2e_low_kg"] * 1000, summary["co2e_high_kg"] * 1000
         lines.append(
-            f"  CO2e        {significant(summary['co2e_kg'] * 1000)} g ({between(low, high)})"
+            f"  CO2e        {format_number(summary['co2e_kg'] * 1000)} g ({format_range(low, high)})"
         )
         lines.append(
-            f"  water       {significant(summary['water_onsite_l'])} L on site, "
-            f"{significant(summary['water_offsite_l'])} L in generation"
+            f"  water       {format_number(summary['water_onsite_l'])} L on site, "
+            f"{format_number(summary['water_offsite_l'])} L in generation"
         )
         lines.append("  a preview: the figures that count are those the pipeline publishes")
     elif summary["factors"]:
@@ -242,7 +244,7 @@ def said(summary: dict[str, Any], record: Record) -> list[str]:
 
 
 def _energy(kwh: float) -> str:
-    return f"{significant(kwh)} kWh" if kwh >= 0.1 else f"{significant(kwh * 1000)} Wh"
+    return f"{format_number(kwh)} kWh" if kwh >= 0.1 else f"{format_number(kwh * 1000)} Wh"
 
 
 def main(words: list[str]) -> int:

@@ -25,7 +25,7 @@ from flows.sources.runs.codecarbon import Measured
 from flows.sources.runs.records import host_device
 from flows.sources.runs.table import Allocation, Run
 from flows.warehouse import registry
-from flows.warehouse.connection import transaction
+from flows.warehouse.locks import transaction
 from flows.warehouse.registry import Outcome
 from transforms.constants import PPM
 

@@ -21,8 +21,9 @@ from flows.settings import GridApiInput, Settings, Zone
 from flows.sources.grid.providers.base import Ask, Kept, Page, Request, base_url, secret_of
 from flows.sources.grid.providers.http import send
 from flows.sources.grid.providers.registry import provider
-from flows.warehouse.connection import disk_errors, transaction, writing
+from flows.warehouse.locks import transaction
 from flows.warehouse.registry import Outcome, quarantine
+from flows.warehouse.store import explain_disk_errors, open_for_writing, store_of
 from transforms.constants import FILE_FEED
 
 _DAY = timedelta(days=1)
@@ -104,7 +105,7 @@ def fetch_zone(
     for source in settings.input.grid_api:
         if source.zone != zone:
             continue
-        with writing(settings.warehouse) as con:
+        with open_for_writing(store_of(settings)) as con:
             # What happens at the margin is another question: no other feed can answer it.
             alone = provider(source.provider).signals == ("marginal",)
             if span:
@@ -127,11 +128,11 @@ def _fetch(settings: Settings, source: GridApiInput, span: Span, ask: Ask) -> Ou
         found = Kept(source, signal, span.first, span.last, tuple(asked))
     except (SourceError, BadInput, UsageError) as error:
         # A token that is missing here is no reason to leave the next provider unasked.
-        with writing(settings.warehouse) as con, disk_errors(settings.warehouse):
+        with open_for_writing(store_of(settings)) as con, explain_disk_errors(store_of(settings)):
             _record(con, source, span, "failed", str(error))
         return Outcome(name, "", "unreachable", reason=str(error))
     path = _keep(settings, found)
-    with writing(settings.warehouse) as con, disk_errors(settings.warehouse):
+    with open_for_writing(store_of(settings)) as con, explain_disk_errors(store_of(settings)):
         try:
             outcome, told_new = load_fetched(settings, path)
         except BadInput as error:

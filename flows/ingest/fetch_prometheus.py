@@ -14,8 +14,8 @@ from flows.ingest.runs import ingest_runs
 from flows.settings import PrometheusInput, Settings
 from flows.sources.gpu import prometheus, segments
 from flows.sources.gpu.prometheus import Hold
-from flows.warehouse.connection import writing
 from flows.warehouse.registry import Outcome
+from flows.warehouse.store import open_for_writing, store_of
 from wattledger.meters import dcgm
 from wattledger.runs.records import Record
 
@@ -53,7 +53,7 @@ def fetch_prometheus(
 
 def _resume(settings: Settings, folder: Path) -> datetime | None:
     """The last reading that was fetched before; the next fetch begins there."""
-    with writing(settings.warehouse) as con:
+    with open_for_writing(store_of(settings)) as con:
         [(last,)] = con.execute(
             "SELECT max(last_ts) FROM segment WHERE verdict = 'loaded' "
             "AND starts_with(source_name, ?)",

@@ -22,8 +22,10 @@ from flows.sources.gpu import segments
 from flows.sources.gpu.nvidia_smi import Options
 from flows.sources.gpu.staged import EXTRA, VALUES, Staged
 from flows.warehouse import registry
-from flows.warehouse.connection import disk_errors, literal, one_file, rows, transaction, writing
+from flows.warehouse.frames import escape_glob, query_rows, quote_literal
+from flows.warehouse.locks import transaction
 from flows.warehouse.registry import Outcome
+from flows.warehouse.store import explain_disk_errors, open_for_writing, store_of
 from transforms.constants import POWER_SOURCES
 
 Progress = Callable[[Path], None]
@@ -59,7 +61,7 @@ def ingest_gpu(
     """
     files = [path for path in expand(paths) if path.suffix == ".parquet" or not in_spool(path)]
     outcomes: list[Outcome] = []
-    with writing(settings.warehouse) as con, disk_errors(settings.warehouse):
+    with open_for_writing(store_of(settings)) as con, explain_disk_errors(store_of(settings)):
         registry.declare_gpus(con, settings)
         for batch in _batches(files):
             outcomes += _load(con, settings, batch, options or Options(), source, progress)
@@ -238,7 +240,7 @@ def _example(
     if column == "ts" and uuid in staged.steps_back:
         return {"row_no": staged.steps_back[uuid][1], "value": None}
     query = predicate.format(limit_mw=profile_row.get("limit_mw", 0) or 0)
-    found = rows(
+    found = query_rows(
         con,
         f"WITH staged AS ({_STEPS.format(relation=gpu_profile.relation(staged))}) "
         f"SELECT row_no, {column} AS value FROM staged "
@@ -376,7 +378,7 @@ def _store(
         [wanted],
     ).fetchall()
     registry.add_gpus(con, [*gpus, *(gpu for one in segments for gpu in _named(one))])
-    totals = rows(
+    totals = query_rows(
         con,
         f"""
         SELECT segment_id, min(first_ts) AS first_ts, max(last_ts) AS last_ts,
@@ -434,7 +436,7 @@ def _insert(
     new_only: bool,
 ) -> int:
     """Copy the readings of some files, whose keys begin with `first`; `new_only` leaves out what is stored already."""
-    listing = ", ".join(literal(one_file(staged.path)) for staged in files)
+    listing = ", ".join(quote_literal(escape_glob(staged.path)) for staged in files)
     # Columns of nulls cost a tenth more to write.
     given = {name for staged in files for name in staged.columns}
     values = ", ".join(f"s.{name}" for name in [*VALUES, *EXTRA] if name in given)

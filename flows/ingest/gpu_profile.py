@@ -20,7 +20,8 @@ from flows.errors import BadInput
 from flows.factors import effective, for_model
 from flows.settings import Settings
 from flows.sources.gpu.staged import STAGED, VALUES, Staged
-from flows.warehouse.connection import connect, lend, literal, one_file, rows
+from flows.warehouse.connection import connect
+from flows.warehouse.frames import escape_glob, query_rows, quote_literal, register
 from transforms.profile import PROFILED, pieces
 from transforms.profile import profile as profile_of
 
@@ -228,7 +229,7 @@ def _write(
             )
         )
     found = pl.concat(frames)
-    with lend(con, facts=found.join(limits.of(found["model"]), on="model", nulls_equal=True)):
+    with register(con, facts=found.join(limits.of(found["model"]), on="model", nulls_equal=True)):
         con.execute(
             "CREATE OR REPLACE TEMP TABLE profile AS SELECT *, 0::BIGINT AS duplicates, "
             "greatest(epoch(last_ts) - epoch(now()), 0)::BIGINT AS future_s FROM facts"
@@ -255,7 +256,7 @@ def _in_rolled_up_time(
     con: duckdb.DuckDBPyConnection, files: dict[str, Staged]
 ) -> dict[str, BadInput]:
     """Files with readings in time of which only sums are left: whether they are new can't be told."""
-    found = rows(
+    found = query_rows(
         con,
         f"""
         SELECT p.segment_id, p.gpu_uuid, s.first_ts, s.last_ts, r.rolled_up_at FROM profile AS p
@@ -346,7 +347,7 @@ def _damaged(staged: Staged, error: Exception) -> BadInput:
 
 def relation(staged: Staged) -> str:
     """The staged file as SQL, in STAGED columns and file order."""
-    path = literal(one_file(staged.path))
+    path = quote_literal(escape_glob(staged.path))
     if not staged.own:
         return f"read_parquet({path})"
     have = set(pl.scan_parquet(staged.path, glob=False).collect_schema())

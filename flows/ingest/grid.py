@@ -17,8 +17,10 @@ from flows.settings import Settings
 from flows.sources.grid import reader as grid_source
 from flows.sources.grid.reader import Options
 from flows.warehouse import registry
-from flows.warehouse.connection import alone, lend, transaction
+from flows.warehouse.frames import register
+from flows.warehouse.locks import transaction
 from flows.warehouse.registry import Outcome
+from flows.warehouse.store import open_exclusively, store_of
 
 _TABLES = {
     "grid_intensity": (
@@ -59,7 +61,7 @@ def ingest_grid(
         )
     mapping = settings.grid_sources.get(source)
     outcomes = []
-    with alone(settings.warehouse, "grid") as con:
+    with open_exclusively(store_of(settings), "grid") as con:
         for path in expand(paths):
             progress(path)
             # The same bytes read with other options are other data.
@@ -87,7 +89,7 @@ def load_fetched(settings: Settings, path: Path) -> tuple[Outcome, bool]:
         BadInput: it can't be read or the gate refused it.
     """
     digest = sha256(path)
-    with alone(settings.warehouse, "grid") as con:
+    with open_exclusively(store_of(settings), "grid") as con:
         data = grid_source.read(path, Options(), "auto", settings.work / "staging")
         table, frame = _table_of(data)
         if not _differences(con, table, frame):
@@ -110,7 +112,7 @@ def _differences(con: duckdb.DuckDBPyConnection, table: str, frame: pl.DataFrame
     same = " AND ".join(
         f"s.{name} IS NOT DISTINCT FROM n.{name}" for name in (*series, "valid_from", *revised)
     )
-    with lend(con, incoming=frame):
+    with register(con, incoming=frame):
         [(count,)] = con.execute(
             f"SELECT count(*) FROM incoming AS n WHERE NOT EXISTS (FROM {table} AS s "
             f"WHERE s.superseded_at IS NULL AND {same})"
@@ -168,7 +170,7 @@ def _load(
 
 
 def _stage(con: duckdb.DuckDBPyConnection, table: str, frame: pl.DataFrame) -> None:
-    with lend(con, incoming=frame):
+    with register(con, incoming=frame):
         con.execute(f"CREATE OR REPLACE TABLE staging.{table} AS FROM incoming")
 
 

@@ -12,7 +12,8 @@ from expectations import host as host_suite
 from flows.settings import Settings
 from flows.sources.gpu.segments import HOST_COLUMNS
 from flows.warehouse import registry
-from flows.warehouse.connection import lend, one_file, rows, transaction
+from flows.warehouse.frames import escape_glob, query_rows, register
+from flows.warehouse.locks import transaction
 from flows.warehouse.registry import Outcome
 
 FORMAT = "host-segment"
@@ -54,7 +55,7 @@ def _load(
             con.execute(
                 f"INSERT INTO staging.host_reading BY NAME SELECT $digest AS segment_id, {listed} "
                 "FROM read_parquet($path)",
-                {"digest": digest, "path": one_file(path)},
+                {"digest": digest, "path": escape_glob(path)},
             )
         except duckdb.Error as error:
             if isinstance(error, duckdb.IOException | duckdb.FatalException):
@@ -99,7 +100,7 @@ def _promote(con: duckdb.DuckDBPyConnection, files: Mapping[str, Path]) -> dict[
         if not fresh:
             return outcomes
         order = pa.table({"place": range(len(fresh)), "segment_id": list(fresh)})
-        with lend(con, given=order):
+        with register(con, given=order):
             con.execute(
                 f"""
                 CREATE OR REPLACE TEMP TABLE found AS
@@ -113,7 +114,7 @@ def _promote(con: duckdb.DuckDBPyConnection, files: Mapping[str, Path]) -> dict[
             )
         totals = {
             row.pop("segment_id"): row
-            for row in rows(
+            for row in query_rows(
                 con,
                 "SELECT segment_id, count(*) AS rows_read, count_if(NOT stored) AS rows_loaded, "
                 "count_if(stored) AS rows_duplicate, min(ts) AS first_ts, max(ts) AS last_ts "

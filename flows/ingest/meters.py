@@ -15,8 +15,9 @@ from flows.settings import Settings
 from flows.sources import meters
 from flows.sources.runs import codecarbon
 from flows.warehouse import registry
-from flows.warehouse.connection import alone, transaction
+from flows.warehouse.locks import transaction
 from flows.warehouse.registry import Outcome
+from flows.warehouse.store import open_exclusively, store_of
 
 
 def ingest_meter(
@@ -33,7 +34,7 @@ def ingest_meter(
         WarehouseError: the disk or the warehouse failed.
     """
     outcomes = []
-    with alone(settings.warehouse, "meters") as con:
+    with open_exclusively(store_of(settings), "meters") as con:
         for path in expand(paths):
             progress(path)
             digest = f"{sha256(path)} meter {tz}".strip()

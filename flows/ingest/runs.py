@@ -22,8 +22,10 @@ from flows.sources.runs import codecarbon, records, sacct
 from flows.sources.runs import table as runs_source
 from flows.sources.runs.table import Gpus, Run
 from flows.warehouse import registry
-from flows.warehouse.connection import alone, lend, transaction
+from flows.warehouse.frames import register
+from flows.warehouse.locks import transaction
 from flows.warehouse.registry import Outcome
+from flows.warehouse.store import open_exclusively, store_of
 from transforms.constants import NO_GPU
 from wattledger.runs.records import Record, from_json
 
@@ -64,7 +66,7 @@ def ingest_runs(
     """
     outcomes = []
     noted: list[Path] = []
-    with alone(settings.warehouse, "runs") as con:
+    with open_exclusively(store_of(settings), "runs") as con:
         registry.declare_gpus(con, settings)
         for path in expand(paths):
             if in_spool(path) and path.parent.name != "runs":
@@ -367,7 +369,7 @@ def _stage(con: duckdb.DuckDBPyConnection, runs: list[Run]) -> None:
         orient="row",
     )
     for name, frame in (("training_run", incoming), ("incoming_allocation", allocations)):
-        with lend(con, incoming=frame):
+        with register(con, incoming=frame):
             con.execute(f"CREATE OR REPLACE TABLE staging.{name} AS FROM incoming")
     con.execute(
         """

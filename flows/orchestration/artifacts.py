@@ -8,7 +8,8 @@ from prefect.events import emit_event
 from flows.errors import GateFailed
 from flows.publication.publish import Published
 from flows.settings import Settings
-from flows.warehouse.connection import connect, rows
+from flows.warehouse.connection import connect
+from flows.warehouse.frames import query_rows
 from flows.warehouse.registry import Outcome
 
 GATE_FAILED = "wattledger.gate.failed"
@@ -42,7 +43,7 @@ def published(done: Published) -> None:
     """The figures in force and where their report is."""
     con = connect(done.database, read_only=True)
     try:
-        runs = rows(con, _RUNS)
+        runs = query_rows(con, _RUNS)
     finally:
         con.close()
     create_table_artifact(

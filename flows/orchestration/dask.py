@@ -23,8 +23,8 @@ from flows import settings as settings_module
 from flows.accounting import energy
 from flows.accounting import stretches as pieces
 from flows.accounting.energy import Fleet, Metered
-from flows.settings import Cluster, Lake, Settings
-from flows.warehouse.connection import connect, snapshot
+from flows.settings import Cluster, Settings
+from flows.warehouse.lake import LakeStore, read_snapshot
 from transforms.energy import GapRule
 
 _AHEAD = 4
@@ -64,7 +64,7 @@ class OnCluster:
         progress: pieces.Progress,
     ) -> Iterator[pl.DataFrame]:
         """Stretches of the readings of some files (segment keys)."""
-        at = snapshot(con)
+        at = read_snapshot(con)
         given = [(self._project, at, list(keys), rule) for keys in batches]
         for _, found in self._results(reduce_files, given):
             progress(int(found["readings"].sum()))
@@ -74,7 +74,7 @@ class OnCluster:
         self, con: duckdb.DuckDBPyConnection, of: Fleet, parts: Sequence[pl.DataFrame]
     ) -> Iterator[tuple[pl.DataFrame, Metered]]:
         """What the devices of some windows drew."""
-        at = snapshot(con)
+        at = read_snapshot(con)
         given = (
             (self._project, at, of.of_groups(windows["host_group"].unique()), windows)
             for windows in parts
@@ -105,9 +105,9 @@ _OPTIONS: dict[str, Any] = {
 
 
 def _at(project: str, at: int) -> duckdb.DuckDBPyConnection:
-    warehouse = settings_module.load(Path(project)).warehouse
-    assert isinstance(warehouse, Lake)
-    return connect(warehouse.model_copy(update={"snapshot": at}), read_only=True)
+    settings = settings_module.load(Path(project))
+    assert settings.lake is not None
+    return LakeStore(settings.lake, settings.root, snapshot=at).connect(read_only=True)
 
 
 @task(name="reduce readings", **_OPTIONS)

@@ -39,21 +39,21 @@ from flows.orchestration.pipeline import (
 )
 from flows.publication.publish import Published
 from flows.settings import Settings
-from flows.warehouse.connection import be_patient, connect
+from flows.warehouse.connection import connect
 from flows.warehouse.registry import Outcome
 
 
-def _settings(project: str) -> Settings:
-    settings = settings_module.load(Path(project))
-    be_patient(settings.schedule.wait_s)
-    return settings
+def _load_settings(project: str) -> Settings:
+    """The settings of a flow on a schedule: it waits while another process writes the warehouse."""
+    wait_s = settings_module.load(Path(project)).schedule.wait_s
+    return settings_module.load(Path(project), wait_s)
 
 
 @flow(name="wattledger-ingest")
 def ingest(project: str) -> Report:
     """Load what is new."""
-    _settings(project)
-    report = load_everything(project)
+    settings = _load_settings(project)
+    report = load_everything(project, settings.wait_s)
     artifacts.loaded(report.outcomes)
     return report
 
@@ -61,28 +61,28 @@ def ingest(project: str) -> Report:
 @flow(name="wattledger-footprint")
 def footprint(project: str) -> Computed:
     """Compute what changed."""
-    _settings(project)
-    return compute_everything(project)
+    settings = _load_settings(project)
+    return compute_everything(project, settings.wait_s)
 
 
 @flow(name="wattledger-publish")
 def publish(project: str) -> Published:
     """Load, compute, gate and publish, so that what is published is of now."""
-    settings = _settings(project)
-    artifacts.loaded(load_everything(project).outcomes)
+    settings = _load_settings(project)
+    artifacts.loaded(load_everything(project, settings.wait_s).outcomes)
     if settings.retention.roll_up_after_days is not None:
-        roll_up_readings(project)
-    compute_everything(project)
-    return publish_flow(project)
+        roll_up_readings(project, settings.wait_s)
+    compute_everything(project, settings.wait_s)
+    return publish_flow(project, wait_s=settings.wait_s)
 
 
 @flow(name="wattledger-catch-up")
 def catch_up(project: str) -> None:
     """After a time in which nothing ran: once what was missed, however often it was."""
-    settings = _settings(project)
+    settings = _load_settings(project)
     ingest(project)
     if footprint(project).readings and publication_is_due(settings):
-        publish_flow(project)
+        publish_flow(project, wait_s=settings.wait_s)
 
 
 @flow(name="wattledger-backfill")
@@ -92,7 +92,7 @@ def backfill(project: str, first: str, last: str, reason: str = "") -> list[Outc
     Providers of grid data and Prometheus are asked for just these days; files are looked for as always. What is
     known already stays as it is; what is revised supersedes it, and the publication says so.
     """
-    settings = _settings(project)
+    settings = _load_settings(project)
     begin, end = days(first, last)
     outcomes: list[Outcome] = []
     for source in settings.input.prometheus:
@@ -100,11 +100,13 @@ def backfill(project: str, first: str, last: str, reason: str = "") -> list[Outc
             start = begin + timedelta(days=day)
             outcomes += fetch_prometheus(settings, source, start, start + timedelta(days=1))
     if settings.input.grid_api:
-        outcomes += fetch_grid_flow(project, None, f"{begin:%Y-%m-%d}", f"{end:%Y-%m-%d}")
-    outcomes += load_everything(project).outcomes
+        outcomes += fetch_grid_flow(
+            project, None, f"{begin:%Y-%m-%d}", f"{end:%Y-%m-%d}", settings.wait_s
+        )
+    outcomes += load_everything(project, settings.wait_s).outcomes
     artifacts.loaded(outcomes)
-    compute_everything(project)
-    publish_flow(project, reason or f"back-fill of {first} to {last}")
+    compute_everything(project, settings.wait_s)
+    publish_flow(project, reason or f"back-fill of {first} to {last}", settings.wait_s)
     return outcomes
 
 

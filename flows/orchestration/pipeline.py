@@ -33,8 +33,9 @@ from flows.sources.gpu import nvidia_smi
 from flows.sources.grid import reader
 from flows.sources.grid.providers.base import Ask, Page, Request
 from flows.sources.grid.providers.registry import provider
-from flows.warehouse.connection import PIPELINE, turn, writing
+from flows.warehouse.locks import PIPELINE, hold_lock
 from flows.warehouse.registry import Outcome
+from flows.warehouse.store import open_for_writing, store_of
 
 _R = TypeVar("_R")
 
@@ -88,8 +89,10 @@ def _may_pass(task: Any, task_run: Any, state: Any) -> bool:
     retry_delay_seconds=[2, 10, 30],
     retry_condition_fn=_may_pass,
 )
-def load_gpu(project: str, given: GpuInput, files: list[Path]) -> list[Outcome]:
-    settings = settings_module.load(Path(project))
+def load_gpu(
+    project: str, given: GpuInput, files: list[Path], wait_s: float = 0.0
+) -> list[Outcome]:
+    settings = settings_module.load(Path(project), wait_s)
     options = nvidia_smi.Options(given.host, given.tz, given.model, given.gpus_per_sweep)
     return ingest_gpu(settings, files, options, given.source)
 
@@ -98,22 +101,22 @@ def _load_gpu(project: str, settings: Settings, given: GpuInput) -> list[Outcome
     """Everything that an input names; on a cluster by several workers at once."""
     files = _inputs(settings, given.paths)
     if settings.cluster is None:
-        return load_gpu(project, given, files) if files else []
+        return load_gpu(project, given, files, settings.wait_s) if files else []
     most = settings.cluster.files
     parts = [files[at : at + most] for at in range(0, len(files), most)]
-    waiting = [load_gpu.submit(project, given, part) for part in parts]
+    waiting = [load_gpu.submit(project, given, part, settings.wait_s) for part in parts]
     return [outcome for one in waiting for outcome in one.result()]
 
 
 @task(name="fetch from Prometheus", retries=2, retry_delay_seconds=[1, 5])
-def fetch_readings(project: str, given: PrometheusInput) -> list[Outcome]:
-    return fetch_prometheus(settings_module.load(Path(project)), given)
+def fetch_readings(project: str, given: PrometheusInput, wait_s: float = 0.0) -> list[Outcome]:
+    return fetch_prometheus(settings_module.load(Path(project), wait_s), given)
 
 
-def _fetch(project: str, given: PrometheusInput) -> list[Outcome]:
+def _fetch(project: str, given: PrometheusInput, wait_s: float) -> list[Outcome]:
     """What a Prometheus has; one that can't be reached is reported, and the rest goes on."""
     try:
-        return fetch_readings(project, given)
+        return fetch_readings(project, given, wait_s)
     except SourceError as error:
         return [Outcome(given.name, "", "unreachable", reason=str(error))]
 
@@ -183,14 +186,18 @@ def _set_limits(sources: Sequence[GridApiInput]) -> None:
 
 @flow(name="fetch-grid")
 def fetch_grid_flow(
-    project: str, zones: list[str] | None = None, first: str = "", last: str = ""
+    project: str,
+    zones: list[str] | None = None,
+    first: str = "",
+    last: str = "",
+    wait_s: float = 0.0,
 ) -> list[Outcome]:
     """Ask the providers of the zones, all of them if none is named.
 
     Without a span the days that are needed and not final; with one (ISO dates, the last excluded)
     just those, again and past the cache.
     """
-    settings = settings_module.load(Path(project))
+    settings = settings_module.load(Path(project), wait_s)
     sources = [s for s in settings.input.grid_api if not zones or s.zone in zones]
     if not sources:
         return []
@@ -205,80 +212,80 @@ def fetch_grid_flow(
 
 
 @task(name="load grid data")
-def load_grid(project: str, given: GridInput) -> list[Outcome]:
-    settings = settings_module.load(Path(project))
+def load_grid(project: str, given: GridInput, wait_s: float = 0.0) -> list[Outcome]:
+    settings = settings_module.load(Path(project), wait_s)
     files = _inputs(settings, given.paths)
     options = reader.Options(given.zone, given.signal, given.unit, given.tz, given.provider)
     return ingest_grid(settings, files, options, given.layout, given.source) if files else []
 
 
 @task(name="load training runs")
-def load_runs(project: str, given: RunsInput) -> list[Outcome]:
-    settings = settings_module.load(Path(project))
+def load_runs(project: str, given: RunsInput, wait_s: float = 0.0) -> list[Outcome]:
+    settings = settings_module.load(Path(project), wait_s)
     files = _inputs(settings, given.paths)
     return ingest_runs(settings, files, given.tz) if files else []
 
 
 @task(name="compute footprints")
-def compute_footprints(project: str) -> Computed:
-    return compute(settings_module.load(Path(project)))
+def compute_footprints(project: str, wait_s: float = 0.0) -> Computed:
+    return compute(settings_module.load(Path(project), wait_s))
 
 
 @task(name="gate and publish")
-def gate_and_publish(project: str, reason: str = "") -> Published:
-    return publish(settings_module.load(Path(project)), reason=reason)
+def gate_and_publish(project: str, reason: str = "", wait_s: float = 0.0) -> Published:
+    return publish(settings_module.load(Path(project), wait_s), reason=reason)
 
 
 @task(name="roll up old readings")
-def roll_up_readings(project: str) -> RolledUp:
-    return roll_up(settings_module.load(Path(project)))
+def roll_up_readings(project: str, wait_s: float = 0.0) -> RolledUp:
+    return roll_up(settings_module.load(Path(project), wait_s))
 
 
 @flow(name="ingest-gpu")
-def ingest_gpu_flow(project: str) -> list[Outcome]:
-    settings = settings_module.load(Path(project))
-    fetched = [o for given in settings.input.prometheus for o in _fetch(project, given)]
+def ingest_gpu_flow(project: str, wait_s: float = 0.0) -> list[Outcome]:
+    settings = settings_module.load(Path(project), wait_s)
+    fetched = [o for given in settings.input.prometheus for o in _fetch(project, given, wait_s)]
     return fetched + [
         o for given in settings.input.gpu for o in _load_gpu(project, settings, given)
     ]
 
 
 @flow(name="ingest-grid")
-def ingest_grid_flow(project: str) -> list[Outcome]:
-    settings = settings_module.load(Path(project))
-    loaded = [o for given in settings.input.grid for o in load_grid(project, given)]
-    return loaded + (fetch_grid_flow(project) if settings.input.grid_api else [])
+def ingest_grid_flow(project: str, wait_s: float = 0.0) -> list[Outcome]:
+    settings = settings_module.load(Path(project), wait_s)
+    loaded = [o for given in settings.input.grid for o in load_grid(project, given, wait_s)]
+    return loaded + (fetch_grid_flow(project, wait_s=wait_s) if settings.input.grid_api else [])
 
 
 @flow(name="ingest-runs")
-def ingest_runs_flow(project: str) -> list[Outcome]:
-    settings = settings_module.load(Path(project))
-    return [o for given in settings.input.runs for o in load_runs(project, given)]
+def ingest_runs_flow(project: str, wait_s: float = 0.0) -> list[Outcome]:
+    settings = settings_module.load(Path(project), wait_s)
+    return [o for given in settings.input.runs for o in load_runs(project, given, wait_s)]
 
 
 @flow(name="footprint")
-def footprint_flow(project: str) -> Computed:
-    settings = settings_module.load(Path(project))
+def footprint_flow(project: str, wait_s: float = 0.0) -> Computed:
+    settings = settings_module.load(Path(project), wait_s)
     if settings.cluster is None:
-        return compute_footprints(project)
+        return compute_footprints(project, wait_s)
     from flows.orchestration.dask import OnCluster
 
     return compute(settings, engine=OnCluster(project, settings))
 
 
 @flow(name="publish")
-def publish_flow(project: str, reason: str = "") -> Published:
+def publish_flow(project: str, reason: str = "", wait_s: float = 0.0) -> Published:
     """Gate and publish; what was published, or why not, shows in Prefect's interface."""
     try:
-        done = gate_and_publish(project, reason)
+        done = gate_and_publish(project, reason, wait_s)
     except GateFailed as error:
-        artifacts.refused(settings_module.load(Path(project)), error)
+        artifacts.refused(settings_module.load(Path(project), wait_s), error)
         raise
     artifacts.published(done)
     return done
 
 
-def _spread(one: Flow[[str], _R], settings: Settings) -> Flow[[str], _R]:
+def _spread(one: Flow[[str, float], _R], settings: Settings) -> Flow[[str, float], _R]:
     """A flow with its tasks on the Dask cluster, where there is one."""
     if settings.cluster is None:
         return one
@@ -287,19 +294,20 @@ def _spread(one: Flow[[str], _R], settings: Settings) -> Flow[[str], _R]:
     return one.with_options(task_runner=runner(settings.cluster))
 
 
-def load_everything(project: str) -> Report:
+def load_everything(project: str, wait_s: float = 0.0) -> Report:
     """All that wattledger.toml names, each file once."""
-    settings = settings_module.load(Path(project))
+    settings = settings_module.load(Path(project), wait_s)
     return Report(
-        gpu=_spread(ingest_gpu_flow, settings)(project),
-        grid=ingest_grid_flow(project),
-        runs=ingest_runs_flow(project),
+        gpu=_spread(ingest_gpu_flow, settings)(project, wait_s),
+        grid=ingest_grid_flow(project, wait_s),
+        runs=ingest_runs_flow(project, wait_s),
     )
 
 
-def compute_everything(project: str) -> Computed:
+def compute_everything(project: str, wait_s: float = 0.0) -> Computed:
     """Bring the figures up to date."""
-    return _spread(footprint_flow, settings_module.load(Path(project)))(project)
+    settings = settings_module.load(Path(project), wait_s)
+    return _spread(footprint_flow, settings)(project, wait_s)
 
 
 @flow(name="wattledger-pipeline")
@@ -311,7 +319,7 @@ def pipeline(project: str) -> Report:
     """
     settings = settings_module.load(Path(project))
     # Held open over the whole run: only one process may write, and it is known at the start.
-    with writing(settings.warehouse) as con, turn(con, PIPELINE, wait_s=0):
+    with open_for_writing(store_of(settings)) as con, hold_lock(con, PIPELINE, wait_s=0):
         report = load_everything(project)
         # Before the figures, so that the publication names what is left.
         if settings.retention.roll_up_after_days is not None:

@@ -33,7 +33,9 @@ from flows.publication.verify import (
     check_kept,
 )
 from flows.settings import Settings
-from flows.warehouse.connection import Store, attach, beside, connect, literal
+from flows.warehouse.connection import connect
+from flows.warehouse.frames import quote_literal
+from flows.warehouse.store import FileStore, Store, attach_read_only, store_of
 
 FORMAT = 1
 _ABOUT, _STORE, _PUBLICATION, _LEDGER = "bundle.json", "kept.duckdb", "publication", "ledger"
@@ -87,7 +89,7 @@ def bundle(
     settings.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings.work) as scratch:
         store = Path(scratch) / _STORE
-        readings = _keep(settings.warehouse, folder / DATABASE, store, run_id)
+        readings = _keep(store_of(settings), folder / DATABASE, store, run_id)
         digest = sha256(manifest)
         about = {"format": FORMAT, "run_id": run_id, "publication_id": folder.name}
         readme = _README.format(**about, version=__version__, name=path.name, digest=digest)
@@ -147,8 +149,8 @@ def _keep(warehouse: Store, published: Path, target: Path, run_id: str) -> int:
     """Write what the run's figures rest on into a DuckDB file; returns the number of readings."""
     con = connect(target)
     try:
-        attach(con, warehouse, "store")
-        con.execute(f"ATTACH {literal(published)} AS was (READ_ONLY)")
+        warehouse.attach(con, "store")
+        con.execute(f"ATTACH {quote_literal(published)} AS was (READ_ONLY)")
         if not con.execute("FROM was.energy_slot WHERE run_id = ? LIMIT 1", [run_id]).fetchall():
             raise UsageError(
                 f"the publication has no run {run_id!r}",
@@ -205,9 +207,9 @@ def verify(path: Path, trust: Trust | None = None) -> Iterator[Finding]:
             yield Finding(one.name, "chain", "previous_digest", said == before, detail)
             before = sha256(one / ledger.MANIFEST) if said is not None else ""
         yield from check_folder(folder, trust, before, {})
-        store = Path(scratch) / _STORE
+        store = FileStore(Path(scratch) / _STORE)
         try:
-            with closing(beside(store=store, was=folder / DATABASE)) as con:
+            with closing(attach_read_only(store=store, was=FileStore(folder / DATABASE))) as con:
                 held = con.execute("SELECT segment_id FROM store.segment").fetchall()
                 yield from check_kept(con, folder.name, frozenset(name for (name,) in held))
         except duckdb.Error as error:

@@ -13,8 +13,9 @@ import duckdb
 import polars as pl
 
 from flows.warehouse import digests
-from flows.warehouse.connection import FIGURES, lend, transaction
 from flows.warehouse.digests import Content
+from flows.warehouse.frames import register
+from flows.warehouse.locks import FIGURES, transaction
 from transforms.schema import TABLES
 
 GPU_READINGS, HOST_READINGS, GPU_PIECES = "gpu_reading", "host_reading", "gpu_piece"
@@ -64,7 +65,7 @@ def write(con: duckdb.DuckDBPyConnection, table: str, found: Mapping[int, Conten
         schema={"segment_key": pl.Int32, "row_count": pl.Int64, "content_sha256": pl.String},
         orient="row",
     )
-    with lend(con, digest=fresh):
+    with register(con, digest=fresh):
         con.execute(
             "INSERT INTO segment_digest BY NAME SELECT *, ? AS table_name FROM digest", [table]
         )

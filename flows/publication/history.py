@@ -16,7 +16,8 @@ import duckdb
 from flows.errors import UsageError
 from flows.publication.revisions import folder_of, publications
 from flows.settings import Settings
-from flows.warehouse.connection import beside, rows
+from flows.warehouse.frames import query_rows
+from flows.warehouse.store import FileStore, attach_read_only
 
 FIGURES = ("energy_kwh", "facility_kwh", "co2e_kg", "water_onsite_l", "water_offsite_l")
 """Figures of run_summary that are compared; there since the first version."""
@@ -92,7 +93,7 @@ def history(settings: Settings, run_id: str) -> list[dict[str, Any]]:
     for folder in publications(settings):
         con = _attached(before or folder, folder)
         try:
-            said = rows(
+            said = query_rows(
                 con,
                 "SELECT p.publication_id, p.published_at, p.method_version, "
                 f"{', '.join(FIGURES)} FROM new.run_summary, new.publication AS p "
@@ -115,14 +116,14 @@ def history(settings: Settings, run_id: str) -> list[dict[str, Any]]:
 
 def _attached(old: Path, new: Path) -> duckdb.DuckDBPyConnection:
     # The first of all publications has none before it, and a file can be attached only once.
-    before = {} if old == new else {"old": old / "published.duckdb"}
-    return beside(new=new / "published.duckdb", **before)
+    before = {} if old == new else {"old": FileStore(old / "published.duckdb")}
+    return attach_read_only(new=FileStore(new / "published.duckdb"), **before)
 
 
 def _runs(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     """Each run of either publication, with figures of both; null where it is in one only."""
     columns = ", ".join(f"o.{name} AS {name}_before, n.{name} AS {name}_after" for name in FIGURES)
-    return rows(
+    return query_rows(
         con,
         f"SELECT coalesce(n.run_id, o.run_id) AS run_id, {columns} FROM old.run_summary AS o "
         "FULL JOIN new.run_summary AS n ON n.run_id = o.run_id "
@@ -155,7 +156,7 @@ def _causes(con: duckdb.DuckDBPyConnection) -> Iterator[Cause]:
             con.execute(f"SELECT side, count(*) FROM ({changed}) GROUP BY side").fetchall()
         )
         if counts:
-            [example] = rows(con, f"FROM ({changed}) ORDER BY ALL DESC LIMIT 1")
+            [example] = query_rows(con, f"FROM ({changed}) ORDER BY ALL DESC LIMIT 1")
             side = example.pop("side")
             said = ", ".join(
                 f"{name} {value}" for name, value in example.items() if value is not None

@@ -18,7 +18,7 @@ from flows.errors import SettingsError
 from flows.files import sha256
 from flows.settings import Settings
 from flows.warehouse import digests
-from flows.warehouse.connection import literal, rows
+from flows.warehouse.frames import query_rows, quote_literal
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.json.sig"
 FORMAT = 1
@@ -71,7 +71,7 @@ def tables(con: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Any]]:
 
 def views(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
     """Digest of the text of every view of a database."""
-    found = rows(
+    found = query_rows(
         con,
         "SELECT view_name, sql FROM duckdb_views() WHERE NOT internal AND schema_name = 'main' "
         "AND database_name = current_database() ORDER BY view_name",
@@ -83,7 +83,7 @@ def tables_of(con: duckdb.DuckDBPyConnection, database: str = "") -> set[str]:
     """Names of the tables of a database."""
     found = con.execute(
         "SELECT table_name FROM duckdb_tables() WHERE NOT internal AND schema_name = 'main' "
-        f"AND database_name = {literal(database) if database else 'current_database()'}"
+        f"AND database_name = {quote_literal(database) if database else 'current_database()'}"
     ).fetchall()
     return {name for (name,) in found}
 

@@ -26,18 +26,12 @@ from flows.publication.restatement import restatement
 from flows.reporting.report.data_docs import make_offline
 from flows.settings import AT_THE_GATE, FILE_NAME, Override, Settings
 from flows.warehouse import digests, registry
-from flows.warehouse.connection import (
-    FIGURES,
-    NAME,
-    alone,
-    comment,
-    connect,
-    create_views,
-    lend,
-    rows,
-    tidy,
-    transaction,
-)
+from flows.warehouse.connection import connect
+from flows.warehouse.frames import query_rows, register
+from flows.warehouse.lake import NAME
+from flows.warehouse.locks import FIGURES, tidy_warehouse, transaction
+from flows.warehouse.schema import create_views, write_comments
+from flows.warehouse.store import open_exclusively, store_of
 from transforms.schema import TABLES
 
 _CURRENT = "WHERE superseded_at IS NULL"
@@ -189,13 +183,13 @@ def check(con: duckdb.DuckDBPyConnection, settings: Settings, docs: Path) -> lis
 
 def _in_force(con: duckdb.DuckDBPyConnection, settings: Settings) -> Path | None:
     """The published file of the last publication, if there is one."""
-    last = rows(con, "SELECT publication_id FROM publication ORDER BY sequence DESC LIMIT 1")
+    last = query_rows(con, "SELECT publication_id FROM publication ORDER BY sequence DESC LIMIT 1")
     path = settings.publications / (last[0]["publication_id"] if last else "") / "published.duckdb"
     return path if path.is_file() else None
 
 
 def _check_fresh(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
-    computed = rows(con, "FROM computation")
+    computed = query_rows(con, "FROM computation")
     if not computed:
         raise UsageError(
             "no figures have been computed", remedy="Run `wattledger footprint`, then publish"
@@ -218,7 +212,7 @@ def _check_fresh(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
 def check_only(settings: Settings) -> tuple[list[Verdict], Path]:
     """Run the checks and publish nothing; returns the verdicts and where the Data Docs are."""
     docs = settings.work / "data_docs"
-    with alone(settings.warehouse, FIGURES, wait_s=0) as con:
+    with open_exclusively(store_of(settings), FIGURES, wait_s=0) as con:
         shutil.rmtree(docs, ignore_errors=True)
         verdicts = check(con, settings, docs)
         with transaction(con, FIGURES):
@@ -242,11 +236,11 @@ def publish(settings: Settings, overrides: Sequence[Override] = (), reason: str 
         SettingsError: the signing key can't be used.
     """
     from expectations.gate import describe
-    from flows.reporting.report.render import render
+    from flows.reporting.report.render import write_report
 
     overrides = _holding(settings, overrides)
     ledger.sign(settings, b"")  # A key that can't be used is said before the work.
-    with alone(settings.warehouse, FIGURES, wait_s=0) as con:
+    with open_exclusively(store_of(settings), FIGURES, wait_s=0) as con:
         reconcile(con, settings)
         folder = settings.publications / ".new"
         shutil.rmtree(folder, ignore_errors=True)
@@ -278,7 +272,7 @@ def publish(settings: Settings, overrides: Sequence[Override] = (), reason: str 
             if r.check.remedy
         ]
         entry = _entry(con, verdicts, answered, reason)
-        last = rows(con, "FROM publication ORDER BY sequence DESC LIMIT 1")
+        last = query_rows(con, "FROM publication ORDER BY sequence DESC LIMIT 1")
         if last and _same(con, last[0], entry):
             shutil.rmtree(folder)
             return _published(settings, last[0]["publication_id"], changed=False, warnings=warnings)
@@ -288,7 +282,7 @@ def publish(settings: Settings, overrides: Sequence[Override] = (), reason: str 
         }
         database = folder / "published.duckdb"
         _write_database(con, database, {"publication": [entry], **added}, ids)
-        render(database, folder, settings)
+        write_report(database, folder, settings)
         entry["manifest_sha256"] = _seal(settings, folder, entry)
         final = settings.publications / entry["publication_id"]
         shutil.rmtree(final, ignore_errors=True)  # Left by a run that was killed before it counted.
@@ -296,7 +290,7 @@ def publish(settings: Settings, overrides: Sequence[Override] = (), reason: str 
         with transaction(con, FIGURES):
             _insert(con, {"publication": [entry], **added})
         reconcile(con, settings)
-        tidy(con)
+        tidy_warehouse(con)
     return _published(settings, entry["publication_id"], changed=True, warnings=warnings)
 
 
@@ -363,7 +357,7 @@ def _entry(
     reason: str,
 ) -> dict[str, Any]:
     """The ledger row of this publication, in the columns of the table `publication`."""
-    last = rows(
+    last = query_rows(
         con,
         "SELECT sequence, coalesce(manifest_sha256, digest) AS digest FROM publication "
         "ORDER BY sequence DESC LIMIT 1",
@@ -417,7 +411,7 @@ def _override_rows(entry: dict[str, Any], answered: Sequence[_Answered]) -> list
 def _restatement_rows(
     con: duckdb.DuckDBPyConnection, entry: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    found = rows(con, "FROM staging.restatement")
+    found = query_rows(con, "FROM staging.restatement")
     return [{"publication_id": entry["publication_id"], **row} for row in found]
 
 
@@ -449,7 +443,7 @@ def _write_database(
             create_views(target, leave_out=_WAREHOUSE_ONLY)
             for table in TABLES.values():
                 if table.name in _COPIED or table.name.startswith("validation_"):
-                    comment(target, table)
+                    write_comments(target, table)
         target.execute("CHECKPOINT")
     finally:
         target.close()
@@ -457,7 +451,7 @@ def _write_database(
 
 def _copy(target: duckdb.DuckDBPyConnection, name: str, found: duckdb.DuckDBPyConnection) -> None:
     """Write the rows of a query as a table; through Arrow, as DuckDB writes one database at a time."""
-    with lend(target, copied=found.to_arrow_table()):
+    with register(target, copied=found.to_arrow_table()):
         target.execute(f"CREATE TABLE {name} AS FROM copied")
 
 
@@ -492,7 +486,7 @@ def reconcile(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
 
     A folder that was finished but never entered into the ledger is moved to .wattledger/unpublished.
     """
-    known = rows(con, "SELECT publication_id FROM publication ORDER BY sequence")
+    known = query_rows(con, "SELECT publication_id FROM publication ORDER BY sequence")
     names = {row["publication_id"] for row in known}
     for folder in [p for p in settings.publications.glob("[0-9]*") if p.name not in names]:
         aside = settings.work / "unpublished" / folder.name

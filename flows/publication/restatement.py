@@ -6,7 +6,7 @@ from pathlib import Path
 
 import duckdb
 
-from flows.warehouse.connection import literal
+from flows.warehouse.frames import quote_literal
 
 FIGURES = (
     "energy_mj",
@@ -86,7 +86,7 @@ def restatement(con: duckdb.DuckDBPyConnection, before: Path | None) -> None:
     )
     if before is None:
         return
-    con.execute(f"ATTACH {literal(before)} AS was (READ_ONLY)")
+    con.execute(f"ATTACH {quote_literal(before)} AS was (READ_ONLY)")
     try:
         [(same_method,)] = con.execute(
             "SELECT (SELECT method_version FROM main.computation) "

@@ -18,7 +18,9 @@ from flows.accounting.energy import gap_rule
 from flows.errors import UsageError
 from flows.publication import evidence
 from flows.settings import FILE_NAME, Settings
-from flows.warehouse.connection import FIGURES, alone, lend, literal, rows, tidy, transaction
+from flows.warehouse.frames import query_rows, quote_literal, register
+from flows.warehouse.locks import FIGURES, tidy_warehouse, transaction
+from flows.warehouse.store import open_exclusively, store_of
 from transforms import energy
 from transforms.constants import SLOT_US
 from transforms.energy import GapRule
@@ -58,7 +60,7 @@ def roll_up(
             remedy="Pass --older-than DAYS, or set retention.roll_up_after_days",
         )
     totals = [0, 0, 0, 0]
-    with alone(settings.warehouse, FIGURES, wait_s=0) as con:
+    with open_exclusively(store_of(settings), FIGURES, wait_s=0) as con:
         found = _due(con, settings, days)
         due = [row for row in found if row["ready"]]
         while due:
@@ -70,7 +72,7 @@ def roll_up(
             with transaction(con, FIGURES):
                 counts = _replace(con, batch, days, gap_rule(settings), progress)
             totals = [a + b for a, b in zip(totals, counts, strict=True)]
-        tidy(con)
+        tidy_warehouse(con)
     segments, readings, left, pieces = totals
     return RolledUp(segments, readings, left, pieces, sum(not row["ready"] for row in found))
 
@@ -80,7 +82,7 @@ def _due(con: duckdb.DuckDBPyConnection, settings: Settings, days: float) -> lis
     published = settings.published / "published.duckdb"
     con.execute("CREATE OR REPLACE TEMP TABLE evident (segment_id VARCHAR)")
     if published.is_file():
-        con.execute(f"ATTACH {literal(published)} AS was (READ_ONLY)")
+        con.execute(f"ATTACH {quote_literal(published)} AS was (READ_ONLY)")
         con.execute(
             "INSERT INTO evident SELECT part FROM was.kept_input WHERE table_name = ?",
             [evidence.GPU_READINGS],
@@ -95,7 +97,7 @@ def _due(con: duckdb.DuckDBPyConnection, settings: Settings, days: float) -> lis
                 where=FILE_NAME,
                 remedy="Publish first: sums are made by the same rules as the figures",
             )
-    return rows(
+    return query_rows(
         con,
         """
         SELECT s.segment_key, d.row_count AS readings,
@@ -134,7 +136,7 @@ def _replace(
         ) JOIN gpu USING (gpu_uuid) WHERE epoch_us(border) % {SLOT_US} <> 0
         """
     )
-    with lend(con, partials=before):
+    with register(con, partials=before):
         con.execute(
             "CREATE OR REPLACE TEMP TABLE fresh AS FROM partials ANTI JOIN cut USING (gpu_key, slot)"
         )

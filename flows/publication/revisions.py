@@ -18,8 +18,10 @@ from flows.errors import UsageError
 from flows.factors import Factor, effective
 from flows.publication.evidence import TABLES_KEPT, as_it_was
 from flows.settings import Settings
-from flows.warehouse.connection import Store, beside, connect, rows
+from flows.warehouse.connection import connect
 from flows.warehouse.digests import METHOD_VERSION
+from flows.warehouse.frames import query_rows
+from flows.warehouse.store import FileStore, Store, attach_read_only, store_of
 from transforms.constants import SLOT_US
 from transforms.footprint import PER_KWH, SUMMED
 
@@ -123,10 +125,10 @@ def recompute(settings: Settings, publication: str) -> Recomputed:
         UsageError: there is no such publication, or another method computed it.
     """
     folder = folder_of(settings, publication)
-    con, tables = computed_again(settings.warehouse, folder / "published.duckdb")
+    con, tables = computed_again(store_of(settings), folder / "published.duckdb")
     try:
         [(as_of,)] = con.execute("SELECT computed_at FROM was.computation").fetchall()
-        published = rows(con, "FROM was.run_footprint ORDER BY kind, run_id")
+        published = query_rows(con, "FROM was.run_footprint ORDER BY kind, run_id")
     finally:
         con.close()
     now = {(row["kind"], row["run_id"]): row for row in tables["run_footprint"].to_dicts()}
@@ -157,7 +159,7 @@ def computed_again(
     Raises:
         UsageError: another method computed it.
     """
-    con = beside(store=store, was=published)
+    con = attach_read_only(store=store, was=FileStore(published))
     try:
         [(then, method)] = con.execute(
             "SELECT computed_at, method_version FROM was.computation"
@@ -199,7 +201,7 @@ def computed_again(
         settings = Settings.restored(
             dict(con.execute("SELECT section, value_json FROM was.setting").fetchall())
         )
-        factors = [Factor(**row) for row in rows(con, "FROM was.factor")]
+        factors = [Factor(**row) for row in query_rows(con, "FROM was.factor")]
         used = con.execute(
             "SELECT site, epoch_us(slot_start) // ? AS slot, sum(grid_mj)::BIGINT AS grid_mj "
             "FROM was.footprint_slot GROUP BY ALL",

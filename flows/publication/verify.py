@@ -22,8 +22,11 @@ from flows.publication import manifest as ledger
 from flows.publication.revisions import computed_again, folder_of, publications
 from flows.settings import Settings
 from flows.warehouse import digests
-from flows.warehouse.connection import NAME, Store, beside, connect, lend, literal, rows
+from flows.warehouse.connection import connect
 from flows.warehouse.digests import Content
+from flows.warehouse.frames import query_rows, quote_literal, register
+from flows.warehouse.lake import NAME
+from flows.warehouse.store import FileStore, Store, attach_read_only, store_of
 from transforms.schema import TABLES
 
 DATABASE = "published.duckdb"
@@ -91,14 +94,14 @@ def verify(
         yield from check_folder(folder, trust, before, row, vouched=vouched)
         before = row.get("manifest_sha256") or row.get("digest")
     for folder in folders if every else [chosen]:
-        yield from _rests_on(settings.warehouse, folder)
-        yield from check_figures(settings.warehouse, folder)
+        yield from _rests_on(store_of(settings), folder)
+        yield from check_figures(store_of(settings), folder)
 
 
 def _ledger(settings: Settings) -> dict[str, dict[str, Any]]:
-    con = connect(settings.warehouse, read_only=True)
+    con = store_of(settings).connect(read_only=True)
     try:
-        found = rows(con, "FROM publication ORDER BY sequence")
+        found = query_rows(con, "FROM publication ORDER BY sequence")
     finally:
         con.close()
     return {row["publication_id"]: row for row in found}
@@ -224,7 +227,7 @@ def _contents(
 def _rests_on(store: Store, folder: Path) -> Iterator[Finding]:
     """The warehouse still holds what a publication rests on, and what it says itself."""
     try:
-        with closing(beside(store=store, was=folder / DATABASE)) as con:
+        with closing(attach_read_only(store=store, was=FileStore(folder / DATABASE))) as con:
             if "kept_input" not in ledger.tables_of(con, "was"):
                 detail = "published before digests of readings were kept"
                 yield Finding(folder.name, "kept", "readings", None, detail)
@@ -245,7 +248,7 @@ def check_kept(
     [(then,)] = con.execute("SELECT computed_at FROM was.computation").fetchall()
     expected = {
         (row["table_name"], row["part"]): Content(row["row_count"], row["content_sha256"])
-        for row in rows(con, "FROM was.kept_input")
+        for row in query_rows(con, "FROM was.kept_input")
     }
     there = evidence.of_revised(con, then, "store")
     segments = dict(
@@ -259,12 +262,12 @@ def check_kept(
                 there[table, segments[key]] = content
     rolled_up = {
         row["segment_id"]: row
-        for row in rows(con, "FROM store.rolled_up ORDER BY rolled_up_at DESC")
+        for row in query_rows(con, "FROM store.rolled_up ORDER BY rolled_up_at DESC")
     }
     own = {
         (row["table_name"], row["segment_id"]): Content(row["row_count"], row["content_sha256"])
         for row in (
-            rows(con, "FROM store.segment_digest JOIN store.segment USING (segment_key)")
+            query_rows(con, "FROM store.segment_digest JOIN store.segment USING (segment_key)")
             if "segment_digest" in ledger.tables_of(con, "store")
             else []
         )
@@ -335,7 +338,7 @@ def _as_published(con: duckdb.DuckDBPyConnection, name: str) -> Iterator[Finding
         # A file that was refused may be loaded later; its row is then another one.
         where = "WHERE verdict = 'loaded'" if table == "segment" else ""
         columns = _GROWING[table]
-        gone = rows(
+        gone = query_rows(
             con,
             f"SELECT {columns} FROM was.{table} {where} "
             f"EXCEPT ALL SELECT {columns} FROM store.{table}",
@@ -373,8 +376,8 @@ def check_figures(store: Store, folder: Path, run_id: str | None = None) -> Iter
         for table, frame in sorted(tables.items()):
             if run_id is not None and "run_id" not in frame.columns:
                 continue
-            with lend(con, again=frame.select(TABLES[table].columns)):
-                where = "true" if run_id is None else f"run_id = {literal(run_id)}"
+            with register(con, again=frame.select(TABLES[table].columns)):
+                where = "true" if run_id is None else f"run_id = {quote_literal(run_id)}"
                 yield _compared(con, name, "figures", table, "again", where)
     finally:
         con.close()
@@ -386,10 +389,12 @@ def _compared(
     """A published table against another of the same columns, as multisets of rows."""
     columns = ", ".join(TABLES[table].columns)
     was, now = (f"SELECT {columns} FROM {one} WHERE {where}" for one in (f"was.{table}", other))
-    different = rows(
+    different = query_rows(
         con,
         f"SELECT *, count(*) OVER () AS rows FROM ({was} EXCEPT ALL {now}) LIMIT 1",
-    ) or rows(con, f"SELECT *, count(*) OVER () AS rows FROM ({now} EXCEPT ALL {was}) LIMIT 1")
+    ) or query_rows(
+        con, f"SELECT *, count(*) OVER () AS rows FROM ({now} EXCEPT ALL {was}) LIMIT 1"
+    )
     if not different:
         return Finding(name, what, table, True)
     count = different[0].pop("rows")

@@ -47,9 +47,7 @@ def connect(
             break
         except duckdb.IOException as error:
             if "lock" not in str(error).lower():
-                raise WarehouseError(
-                    first_line(error), where=str(path), remedy=_RESTORE
-                ) from None
+                raise WarehouseError(first_line(error), where=str(path), remedy=_RESTORE) from None
             if time.monotonic() < deadline:
                 time.sleep(_POLL_S)
                 continue

@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from expectations.checks import Verdict
 from flows.settings import Settings
-from flows.warehouse.connection import lend, rows, transaction
+from flows.warehouse.frames import query_rows, register
+from flows.warehouse.locks import transaction
 
 
 @dataclass
@@ -98,7 +99,7 @@ def record_files(con: duckdb.DuckDBPyConnection, files: Sequence[File]) -> list[
     [(top,)] = con.execute("SELECT coalesce(max(segment_key), 0) FROM segment").fetchall()
     keys = [int(top) + place for place in range(1, len(files) + 1)]
     fresh = pa.Table.from_pylist([vars(file) for file in files], _FILE_TYPES)
-    with lend(con, recorded=fresh.append_column("segment_key", pa.array(keys, pa.int32()))):
+    with register(con, recorded=fresh.append_column("segment_key", pa.array(keys, pa.int32()))):
         con.execute("INSERT INTO segment BY NAME SELECT *, now() AS loaded_at FROM recorded")
     return keys
 
@@ -203,7 +204,7 @@ _GPU = {
 
 def add_gpus(con: duckdb.DuckDBPyConnection, found: Sequence[Gpu]) -> None:
     """Add GPUs that are not known yet, in order of UUID; of several of one UUID, the first counts."""
-    stored = {row["gpu_uuid"] for row in rows(con, "SELECT gpu_uuid FROM gpu")}
+    stored = {row["gpu_uuid"] for row in query_rows(con, "SELECT gpu_uuid FROM gpu")}
     fresh = sorted({gpu[0]: gpu for gpu in reversed(found) if gpu[0] not in stored}.items())
     if fresh:
         [(top,)] = con.execute("SELECT coalesce(max(gpu_key), 0) FROM gpu").fetchall()
@@ -212,5 +213,5 @@ def add_gpus(con: duckdb.DuckDBPyConnection, found: Sequence[Gpu]) -> None:
             schema=_GPU,
             orient="row",
         )
-        with lend(con, new_gpu=new):
+        with register(con, new_gpu=new):
             con.execute("INSERT INTO gpu BY NAME FROM new_gpu")

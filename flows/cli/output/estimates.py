@@ -9,9 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.output.console import console as console_for_people
-from flows.reporting.numbers import significant
+from flows.reporting.numbers import format_number
 from transforms.constants import BOUNDS
-from transforms.estimate import bounded
+from transforms.estimate import bound_column
 
 _FIGURES = {
     "energy_kwh": ("GPU energy", "kWh"),
@@ -40,11 +40,11 @@ def estimated(done: dict[str, Any]) -> None:
     for name in ("estimated", "value", "low", "high", ""):
         table.add_column(name, justify="left" if name in ("estimated", "") else "right")
     for name, (words, unit) in _FIGURES.items():
-        numbers = [figures[bounded(name, bound)] for bound in BOUNDS]
+        numbers = [figures[bound_column(name, bound)] for bound in BOUNDS]
         if any(numbers):
-            table.add_row(words, *(significant(number) for number in numbers), unit)
+            table.add_row(words, *(format_number(number) for number in numbers), unit)
     if figures["cost"]:
-        table.add_row("cost", significant(figures["cost"]), "", "", "")
+        table.add_row("cost", format_number(figures["cost"]), "", "", "")
     console.print(table)
     console.print(f"\n[bold]It rests on[/] (nothing was metered; zone {escape(done['zone'])})")
     _assumptions(console, done["inputs"])
@@ -99,8 +99,8 @@ def scenario(done: dict[str, Any]) -> None:
         unit = {"power_mw": "MW", "water_onsite_mgal": "million US gallons a day"}[one["figure"]]
         console.print(
             f"\nPublicly: {escape(one['says'])} ({escape(one['source'])}). Here: "
-            f"[bold]{significant(one['ours'])}[/] ({significant(one['low'])} to "
-            f"{significant(one['high'])}) {unit}. It rests on {escape(one['rests_on'])}.",
+            f"[bold]{format_number(one['ours'])}[/] ({format_number(one['low'])} to "
+            f"{format_number(one['high'])}) {unit}. It rests on {escape(one['rests_on'])}.",
             soft_wrap=True,
         )
     for option in done["options"]:
@@ -111,7 +111,7 @@ def scenario(done: dict[str, Any]) -> None:
 
 
 def _spanned(row: dict[str, Any], name: str, scale: float) -> str:
-    low, high = (row[bounded(name, bound)] / scale for bound in BOUNDS[1:])
+    low, high = (row[bound_column(name, bound)] / scale for bound in BOUNDS[1:])
     if not high:
         return "-"
-    return f"{significant(row[name] / scale)}\n[dim]{significant(low)}–{significant(high)}[/]"
+    return f"{format_number(row[name] / scale)}\n[dim]{format_number(low)}–{format_number(high)}[/]"

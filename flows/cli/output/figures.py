@@ -25,10 +25,12 @@ from flows.publication.publish import Published
 from flows.publication.revisions import Recomputed
 from flows.reporting import explain, frames
 from flows.reporting.frames import Asked, Frame
-from flows.reporting.numbers import between, change, percent, significant
+from flows.reporting.numbers import format_change, format_number, format_percent, format_range
 from flows.settings import Settings
-from flows.warehouse.connection import Store, close_to_files, connect, exists, rows
+from flows.warehouse.connection import connect
+from flows.warehouse.frames import query_rows
 from flows.warehouse.registry import Outcome
+from flows.warehouse.store import FileStore, Store, store_of
 from wattledger.spool.spool import Spool
 
 _VERDICTS = {
@@ -85,9 +87,9 @@ def _short(path: str) -> str:
 
 def run_rows(database: Store) -> list[dict[str, Any]]:
     """The view run_summary as dictionaries."""
-    con = connect(database, read_only=True)
+    con = database.connect(read_only=True)
     try:
-        return rows(con, "FROM run_summary")
+        return query_rows(con, "FROM run_summary")
     finally:
         con.close()
 
@@ -115,8 +117,10 @@ def runs_table(found: list[dict[str, Any]]) -> Table:
             ("water_offsite", "l"),
         ):
             low, high = run[f"{name}_low_{unit}"], run[f"{name}_high_{unit}"]
-            cells.append(f"{significant(run[f'{name}_{unit}'])}\n[dim]{between(low, high)}[/]")
-        shares = f"{percent(run['energy_measured_share'])}\n[dim]{percent(run['co2e_measured_share'])}[/]"
+            cells.append(
+                f"{format_number(run[f'{name}_{unit}'])}\n[dim]{format_range(low, high)}[/]"
+            )
+        shares = f"{format_percent(run['energy_measured_share'])}\n[dim]{format_percent(run['co2e_measured_share'])}[/]"
         table.add_row(escape(run["run_id"]), *cells, shares)
     return table
 
@@ -140,7 +144,7 @@ def pipeline(settings: Settings, report: Any) -> None:
 
 def computed(settings: Settings, done: Computed) -> None:
     console = console_for_people()
-    console.print(runs_table(run_rows(settings.warehouse)))
+    console.print(runs_table(run_rows(store_of(settings))))
     console.print(
         f"\n{done.readings:,} readings, {done.runs} runs; {done.recomputed:,} of {done.slots:,} slots of "
         "GPUs computed anew. Not published yet: `wattledger publish`"
@@ -152,10 +156,10 @@ def published(settings: Settings, done: Published) -> None:
     console = console_for_people()
     con = connect(done.database, read_only=True)
     try:
-        found = rows(con, "FROM run_summary")
-        entry = rows(con, "FROM publication ORDER BY sequence DESC LIMIT 1")[0]
-        fleet = {row["kind"]: row for row in rows(con, "FROM fleet_summary")}
-        restated = rows(
+        found = query_rows(con, "FROM run_summary")
+        entry = query_rows(con, "FROM publication ORDER BY sequence DESC LIMIT 1")[0]
+        fleet = {row["kind"]: row for row in query_rows(con, "FROM fleet_summary")}
+        restated = query_rows(
             con,
             "FROM restatement WHERE publication_id = $id ORDER BY run_id LIMIT 20",
             {"id": done.publication_id if done.changed else ""},
@@ -174,13 +178,13 @@ def published(settings: Settings, done: Published) -> None:
     for kind, said in (("idle", "GPUs that no run held"), ("unallocated", "unheld shares of GPUs")):
         if kind in fleet:
             console.print(
-                f"[dim]{kind} ({said}): {significant(fleet[kind]['facility_kwh'])} kWh facility, "
-                f"{significant(fleet[kind]['co2e_kg'])} kg CO2e[/]"
+                f"[dim]{kind} ({said}): {format_number(fleet[kind]['facility_kwh'])} kWh facility, "
+                f"{format_number(fleet[kind]['co2e_kg'])} kg CO2e[/]"
             )
     for row in restated:
         before, after = (row[f"co2e_{when}_ug"] for when in ("before", "after"))
         figures = " -> ".join(
-            "none" if ug is None else significant(ug / 1e9) for ug in (before, after)
+            "none" if ug is None else format_number(ug / 1e9) for ug in (before, after)
         )
         console.print(
             f"restated: {escape(row['run_id'])}, {figures} kg CO2e, because of "
@@ -239,14 +243,16 @@ def verdicts(found: list[Verdict], docs: Path) -> None:
 
 
 def _database(settings: Settings, *, warehouse: bool) -> Store:
-    path = settings.warehouse if warehouse else settings.published / "published.duckdb"
-    if not exists(path):
+    store: Store = (
+        store_of(settings) if warehouse else FileStore(settings.published / "published.duckdb")
+    )
+    if not store.exists():
         raise UsageError(
             "nothing has been loaded yet" if warehouse else "nothing has been published yet",
-            where=str(path),
+            where=str(store),
             remedy="Run `wattledger pipeline`",
         )
-    return path
+    return store
 
 
 def query(settings: Settings, sql: str, *, warehouse: bool, as_json: bool, as_csv: bool) -> None:
@@ -255,9 +261,10 @@ def query(settings: Settings, sql: str, *, warehouse: bool, as_json: bool, as_cs
     Raises:
         UsageError: nothing published yet, or the statement is wrong.
     """
-    con = connect(_database(settings, warehouse=warehouse), read_only=True)
+    store = _database(settings, warehouse=warehouse)
+    con = store.connect(read_only=True)
     try:
-        close_to_files(con, settings.warehouse if warehouse else None)
+        store.restrict(con)
         con.execute("SET lock_configuration = true")
         result = con.execute(sql)
         names = [column[0] for column in result.description or []]
@@ -289,7 +296,7 @@ def frame(settings: Settings, wanted: Frame, asked: Asked, *, as_json: bool, as_
     Raises:
         UsageError: nothing is published of what was asked for.
     """
-    con = connect(_database(settings, warehouse=False), read_only=True)
+    con = _database(settings, warehouse=False).connect(read_only=True)
     try:
         reports = frames.report(con, wanted, asked)
         publication = frames.published(con)
@@ -323,7 +330,7 @@ def frame(settings: Settings, wanted: Frame, asked: Asked, *, as_json: bool, as_
         table.add_column("", style="dim", overflow="fold", max_width=60)
         for entry in one["entries"]:
             numbers = (
-                "" if entry[bound] is None else significant(entry[bound])
+                "" if entry[bound] is None else format_number(entry[bound])
                 for bound in ("value", "low", "high")
             )
             table.add_row(escape(entry["field"]), *numbers, entry["unit"], escape(entry["remark"]))
@@ -357,20 +364,20 @@ def report(settings: Settings) -> Path:
 
 def status_of(settings: Settings) -> dict[str, Any]:
     """What is loaded, computed, published and refused, as plain values."""
-    con = connect(_database(settings, warehouse=True), read_only=True)
+    con = _database(settings, warehouse=True).connect(read_only=True)
     try:
         from flows.publication.revisions import revised
         from flows.warehouse import digests
 
-        computed = rows(con, "FROM computation")
+        computed = query_rows(con, "FROM computation")
         fresh = bool(computed) and computed[0]["input_digest"] == digests.inputs(con)
         return {
-            "readings": rows(
+            "readings": query_rows(
                 con,
                 "SELECT count(*) AS rows, min(ts) AS first_ts, max(ts) AS last_ts, "
                 "count(DISTINCT gpu_key) AS gpus FROM gpu_reading",
             )[0],
-            "grid": rows(
+            "grid": query_rows(
                 con,
                 "SELECT zone, signal, count(*) AS intervals, min(valid_from) AS first, "
                 "max(valid_to) AS last FROM grid_intensity WHERE superseded_at IS NULL GROUP BY ALL "
@@ -382,12 +389,12 @@ def status_of(settings: Settings) -> dict[str, Any]:
             ).fetchall()[0][0],
             "computed_at": computed[0]["computed_at"] if computed else None,
             "computed_is_current": fresh,
-            "published": rows(
+            "published": query_rows(
                 con,
                 "SELECT publication_id, published_at FROM publication ORDER BY sequence DESC LIMIT 1",
             ),
-            "quarantine": rows(con, "FROM quarantine ORDER BY recorded_at"),
-            "providers": rows(
+            "quarantine": query_rows(con, "FROM quarantine ORDER BY recorded_at"),
+            "providers": query_rows(
                 con,
                 "SELECT feed, zone, outcome, reason, last_attempt_at, attempts FROM grid_fetch "
                 "QUALIFY row_number() OVER (PARTITION BY feed, zone ORDER BY last_attempt_at DESC) = 1 "
@@ -430,9 +437,9 @@ def status(found: dict[str, Any]) -> None:
     for run in found["revised"]:
         console.print(
             f"[yellow]revised[/]    {escape(run['run_id'])}: grid data of {run['slots']:,} slots changed since "
-            f"it was published; CO2e {significant(run['co2e_kg'])} kg would change by "
-            f"{change(run['co2e_change_kg'])} kg, water off site {significant(run['water_offsite_l'])} L by "
-            f"{change(run['water_offsite_change_l'])} L",
+            f"it was published; CO2e {format_number(run['co2e_kg'])} kg would change by "
+            f"{format_change(run['co2e_change_kg'])} kg, water off site {format_number(run['water_offsite_l'])} L by "
+            f"{format_change(run['water_offsite_change_l'])} L",
             soft_wrap=True,
         )
     if found["revised"]:
@@ -555,7 +562,7 @@ def history(run_id: str, found: list[dict[str, Any]]) -> None:
     before: dict[str, Any] = {}
     for row in found:
         figures = ", ".join(
-            f"{_moved(before.get(name), row[name]) if before else significant(row[name])} {title}"
+            f"{_moved(before.get(name), row[name]) if before else format_number(row[name])} {title}"
             for name, title in _COMPARED.items()
         )
         console.print(
@@ -572,10 +579,10 @@ def _moved(before: float | None, after: float | None) -> str:
     if after is None:
         return "[red]gone[/]"
     if before is None:
-        return f"{significant(after)} [green]new[/]"
+        return f"{format_number(after)} [green]new[/]"
     if before == after:
-        return significant(after)
-    return f"{significant(after)} ({change(after - before)})"
+        return format_number(after)
+    return f"{format_number(after)} ({format_change(after - before)})"
 
 
 def explained(settings: Settings, run_id: str, at: datetime | None, *, as_json: bool) -> None:
@@ -584,9 +591,9 @@ def explained(settings: Settings, run_id: str, at: datetime | None, *, as_json: 
     Raises:
         UsageError: nothing published, no such run, or no slot at that time.
     """
-    con = connect(_database(settings, warehouse=False), read_only=True)
+    con = _database(settings, warehouse=False).connect(read_only=True)
     try:
-        found = explain.explain(con, run_id)
+        found = explain.explain_run(con, run_id)
     finally:
         con.close()
     if as_json:
@@ -608,7 +615,7 @@ def explained(settings: Settings, run_id: str, at: datetime | None, *, as_json: 
             *(f"{gpu[name]:,}" for name in numbers),
         )
     console.print(table)
-    slot = explain.chosen(found, at)
+    slot = explain.find_slot(found, at)
     console.print(
         f"\n[bold]2. One of its {len(found['slots'])} slots of five minutes[/]: "
         f"{slot['slot_start']:%Y-%m-%d %H:%MZ} at {escape(slot['site'])}, zone {escape(slot['zone'])}; "
@@ -617,7 +624,7 @@ def explained(settings: Settings, run_id: str, at: datetime | None, *, as_json: 
     table = Table(box=None, pad_edge=False, show_header=False)
     for justify in ("left", "left", "right"):
         table.add_column(justify=justify, no_wrap=True)
-    for what, how, much in explain.worked(slot):
+    for what, how, much in explain.describe_arithmetic(slot):
         table.add_row(what, f"= {escape(how)}", f"= {much}")
     console.print(table)
     console.print("\n[bold]3. The sum of its slots[/]")
@@ -634,7 +641,7 @@ def explained(settings: Settings, run_id: str, at: datetime | None, *, as_json: 
     for source in found["sources"]:
         feed = f" of {source['feed']}" if source["feed"] else ""
         console.print(
-            f"{source['quantity']}: {percent(source['energy_share'])} {source['rung']}{escape(feed)}: "
+            f"{source['quantity']}: {format_percent(source['energy_share'])} {source['rung']}{escape(feed)}: "
             f"{escape(source['source'])}",
             soft_wrap=True,
         )

@@ -26,7 +26,7 @@ from flows.samples.host import Work
 from flows.settings import Settings
 from flows.sources.gpu import segments
 from flows.sources.gpu.segments import HOST_COLUMNS
-from flows.warehouse.connection import connect, writing
+from flows.warehouse.store import open_for_writing, store_of
 from tests.conftest import T0, ask, grid_csv, make_project, runs_csv, segment
 from transforms import changes
 from transforms.schema import TABLES
@@ -52,7 +52,7 @@ HOURS = 30
 
 
 def tables(project: Settings) -> dict[str, pl.DataFrame]:
-    con = connect(project.warehouse, read_only=True)
+    con = store_of(project).connect(read_only=True)
     try:
         return {
             name: con.execute(f"SELECT * FROM {name} ORDER BY ALL").pl()
@@ -71,7 +71,7 @@ def assert_as_from_nothing(project: Settings) -> int:
         assert frame.equals(found[name]), f"{name}\n{frame}\n{found[name]}"
     assert (whole.slots, whole.runs) == (done.slots, done.runs)
     assert whole.recomputed >= done.recomputed
-    with writing(project.warehouse) as con:
+    with open_for_writing(store_of(project)) as con:
         partials = stretches.partials_of_readings(con, gap_rule(project), lambda rows: None)
         other = footprint.candidate(con, project, effective(project), partials)
         for name, frame in other.items():
@@ -94,7 +94,7 @@ class Fleet:
 
     def _of(self, host: str) -> pl.DataFrame:
         if host not in self.readings:
-            self.readings[host] = simulator.host_readings(
+            self.readings[host] = simulator.generate_host_readings(
                 host, gpus=3, start=T0, seconds=HOURS * 3600, period_s=60.0,
                 work=[Work((0, 1), 3600, 40_000), Work((2,), 20_000, 90_000)],
             )  # fmt: skip

@@ -16,10 +16,11 @@ from flows.factors import country_mix, effective, scalar, shipped
 from flows.ingest.gpu import ingest_gpu
 from flows.ingest.grid import ingest_grid
 from flows.ingest.runs import ingest_runs
-from flows.project import override
+from flows.project import override_factor
 from flows.publication.publish import publish
 from flows.settings import Settings
-from flows.warehouse.connection import connect, writing
+from flows.warehouse.connection import connect
+from flows.warehouse.store import open_for_writing, store_of
 from tests.conftest import T0, ask, make_project, runs_csv, segment, wattledger
 from transforms.schema import TABLES
 
@@ -179,7 +180,7 @@ def test_factors_are_listed_shown_and_overridden_by_command(tmp_path: Path) -> N
     assert "low <= value <= high" in wrong.stderr
     assert (project.root / "wattledger.toml").read_bytes() == before
     with pytest.raises(SettingsError, match="no factor is called"):
-        override(project.root, "nothing", "x", 1.2, low=1.2, high=1.2, source="s")
+        override_factor(project.root, "nothing", "x", 1.2, low=1.2, high=1.2, source="s")
 
 
 def test_a_site_can_be_described_by_operator_server_and_plant(tmp_path: Path) -> None:
@@ -304,7 +305,7 @@ def test_a_rung_that_covers_all_of_it_has_a_share_of_one(project: Settings) -> N
         "slot_start": "make_timestamptz(slot * 300000000)",
     }
     columns = ", ".join(f"{value} AS {name}" for name, value in values.items())
-    with writing(project.warehouse) as con:
+    with open_for_writing(store_of(project)) as con:
         con.execute(
             f"INSERT INTO footprint_slot BY NAME SELECT {columns} FROM range(200) AS r(run), range(97) AS s(slot)"
         )

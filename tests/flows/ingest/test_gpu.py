@@ -19,12 +19,13 @@ from flows.ingest import gpu_profile
 from flows.ingest.gpu import ingest_gpu
 from flows.ingest.grid import ingest_grid
 from flows.ingest.runs import ingest_runs
-from flows.settings import Lake, Settings
+from flows.settings import Settings
 from flows.sources.gpu import segments
 from flows.sources.gpu.nvidia_smi import Options
 from flows.sources.gpu.staged import Staged
 from flows.sources.grid import reader
-from flows.warehouse.connection import connect, exists, rows
+from flows.warehouse.frames import query_rows
+from flows.warehouse.store import Store, store_of
 from tests import preloaded
 from tests.conftest import T0, grid_csv, make_project, runs_csv, segment
 
@@ -32,7 +33,7 @@ UTC_OPTIONS = Options(host="n1", tz="UTC")
 
 
 def ask(project: Settings, sql: str) -> list[tuple[object, ...]]:
-    con = connect(project.warehouse, read_only=True)
+    con = store_of(project).connect(read_only=True)
     try:
         return con.execute(sql).fetchall()
     finally:
@@ -535,7 +536,7 @@ def test_json_toml_and_csv_say_the_same(with_gpus: Settings, tmp_path: Path) -> 
     held = []
     for name, text in forms.items():
         project = make_project(tmp_path / name)
-        shutil.copyfile(with_gpus.warehouse, project.warehouse)
+        shutil.copyfile(store_of(with_gpus), store_of(project))
         path = tmp_path / name / name
         path.write_text(text)
         (outcome,) = ingest_runs(project, [path])
@@ -600,11 +601,11 @@ def test_nothing_of_a_load_is_left_when_the_process_dies_inside_it(
     assert ingest_gpu(project, [path])[0].verdict == "loaded"
 
 
-def _has_tables(path: Path | Lake) -> bool:
+def _has_tables(store: Store) -> bool:
     """Whether a process had made them before it was killed."""
-    if not exists(path):
+    if not store.exists():
         return False
-    con = connect(path, read_only=True)
+    con = store.connect(read_only=True)
     try:
         return bool(con.execute("FROM duckdb_tables() WHERE table_name = 'gpu_reading'").fetchall())
     finally:
@@ -618,7 +619,7 @@ def test_a_kill_while_loading_loses_and_doubles_nothing(
     paths = [segment(tmp_path, f"node{n:02d}", seconds=6000, gpus=4) for n in range(6)]
     kill_while(preloaded.load, project.root, paths, after_s=after_s)
     # Each file is in whole or not at all, with its catalogue row.
-    if _has_tables(project.warehouse):
+    if _has_tables(store_of(project)):
         counts = ask(
             project,
             "SELECT segment_key, count(*) FROM gpu_reading GROUP BY ALL "
@@ -634,8 +635,8 @@ def test_a_kill_while_loading_loses_and_doubles_nothing(
 
 def test_the_catalogue_says_what_was_read(project: Settings) -> None:
     ingest_gpu(project, [segment(project.root)])
-    con = duckdb.connect(str(project.warehouse), read_only=True)
-    [row] = rows(con, "FROM segment")
+    con = duckdb.connect(str(store_of(project)), read_only=True)
+    [row] = query_rows(con, "FROM segment")
     con.close()
     assert (row["rows_read"], row["rows_loaded"], row["sample_period_ms"]) == (3600, 3600, 1000)
     assert row["verdict"] == "loaded"

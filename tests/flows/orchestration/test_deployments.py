@@ -206,7 +206,7 @@ def test_serve(tmp_path: Path) -> None:
         ended = second.end(signal.SIGTERM)
     said = second.log.read_text()
     assert (ended, "Warning" in said, "Traceback" in said) == (0, False, False), said
-    again = duckdb.connect(str(project.warehouse))  # Nobody holds it any more.
+    again = duckdb.connect(str(project.root / "warehouse.duckdb"))  # Nobody holds it any more.
     [(readings, different)] = again.execute(
         "SELECT count(*), count(DISTINCT (gpu_key, ts)) FROM gpu_reading"
     ).fetchall()

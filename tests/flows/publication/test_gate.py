@@ -18,11 +18,13 @@ from flows.ingest.gpu import ingest_gpu
 from flows.ingest.grid import ingest_grid
 from flows.ingest.meters import ingest_meter
 from flows.ingest.runs import ingest_runs
-from flows.project import override as override_factor
+from flows.project import override_factor
 from flows.publication.publish import check_only, publish, suites
 from flows.settings import Override, Settings
 from flows.sources.gpu import segments
-from flows.warehouse.connection import connect, rows
+from flows.warehouse.connection import connect
+from flows.warehouse.frames import query_rows
+from flows.warehouse.store import store_of
 from tests.conftest import T0, ask, grid_csv, make_project, runs_csv, segment, wattledger
 from transforms.profile import pieces, profile
 
@@ -38,7 +40,7 @@ def warned(verdicts: list[Verdict]) -> dict[str, list[dict[str, Any]]]:
 def of(project: Settings, query: str) -> list[dict[str, Any]]:
     con = connect(project.published / "published.duckdb", read_only=True)
     try:
-        return rows(con, query)
+        return query_rows(con, query)
     finally:
         con.close()
 
@@ -96,7 +98,7 @@ def test_silence_of_a_day_is_not_expected_to_have_readings(project: Settings) ->
     later = segment(project.root, "node01", start=T0 + timedelta(days=3))
     ingest_gpu(project, [later])
     ingest_grid(project, [grid_csv(project.root, [100] * 4)])
-    con = connect(project.warehouse, read_only=True)
+    con = store_of(project).connect(read_only=True)
     hours = con.execute("SELECT DISTINCT hour_start FROM reading_completeness").fetchall()
     con.close()
     assert len(hours) == 2
@@ -190,10 +192,10 @@ def offenders(project: Settings, sql: str, check: str) -> list[dict[str, Any]]:
     """What a check of the figures finds in a warehouse that was changed."""
     suite = next(s for s in suites(project) if s.name == "footprint")
     query = next(c for c in suite.checks if c.name == check).kwargs["unexpected_rows_query"]
-    con = connect(project.warehouse)
+    con = store_of(project).connect()
     try:
         con.execute(sql)
-        return rows(con, query.format(batch="run_footprint"))
+        return query_rows(con, query.format(batch="run_footprint"))
     finally:
         con.close()
 

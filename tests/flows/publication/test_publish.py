@@ -20,7 +20,8 @@ from flows.ingest.grid import ingest_grid
 from flows.ingest.runs import ingest_runs
 from flows.publication.publish import check_only, publish
 from flows.settings import Settings
-from flows.warehouse.connection import connect, open_warehouse
+from flows.warehouse.connection import connect
+from flows.warehouse.store import open_warehouse, store_of
 from tests import preloaded
 from tests.conftest import ROOT, grid_csv, make_project, runs_csv, segment
 from transforms.schema import TABLES
@@ -37,7 +38,7 @@ def fingerprint(folder: Path) -> dict[str, str]:
 
 
 def write(project: Settings, sql: str) -> None:
-    con = open_warehouse(project.warehouse)
+    con = open_warehouse(store_of(project))
     con.execute(sql)
     con.close()
 
@@ -156,7 +157,7 @@ def test_a_failed_gate_publishes_nothing(case: str, published: Settings) -> None
     if case == "shares over 100 %":
         from flows.warehouse import digests
 
-        con = open_warehouse(published.warehouse)
+        con = open_warehouse(store_of(published))
         con.execute("UPDATE computation SET input_digest = ?", [digests.inputs(con)])
         con.close()
     with pytest.raises(GateFailed) as caught:
@@ -170,7 +171,7 @@ def test_a_failed_gate_publishes_nothing(case: str, published: Settings) -> None
     assert [p.name for p in published.publications.iterdir()] == [
         published.published.resolve().name
     ]
-    con = connect(published.warehouse, read_only=True)
+    con = store_of(published).connect(read_only=True)
     [(failed,)] = con.execute(
         "SELECT count(*) FROM validation_result WHERE NOT success AND severity = 'fail'"
     ).fetchall()
@@ -332,7 +333,7 @@ def test_a_busy_warehouse_is_said_to_be_busy(loaded: Settings) -> None:
             sys.executable,
             "-c",
             "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()",
-            str(loaded.warehouse),
+            str(store_of(loaded)),
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -356,7 +357,7 @@ def test_a_full_disk_is_said_and_loses_nothing(project: Settings) -> None:
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
         "from pathlib import Path; from flows import settings; from flows.ingest.gpu import ingest_gpu; "
         "from flows.errors import WattledgerError\n"
-        "p = settings.load(Path(sys.argv[1])); size = p.warehouse.stat().st_size\n"
+        "p = settings.load(Path(sys.argv[1])); size = (p.root / 'warehouse.duckdb').stat().st_size\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100_000, size + 100_000))\n"
         "try:\n    ingest_gpu(p, [sys.argv[2]])\nexcept WattledgerError as e:\n    print(type(e).__name__, e); sys.exit(e.exit_code)\n"
     )
@@ -370,7 +371,7 @@ def test_a_full_disk_is_said_and_loses_nothing(project: Settings) -> None:
     assert done.returncode == WarehouseError.exit_code, done.stdout + done.stderr
     assert "can't write" in done.stdout
     assert "Free some space" in done.stdout
-    con = connect(project.warehouse, read_only=True)
+    con = store_of(project).connect(read_only=True)
     assert con.execute("SELECT count(*) FROM gpu_reading").fetchall() == [(3600,)]
     con.close()
     assert ingest_gpu(project, [path])[0].rows_loaded == 480_000
@@ -386,7 +387,7 @@ def test_a_project_without_data_publishes_an_empty_ledger(project: Settings) -> 
 
 
 def test_every_table_of_the_warehouse_is_described(project: Settings) -> None:
-    con = open_warehouse(project.warehouse)
+    con = open_warehouse(store_of(project))
     found = {
         r[0]
         for r in con.execute(

@@ -21,6 +21,7 @@ from flows.publication.publish import publish
 from flows.publication.retention import roll_up
 from flows.publication.verify import verify
 from flows.settings import Settings
+from flows.warehouse.store import store_of
 from tests import preloaded
 from tests.conftest import T0, ask, readings_frame, runs_csv, segment, wattledger
 from transforms import energy
@@ -81,10 +82,9 @@ def test_verification_says_what_can_still_be_computed(uneven: Settings, tmp_path
     ],
 )
 def test_changed_sums_are_found(tampering: str, uneven: Settings) -> None:
-    from flows.warehouse.connection import connect
 
     roll_up(uneven, 30)
-    con = connect(uneven.warehouse)
+    con = store_of(uneven).connect()
     con.execute(tampering)
     con.close()
     assert any(one.ok is False for one in verify(uneven))

@@ -14,7 +14,7 @@ from flows.errors import UsageError
 from flows.ingest.gpu import ingest_gpu
 from flows.ingest.grid import ingest_grid
 from flows.ingest.runs import ingest_runs
-from flows.project import override
+from flows.project import override_factor
 from flows.publication.history import diff, history
 from flows.publication.publish import publish
 from flows.publication.revisions import recompute
@@ -115,7 +115,7 @@ def test_two_publications_differ_by_figures_and_causes(revised: Settings) -> Non
 def test_each_cause_is_named(what: str, table: str, published: Settings) -> None:
     root = published.root
     if what == "factor":
-        override(root, "meter_tolerance", "counter", 0.02, low=0.02, high=0.02, source="lab")
+        override_factor(root, "meter_tolerance", "counter", 0.02, low=0.02, high=0.02, source="lab")
     elif what == "site":
         path = root / "wattledger.toml"
         path.write_text(path.read_text().replace("value = 1.2,", "value = 1.25,"))

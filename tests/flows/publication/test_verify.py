@@ -27,8 +27,10 @@ from flows.publication.bundle import bundle
 from flows.publication.publish import publish
 from flows.publication.verify import Finding, Trust, check_figures, check_folder, check_kept, verify
 from flows.settings import Settings
-from flows.warehouse.connection import connect, literal
+from flows.warehouse.connection import connect
 from flows.warehouse.digests import whole
+from flows.warehouse.frames import quote_literal
+from flows.warehouse.store import store_of
 from tests.conftest import grid_csv, started_afresh, wattledger
 
 OTHER = {
@@ -125,7 +127,7 @@ def test_digests_can_be_taken_without_our_code(published: Settings) -> None:
     ).fetchall()
     con.close()
     assert table == manifest["tables"]["run_footprint"]["sha256"]
-    con = duckdb.connect(str(published.warehouse), read_only=True)
+    con = duckdb.connect(str(store_of(published)), read_only=True)
     names = [name for name, kind in columns(con, "gpu_reading")]
     times = con.execute(
         f"SELECT {', '.join(n if n != 'ts' else 'epoch_us(ts)' for n in names)} FROM gpu_reading "
@@ -195,7 +197,7 @@ KEPT = (
 
 def test_every_column_of_what_is_kept_counts(published: Settings) -> None:
     """Of readings, grid data and runs in the warehouse; and rows that come or go."""
-    with writable(published.warehouse) as con:
+    with writable(store_of(published)) as con:
         con.execute(
             "INSERT INTO host_reading SELECT 'node01', 'cpu', ts, 1000000, 5, false, 'rapl', 1 "
             "FROM gpu_reading LIMIT 3"
@@ -212,9 +214,11 @@ def test_every_column_of_what_is_kept_counts(published: Settings) -> None:
     compute(project)
     assert publish(project).changed
     con = connect(Path(":memory:"))
-    project.warehouse.chmod(0o644)
-    con.execute(f"ATTACH {literal(project.warehouse)} AS store")
-    con.execute(f"ATTACH {literal(project.published / 'published.duckdb')} AS was (READ_ONLY)")
+    (project.root / "warehouse.duckdb").chmod(0o644)
+    con.execute(f"ATTACH {quote_literal(store_of(project))} AS store")
+    con.execute(
+        f"ATTACH {quote_literal(project.published / 'published.duckdb')} AS was (READ_ONLY)"
+    )
 
     def broken() -> set[str]:
         return {one.place.split()[0] for one in check_kept(con, "p") if one.ok is not True}
@@ -240,13 +244,13 @@ def test_every_column_of_what_is_kept_counts(published: Settings) -> None:
 
 
 def test_a_changed_reading_is_named_by_its_file(published: Settings) -> None:
-    with writable(published.warehouse) as con:
+    with writable(store_of(published)) as con:
         con.execute("UPDATE gpu_reading SET temp_c = temp_c + 1 WHERE rowid = 77")
     assert {what for what, _ in failed(verify(published))} == {"kept"}
     [(_, place)] = failed(verify(published))
     assert place.startswith("gpu_reading ")
     assert place.endswith("node01.parquet")
-    with writable(published.warehouse) as con:
+    with writable(store_of(published)) as con:
         con.execute("UPDATE gpu_reading SET temp_c = temp_c - 1 WHERE rowid = 77")
         con.execute("UPDATE gpu_reading SET energy_mj = energy_mj + 1000 WHERE rowid = 600")
     found = failed(verify(published))
@@ -259,7 +263,7 @@ def test_every_table_of_the_warehouse_that_was_published_counts(accounted: Setti
     con = connect(accounted.published / "published.duckdb", read_only=True)
     tables = ledger.tables_of(con) - volatile
     con.close()
-    with writable(accounted.warehouse) as con:
+    with writable(store_of(accounted)) as con:
         filled = {t for t in tables if con.execute(f"SELECT 1 FROM {t} LIMIT 1").fetchall()}
         for table in filled:
             con.execute(f"DELETE FROM {table}")
@@ -296,7 +300,7 @@ def test_a_broken_chain_is_named(what: str, republished: Settings) -> None:
             "order": "UPDATE publication SET sequence = 3 WHERE sequence = 2",
             "swapped": "UPDATE publication SET manifest_sha256 = (SELECT max(manifest_sha256) FROM publication)",
         }[what]
-        with writable(republished.warehouse) as con:
+        with writable(store_of(republished)) as con:
             con.execute(change)
             if what == "swapped":
                 [(same,)] = con.execute("SELECT max(manifest_sha256) FROM publication").fetchall()
@@ -312,7 +316,7 @@ def test_what_cannot_be_checked_is_said(published: Settings) -> None:
     """A publication by another method: its figures are not computed again, and nobody pretends so."""
     with writable(published.published / "published.duckdb") as con:
         con.execute("UPDATE computation SET method_version = '3'")
-    [finding] = check_figures(published.warehouse, published.published.resolve())
+    [finding] = check_figures(store_of(published), published.published.resolve())
     assert finding.ok is None
     assert "it was computed by method 3, this is 4" in finding.detail
 

@@ -45,7 +45,7 @@ def test_running_it_twice_changes_nothing(demo_copy: Path, on_server: dict[str, 
 def test_the_energy_is_the_true_one(demo: Path) -> None:
     """The generator's own counter is the truth; power alone must come within 0.5 % of it."""
     from flows.samples import demo as module
-    from flows.samples.host import host_readings
+    from flows.samples.host import generate_host_readings
 
     con = connect(demo / "warehouse.duckdb", read_only=True)
     for host, most in (("node01", 1e-4), ("node02", 5e-3)):
@@ -61,7 +61,7 @@ def test_the_energy_is_the_true_one(demo: Path) -> None:
                 (range(4, 8), 7_400, 24_425, "training"),
             ],
         }[host]
-        truth = host_readings(
+        truth = generate_host_readings(
             host,
             gpus=8,
             start=module._START,

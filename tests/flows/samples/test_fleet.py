@@ -18,7 +18,7 @@ from flows.ingest.runs import ingest_runs
 from flows.samples import fleet as simulate
 from flows.samples.fleet import Fleet
 from flows.sources.grid import reader
-from flows.warehouse.connection import connect
+from flows.warehouse.store import store_of
 from tests.conftest import wattledger
 
 
@@ -33,7 +33,7 @@ def accounted(folder: Path, fleet: Fleet) -> tuple[pl.DataFrame, Any]:
     [runs] = ingest_runs(project, [folder / "runs.csv"], "")
     assert (runs.verdict, runs.warnings) == ("loaded", [])
     compute(project)
-    con = connect(project.warehouse, read_only=True)
+    con = store_of(project).connect(read_only=True)
     found = con.execute("FROM run_footprint WHERE kind = 'run'").pl()
     truth = (
         pl.read_parquet(folder / simulate.TRUTH)

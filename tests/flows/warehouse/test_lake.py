@@ -33,7 +33,8 @@ from flows.publication.retention import roll_up
 from flows.samples.fleet import Fleet, simulate
 from flows.settings import Settings
 from flows.sources.grid import reader
-from flows.warehouse.connection import FIGURES, connect, disk_errors, turn, writing
+from flows.warehouse.locks import FIGURES, hold_lock
+from flows.warehouse.store import explain_disk_errors, open_for_writing, store_of
 from tests import preloaded
 from tests.conftest import (
     PROCESSES,
@@ -130,7 +131,7 @@ def load_all(project: Settings) -> None:
 
 
 def figures(project: Settings) -> dict[str, pl.DataFrame]:
-    con = connect(project.warehouse, read_only=True)
+    con = store_of(project).connect(read_only=True)
     try:
         return {name: con.execute(f"SELECT * FROM {name} ORDER BY ALL").pl() for name in CANDIDATE}
     finally:
@@ -217,22 +218,26 @@ def test_workers_that_load_the_same_files_at_once(
 
 def test_a_catalogue_that_cant_be_asked_is_away_and_no_mistake_in_a_query(lake: Settings) -> None:
     said = "Failed to get data file list from DuckLake: no connection to the server"
-    with pytest.raises(LakeAway, match="PostgreSQL"), disk_errors(lake.warehouse):
+    with pytest.raises(LakeAway, match="PostgreSQL"), explain_disk_errors(store_of(lake)):
         raise duckdb.BinderException(said)
-    with pytest.raises(duckdb.BinderException), disk_errors(lake.warehouse):
+    with pytest.raises(duckdb.BinderException), explain_disk_errors(store_of(lake)):
         raise duckdb.BinderException("column x not found")
 
 
 def test_figures_are_one_process_s_work(lake: Settings) -> None:
-    with writing(lake.warehouse) as con, turn(con, FIGURES), pytest.raises(WarehouseBusy):
+    with (
+        open_for_writing(store_of(lake)) as con,
+        hold_lock(con, FIGURES),
+        pytest.raises(WarehouseBusy),
+    ):
         compute(lake)
 
 
 def test_two_that_were_both_granted_the_turn(lake: Settings) -> None:
     """The one that commits later has written nothing, and says so."""
-    from flows.warehouse.connection import transaction
+    from flows.warehouse.locks import transaction
 
-    with writing(lake.warehouse) as one, writing(lake.warehouse) as two:
+    with open_for_writing(store_of(lake)) as one, open_for_writing(store_of(lake)) as two:
         first = transaction(one, FIGURES)
         first.__enter__()
         one.execute("DELETE FROM computation")
@@ -353,7 +358,7 @@ def assert_same_by_name(a: Settings, b: Settings) -> None:
     ):
         found = []
         for project in (a, b):
-            con = connect(project.warehouse, read_only=True)
+            con = store_of(project).connect(read_only=True)
             found.append(con.execute(query).pl())
             con.close()
         assert found[0].equals(found[1]), query

@@ -13,7 +13,8 @@ from flows.ingest.runs import ingest_runs
 from flows.settings import Settings
 from flows.sources.runs import records as run_records
 from flows.sources.runs.records import Claim
-from flows.warehouse.connection import connect, rows
+from flows.warehouse.frames import query_rows
+from flows.warehouse.store import store_of
 from tests.conftest import T0, runs_csv, segment
 from transforms.constants import PPM
 from wattledger.runs.records import Held, Record
@@ -53,7 +54,7 @@ def record(
 
 
 def held(project: Settings) -> list[tuple[object, ...]]:
-    con = connect(project.warehouse, read_only=True)
+    con = store_of(project).connect(read_only=True)
     try:
         return con.execute(
             "SELECT run_id, gpu_uuid, date_diff('minute', $t0, from_ts), "
@@ -81,11 +82,11 @@ def test_ranks_and_nodes_become_one_run(project: Settings, tmp_path: Path) -> No
         ("job", "b", 0, 11, PPM),
         ("job", "c", 0, 10, PPM),
     ]
-    con = connect(project.warehouse, read_only=True)
-    [run] = rows(con, "FROM training_run")
+    con = store_of(project).connect(read_only=True)
+    [run] = query_rows(con, "FROM training_run")
     assert run["ended_at"] == at(11)
     assert json.loads(run["labels"]) == {"exit_code": "3", "hosts": "2"}
-    assert {row["host"] for row in rows(con, "FROM gpu")} == {"node01", "node02"}
+    assert {row["host"] for row in query_rows(con, "FROM gpu")} == {"node01", "node02"}
 
 
 def test_again_changes_nothing_in_any_order(project: Settings, tmp_path: Path) -> None:
@@ -115,8 +116,8 @@ def test_two_runs_on_one_gpu_share_it_and_say_so(project: Settings, tmp_path: Pa
         ("two", "a", 6, 10, PPM // 2),
         ("two", "a", 10, 12, PPM),
     ]
-    con = connect(project.warehouse, read_only=True)
-    labels = rows(con, "SELECT labels FROM training_run WHERE superseded_at IS NULL")
+    con = store_of(project).connect(read_only=True)
+    labels = query_rows(con, "SELECT labels FROM training_run WHERE superseded_at IS NULL")
     assert all(json.loads(row["labels"])["shares_assumed"] == "true" for row in labels)
 
 
@@ -136,7 +137,7 @@ def test_a_record_that_contradicts_a_run_table_is_refused_alone(
     from flows.ingest.gpu import ingest_gpu
 
     ingest_gpu(project, [segment(tmp_path)])
-    con = connect(project.warehouse, read_only=True)
+    con = store_of(project).connect(read_only=True)
     uuid = con.execute("SELECT gpu_uuid FROM gpu ORDER BY 1").fetchall()[0][0]
     con.close()
     table = runs_csv(tmp_path, ["tab,2024-05-01T12:00:00Z,2024-05-01T12:10:00Z,node01,all,1"])

@@ -1,0 +1,111 @@
+"""Frames and rows, to and from a connection: registered for a statement, inserted by name, exchanged."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
+
+_BATCH = 1 << 18
+
+
+@contextmanager
+def register(con: duckdb.DuckDBPyConnection, **frames: pl.DataFrame | pa.Table) -> Iterator[None]:
+    """Let statements read frames by name, for the length of a `with` block."""
+    for name, frame in frames.items():
+        con.register(name, frame)
+    try:
+        yield
+    finally:
+        for name in frames:
+            # Where the transaction failed, this can only say so again.
+            with suppress(duckdb.Error):
+                con.unregister(name)
+
+
+@contextmanager
+def temporary(con: duckdb.DuckDBPyConnection, **frames: pl.DataFrame | pa.Table) -> Iterator[None]:
+    """Copy frames into temporary tables, for statements whose plan needs a table; dropped at the end."""
+    made: list[str] = []
+    try:
+        for name, frame in frames.items():
+            with register(con, copied_frame=frame):
+                con.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM copied_frame")
+            made.append(name)
+        yield
+    finally:
+        for name in made:
+            # Where the transaction failed, the table goes with it.
+            with suppress(duckdb.Error):
+                con.execute(f"DROP TABLE IF EXISTS temp.{name}")
+
+
+def insert(
+    con: duckdb.DuckDBPyConnection,
+    table: str,
+    rows: pl.DataFrame | pa.Table | Sequence[Mapping[str, Any]],
+) -> None:
+    """Add rows to a table by the names of its columns (inside the caller's transaction).
+
+    Args:
+        con: An open connection.
+        table: Name of the table.
+        rows: A frame, or rows as mappings of column to value. Columns of the table that it does not name
+            become null; a name that the table does not have is an error.
+    """
+    if isinstance(rows, Sequence):
+        for row in rows:
+            names = ", ".join(row)
+            values = ", ".join(f"${name}" for name in row)
+            con.execute(f"INSERT INTO {table} ({names}) VALUES ({values})", dict(row))
+        return
+    with register(con, inserted_rows=rows):
+        con.execute(f"INSERT INTO {table} BY NAME FROM inserted_rows")
+
+
+def query_rows(
+    con: duckdb.DuckDBPyConnection, sql: str, parameters: Any = None
+) -> list[dict[str, Any]]:
+    """Run a query and give its rows as dictionaries."""
+    result = con.execute(sql, parameters) if parameters is not None else con.execute(sql)
+    names = [column[0] for column in result.description or []]
+    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+
+def stream_frames(
+    con: duckdb.DuckDBPyConnection, sql: str, parameters: Any = None, rows: int = _BATCH
+) -> Iterator[pl.DataFrame]:
+    """Run a query and give its rows as frames of at most `rows` rows, one at a time."""
+    import polars as pl
+
+    result = con.execute(sql, parameters) if parameters is not None else con.execute(sql)
+    for batch in result.to_arrow_reader(rows):
+        frame = pl.from_arrow(batch)
+        assert isinstance(frame, pl.DataFrame)
+        yield frame
+
+
+@cache
+def load_query(name: str) -> str:
+    """The text of a query of sql/queries, for example `accounting/devices`; its parameters are `$named`."""
+    return resources.files("sql").joinpath("queries", f"{name}.sql").read_text("utf-8")
+
+
+def quote_literal(text: object) -> str:
+    """A text as an SQL literal, for statements that take no parameters."""
+    return "'" + str(text).replace("'", "''") + "'"
+
+
+def escape_glob(path: Path) -> str:
+    """A path as DuckDB's readers take it: just this file, whatever its name looks like."""
+    return re.sub(r"([\[*?])", r"[\1]", str(path))
