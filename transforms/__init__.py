@@ -2,3 +2,6 @@
 
 The method is written out in `docs/method.md`; each function names its section.
 """
+
+METHOD_VERSION = "4"
+"""Version of docs/method.md; raised when a formula changes."""

@@ -15,33 +15,17 @@ import polars as pl
 from flows.accounting.energy import Fleet
 from flows.accounting.stretches import around
 from flows.settings import AT_THE_GATE, Settings
-from flows.warehouse import digests
+from flows.warehouse.digests import digest_code, digest_factors, digest_settings, digest_text
 from flows.warehouse.frames import register
-from transforms import changes
+from transforms import METHOD_VERSION, changes
 from transforms.constants import SLOT_US
+from transforms.schema import in_role
 
-CANDIDATE = (
-    "gpu_slot",
-    "energy_slot",
-    "host_slot",
-    "host_energy_slot",
-    "site_energy_slot",
-    "device_energy",
-    "conservation",
-    "gpu_embodied",
-    "slot_signal",
-    "slot_source",
-    "contract_slot",
-    "footprint_slot",
-    "run_footprint",
-    "run_alternative",
-    "run_sensitivity",
-    "factor_use",
-)
+CANDIDATE = in_role("candidate")
 """Tables that a computation writes."""
 FRESH = "segment_key NOT IN (SELECT segment_key FROM computed_segment)"
 """SQL: rows of files that no computation has seen."""
-_MADE_FROM = ("computed_segment", "computed_span", "computed_device", "computed_facts")
+_MADE_FROM = in_role("made_from")
 _EDGES = "min(slot) AS first, max(slot) AS last"
 _STRETCHES = (
     "(SELECT gpu_key, slot FROM segment_piece UNION ALL SELECT gpu_key, slot FROM gpu_piece)"
@@ -57,8 +41,8 @@ def facts(con: duckdb.DuckDBPyConnection, settings: Settings) -> str:
     recorded = {
         name: value for name, value in settings.recorded().items() if name not in AT_THE_GATE
     }
-    return digests.text(
-        digests.METHOD_VERSION, digests.code(), digests.factors(con), digests.settings(recorded)
+    return digest_text(
+        METHOD_VERSION, digest_code(), digest_factors(con), digest_settings(recorded)
     )
 
 

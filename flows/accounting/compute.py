@@ -35,11 +35,12 @@ from flows.accounting.intensity import Known, slot_signals
 from flows.accounting.stretches import Progress
 from flows.factors import Factor, effective
 from flows.settings import WEEKDAYS, Settings
-from flows.warehouse import digests, registry
+from flows.warehouse import registry
+from flows.warehouse.digests import digest_factors, digest_inputs
 from flows.warehouse.frames import query_rows, register
 from flows.warehouse.locks import FIGURES, transaction
 from flows.warehouse.store import open_exclusively, store_of
-from transforms import attribution, changes, footprint, host, market
+from transforms import METHOD_VERSION, attribution, changes, footprint, host, market
 from transforms.attribution import METERED
 from transforms.constants import SLOT_US
 from transforms.energy import GapRule
@@ -136,7 +137,7 @@ def compute(
                     con.execute("DELETE FROM computation")
                     con.execute(
                         "INSERT INTO computation VALUES (now(), ?, ?, ?)",
-                        [digests.METHOD_VERSION, digests.inputs(con), digests.factors(con)],
+                        [METHOD_VERSION, digest_inputs(con), digest_factors(con)],
                     )
         [(readings, slots, runs)] = con.execute(
             "SELECT (SELECT count(*) FROM gpu_reading), (SELECT count(*) FROM gpu_slot), "

@@ -22,7 +22,7 @@ from flows.sources.grid.providers.base import Ask, Kept, Page, Request, base_url
 from flows.sources.grid.providers.http import send
 from flows.sources.grid.providers.registry import provider
 from flows.warehouse.locks import transaction
-from flows.warehouse.registry import Outcome, quarantine
+from flows.warehouse.registry import Outcome, quarantine_file
 from flows.warehouse.store import explain_disk_errors, open_for_writing, store_of
 from transforms.constants import FILE_FEED
 
@@ -138,7 +138,7 @@ def _fetch(settings: Settings, source: GridApiInput, span: Span, ask: Ask) -> Ou
         except BadInput as error:
             # The name of the file has the time in it: the same fault again is the same reason.
             reason = str(error).replace(str(path), f"answer of {source.name}")
-            quarantine(con, settings, path, sha256(path), "grid", reason)
+            quarantine_file(con, settings, path, sha256(path), "grid", reason)
             path.unlink()
             _record(con, source, span, "failed", reason)
             return Outcome(name, "", "unreachable", reason=reason)

@@ -99,12 +99,12 @@ def _load(
     [(seen,)] = con.execute("SELECT coalesce(max(segment_key), 0) FROM segment").fetchall()
 
     def refuse(path: Path, digest: str, suite: str, reason: str, kind: str = "") -> None:
-        outcomes[path] = registry.quarantine(con, settings, path, digest, suite, reason, kind)
+        outcomes[path] = registry.quarantine_file(con, settings, path, digest, suite, reason, kind)
 
     try:
         with ThreadPoolExecutor(_THREADS) as pool:
             digests = list(pool.map(sha256, files))
-            loaded = registry.known(con, digests)
+            loaded = registry.find_loaded(con, digests)
             for path, digest in zip(files, digests, strict=True):
                 progress(path)
                 if digest in loaded:

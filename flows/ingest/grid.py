@@ -67,7 +67,7 @@ def ingest_grid(
             # The same bytes read with other options are other data.
             said = f"{sha256(path)} {options} {layout} {source}"
             digest = hashlib.sha256(said.encode()).hexdigest()
-            if registry.known(con, [digest]):
+            if registry.find_loaded(con, [digest]):
                 outcomes.append(Outcome(str(path), digest, "known"))
                 continue
             try:
@@ -75,7 +75,7 @@ def ingest_grid(
                 outcomes.append(_load(con, settings, path, digest, data))
             except BadInput as error:
                 outcomes.append(
-                    registry.quarantine(con, settings, path, digest, "grid", str(error))
+                    registry.quarantine_file(con, settings, path, digest, "grid", str(error))
                 )
     return outcomes
 

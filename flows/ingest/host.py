@@ -61,7 +61,7 @@ def _load(
             if isinstance(error, duckdb.IOException | duckdb.FatalException):
                 raise
             reason = f"{path}: {str(error).splitlines()[0]}. Copy the file again"
-            outcomes[path] = registry.quarantine(con, settings, path, digest, "reader", reason)
+            outcomes[path] = registry.quarantine_file(con, settings, path, digest, "reader", reason)
             del waiting[digest]
     verdict = Gate(con).run(
         host_suite.suite(future_tolerance_s=settings.readings.future_tolerance_s)
@@ -79,7 +79,7 @@ def _load(
     for digest in faults:
         path = waiting.pop(digest)
         reason = "; ".join(faults[digest])
-        outcomes[path] = registry.quarantine(
+        outcomes[path] = registry.quarantine_file(
             con, settings, path, digest, "host_readings", reason, FORMAT
         )
     outcomes |= _promote(con, waiting)
@@ -90,7 +90,7 @@ def _load(
 def _promote(con: duckdb.DuckDBPyConnection, files: Mapping[str, Path]) -> dict[Path, Outcome]:
     """Intervals and catalogue of some segments, in one transaction; what two of them have counts for the first."""
     with transaction(con):
-        known = registry.known(con, list(files))
+        known = registry.find_loaded(con, list(files))
         outcomes = {
             path: Outcome(str(path), digest, "known")
             for digest, path in files.items()

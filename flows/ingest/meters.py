@@ -38,14 +38,14 @@ def ingest_meter(
         for path in expand(paths):
             progress(path)
             digest = f"{sha256(path)} meter {tz}".strip()
-            if registry.known(con, [digest]):
+            if registry.find_loaded(con, [digest]):
                 outcomes.append(Outcome(str(path), digest, "known"))
                 continue
             try:
                 outcomes.append(_load(con, settings, path, digest, tz))
             except BadInput as error:
                 outcomes.append(
-                    registry.quarantine(con, settings, path, digest, "meter", str(error))
+                    registry.quarantine_file(con, settings, path, digest, "meter", str(error))
                 )
     return outcomes
 

@@ -82,7 +82,7 @@ def ingest_runs(
             # What can be read from accounting depends on the GPUs that are known by then.
             known = f" {gpus.known}" if accounting else ""
             digest = hashlib.sha256(f"{content} runs {tz}{known}".encode()).hexdigest()
-            if registry.known(con, [digest]):
+            if registry.find_loaded(con, [digest]):
                 outcomes.append(Outcome(str(path), digest, "known"))
                 continue
             try:
@@ -95,7 +95,7 @@ def ingest_runs(
                     outcomes.append(_load(con, settings, path, digest, runs))
             except BadInput as error:
                 outcomes.append(
-                    registry.quarantine(con, settings, path, digest, "runs", str(error))
+                    registry.quarantine_file(con, settings, path, digest, "runs", str(error))
                 )
         outcomes += _load_records(con, settings, noted)
     return outcomes
@@ -197,7 +197,7 @@ def _load_records(
     """Load run records, all at once; if the gate refuses, run by run, to find those at fault."""
     outcomes: list[Outcome] = []
     digests = [sha256(path) for path in paths]
-    known = registry.known(con, digests)
+    known = registry.find_loaded(con, digests)
     fresh: dict[str, list[tuple[Path, str, Record]]] = {}
     for path, digest in zip(paths, digests, strict=True):
         if digest in known:
@@ -207,7 +207,9 @@ def _load_records(
         try:
             record = records.read(path)
         except BadInput as error:
-            outcomes.append(registry.quarantine(con, settings, path, digest, "runs", str(error)))
+            outcomes.append(
+                registry.quarantine_file(con, settings, path, digest, "runs", str(error))
+            )
             continue
         fresh.setdefault(record.run_id, []).append((path, digest, record))
     if not fresh:
@@ -221,7 +223,7 @@ def _load_records(
                 outcomes += _store_records(con, settings, found)
             except BadInput as error:
                 outcomes += [
-                    registry.quarantine(con, settings, path, digest, "runs", str(error))
+                    registry.quarantine_file(con, settings, path, digest, "runs", str(error))
                     for path, digest, _ in found
                 ]
     return outcomes

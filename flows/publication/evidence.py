@@ -12,30 +12,23 @@ from datetime import datetime
 import duckdb
 import polars as pl
 
-from flows.warehouse import digests
-from flows.warehouse.digests import Content
+from flows.warehouse.digests import Content, digest_by_part, digest_readings
 from flows.warehouse.frames import register
 from flows.warehouse.locks import FIGURES, transaction
-from transforms.schema import TABLES
+from transforms.schema import TABLES, that_change
 
 GPU_READINGS, HOST_READINGS, GPU_PIECES = "gpu_reading", "host_reading", "gpu_piece"
-BY_SEGMENT = (GPU_READINGS, HOST_READINGS, GPU_PIECES)
+BY_SEGMENT = that_change("by_roll_up")
 """Tables whose rows belong to a segment and are never changed, only rolled up."""
 
 _REVISED = (
     "SELECT * REPLACE (CASE WHEN superseded_at <= $then THEN superseded_at END AS superseded_at) "
     "FROM {schema}.{name} WHERE {known} <= $then"
 )
-_KNOWN_SINCE = {
-    "training_run": "loaded_at",
-    "run_allocation": "loaded_at",
-    "grid_intensity": "fetched_at",
-    "grid_mix": "fetched_at",
-}
+_KNOWN_SINCE = {name: TABLES[name].known_since for name in that_change("by_revision")}
 """Tables whose rows are never changed but superseded -> since when a row is known."""
 TABLES_KEPT = (*BY_SEGMENT, *_KNOWN_SINCE)
 """Tables of the warehouse that hold what figures rest on."""
-_PARTS = {"grid_intensity": "zone", "grid_mix": "zone"}
 
 
 def as_it_was(table: str, schema: str = "main") -> str:
@@ -78,8 +71,8 @@ def of_segments(
     columns = ", ".join(TABLES[table].columns)
     query = f"SELECT {columns} FROM {schema}.{table} WHERE {where}"
     if table == GPU_READINGS:
-        return dict(digests.readings(con, f"{query} ORDER BY segment_key, gpu_key, ts"))
-    return {int(key): one for key, one in digests.by_part(con, query, "segment_key").items()}
+        return dict(digest_readings(con, f"{query} ORDER BY segment_key, gpu_key, ts"))
+    return {int(key): one for key, one in digest_by_part(con, query, "segment_key").items()}
 
 
 def of_revised(
@@ -89,8 +82,8 @@ def of_revised(
     return {
         (table, part): content
         for table in _KNOWN_SINCE
-        for part, content in digests.by_part(
-            con, as_it_was(table, schema), _PARTS.get(table, "''"), {"then": then}
+        for part, content in digest_by_part(
+            con, as_it_was(table, schema), TABLES[table].part or "''", {"then": then}
         ).items()
     }
 

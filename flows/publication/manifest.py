@@ -17,7 +17,7 @@ import duckdb
 from flows.errors import SettingsError
 from flows.files import sha256
 from flows.settings import Settings
-from flows.warehouse import digests
+from flows.warehouse.digests import digest_rows, digest_text
 from flows.warehouse.frames import query_rows, quote_literal
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.json.sig"
@@ -27,7 +27,7 @@ _SOFTWARE = ("wattledger", "polars", "duckdb", "great-expectations", "pyarrow", 
 
 def entry_digest(entry: Mapping[str, Any]) -> str:
     """The digest of a row of `publication`: its versions and digests, a line each, in this order."""
-    return digests.text(*(f"{name} {entry[name]}" for name in _DIGESTED))
+    return digest_text(*(f"{name} {entry[name]}" for name in _DIGESTED))
 
 
 _DIGESTED = (
@@ -64,7 +64,7 @@ def tables(con: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Any]]:
     """Rows and digest of every table of a database."""
     found = {}
     for name in sorted(tables_of(con)):
-        content = digests.whole(con, f'FROM "{name}"')
+        content = digest_rows(con, f'FROM "{name}"')
         found[name] = {"rows": content.rows, "sha256": content.sha256}
     return found
 
@@ -76,7 +76,7 @@ def views(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
         "SELECT view_name, sql FROM duckdb_views() WHERE NOT internal AND schema_name = 'main' "
         "AND database_name = current_database() ORDER BY view_name",
     )
-    return {row["view_name"]: digests.text(row["sql"]) for row in found}
+    return {row["view_name"]: digest_text(row["sql"]) for row in found}
 
 
 def tables_of(con: duckdb.DuckDBPyConnection, database: str = "") -> set[str]:

@@ -25,60 +25,34 @@ from flows.publication import manifest as ledger
 from flows.publication.restatement import restatement
 from flows.reporting.report.data_docs import make_offline
 from flows.settings import AT_THE_GATE, FILE_NAME, Override, Settings
-from flows.warehouse import digests, registry
+from flows.warehouse import registry
 from flows.warehouse.connection import connect
+from flows.warehouse.digests import (
+    digest_code,
+    digest_factors,
+    digest_inputs,
+    digest_outputs,
+    digest_settings,
+    digest_text,
+)
 from flows.warehouse.frames import query_rows, register
 from flows.warehouse.lake import NAME
 from flows.warehouse.locks import FIGURES, tidy_warehouse, transaction
 from flows.warehouse.schema import create_views, write_comments
 from flows.warehouse.store import open_exclusively, store_of
+from transforms import METHOD_VERSION
 from transforms.schema import TABLES
 
-_CURRENT = "WHERE superseded_at IS NULL"
 _COPIED = {
-    "gpu": "",
-    "segment": "",
-    "segment_profile": "",
-    "training_run": _CURRENT,
-    "run_allocation": _CURRENT,
-    "site": "",
-    "host": "",
-    "zone": "",
-    "contract": "",
-    "contract_delivery": "",
-    "tariff": "",
-    "gpu_embodied": "",
-    "factor": "",
-    "factor_use": "",
-    "grid_fetch": "",
-    "quarantine": "",
-    "collector_event": "",
-    "gpu_instance": "",
-    "run_record": "",
-    "second_meter": "",
-    "meter_reading": "",
-    "gpu_slot": "",
-    "host_slot": "",
-    "host_energy_slot": "",
-    "energy_slot": "",
-    "slot_signal": "",
-    "slot_source": "",
-    "contract_slot": "",
-    "footprint_slot": "",
-    "run_footprint": "",
-    "run_alternative": "",
-    "run_sensitivity": "",
-    "conservation": "",
-    "computation": "",
-    "publication": "",
-    "setting": "",
-    "kept_input": "",
-    "gate_override": "",
-    "restatement": "",
-    "rolled_up": "",
+    table.name: table.where_in_force if table.published == "in_force" else ""
+    for table in TABLES.values()
+    if table.kind == "table" and table.published in ("whole", "in_force")
 }
 """Tables of the published file, and which of their rows; verdicts come on top."""
-_WAREHOUSE_ONLY = {"gpu_readings"}
+_VERDICTS = [table.name for table in TABLES.values() if table.published == "of_publication"]
+_WAREHOUSE_ONLY = {
+    table.name for table in TABLES.values() if table.kind == "view" and table.published == "no"
+}
 
 
 @dataclass(frozen=True)
@@ -153,7 +127,8 @@ def _views_for_gate(con: duckdb.DuckDBPyConnection) -> None:
     )
     con.execute(
         "CREATE OR REPLACE VIEW staging.run_allocation AS "
-        f"SELECT *, 'stored' AS place FROM {NAME}.run_allocation {_CURRENT}"
+        f"SELECT *, 'stored' AS place FROM {NAME}.run_allocation "
+        f"{TABLES['run_allocation'].where_in_force}"
     )
 
 
@@ -194,7 +169,7 @@ def _check_fresh(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
         raise UsageError(
             "no figures have been computed", remedy="Run `wattledger footprint`, then publish"
         )
-    if computed[0]["input_digest"] != digests.inputs(con):
+    if computed[0]["input_digest"] != digest_inputs(con):
         raise UsageError(
             "data was loaded after the figures were computed",
             remedy="Run `wattledger footprint`, then publish",
@@ -369,11 +344,11 @@ def _entry(
         "sequence": sequence,
         "published_at": datetime.now(UTC),
         "sample": sample,
-        "method_version": digests.METHOD_VERSION,
+        "method_version": METHOD_VERSION,
         "code_version": __version__,
-        "input_digest": digests.inputs(con),
-        "factor_digest": digests.factors(con),
-        "validation_digest": digests.text(
+        "input_digest": digest_inputs(con),
+        "factor_digest": digest_factors(con),
+        "validation_digest": digest_text(
             *(
                 f"{v.suite.name} {r.check.name} {r.success} {r.unexpected}"
                 for v in verdicts
@@ -381,10 +356,10 @@ def _entry(
             ),
             *(f"{suite}.{r.check.name} {one.by} {one.reason}" for suite, r, one in answered),
         ),
-        "output_digest": digests.outputs(con),
+        "output_digest": digest_outputs(con),
         "previous_digest": last[0]["digest"] if last else "",
-        "settings_digest": digests.settings(used),
-        "code_digest": digests.code(),
+        "settings_digest": digest_settings(used),
+        "code_digest": digest_code(),
         "reason": reason or None,
         "manifest_sha256": None,
     }
@@ -436,13 +411,13 @@ def _write_database(
         with transaction(target):
             for name, where in _COPIED.items():
                 _copy(target, name, con.execute(f"FROM {name} {where}"))
-            for name in ("validation_run", "validation_result"):
+            for name in _VERDICTS:
                 chosen = f"FROM {name} WHERE list_contains(?, validation_id)"
                 _copy(target, name, con.execute(chosen, [validation_ids]))
             _insert(target, added)
             create_views(target, leave_out=_WAREHOUSE_ONLY)
             for table in TABLES.values():
-                if table.name in _COPIED or table.name.startswith("validation_"):
+                if table.kind == "table" and table.published != "no":
                     write_comments(target, table)
         target.execute("CHECKPOINT")
     finally:

@@ -19,11 +19,12 @@ from flows.factors import Factor, effective
 from flows.publication.evidence import TABLES_KEPT, as_it_was
 from flows.settings import Settings
 from flows.warehouse.connection import connect
-from flows.warehouse.digests import METHOD_VERSION
 from flows.warehouse.frames import query_rows
 from flows.warehouse.store import FileStore, Store, attach_read_only, store_of
+from transforms import METHOD_VERSION
 from transforms.constants import SLOT_US
 from transforms.footprint import PER_KWH, SUMMED
+from transforms.schema import in_role
 
 _EFFECTS = {"intensity": "co2e_ug", "ewif": "water_offsite_ul"}
 """Quantity of the grid -> the figure that follows from it and the energy from the grid."""
@@ -201,7 +202,7 @@ def computed_again(
         settings = Settings.restored(
             dict(con.execute("SELECT section, value_json FROM was.setting").fetchall())
         )
-        factors = [Factor(**row) for row in query_rows(con, "FROM was.factor")]
+        factors = [Factor(**row) for row in query_rows(con, "FROM factor")]
         used = con.execute(
             "SELECT site, epoch_us(slot_start) // ? AS slot, sum(grid_mj)::BIGINT AS grid_mj "
             "FROM was.footprint_slot GROUP BY ALL",
@@ -220,19 +221,7 @@ def _quiet(rows: int) -> None:
     """No progress."""
 
 
-_PUBLISHED = (
-    "gpu",
-    "host",
-    "site",
-    "zone",
-    "contract",
-    "contract_delivery",
-    "tariff",
-    "segment",
-    "segment_profile",
-    "training_run",
-    "run_allocation",
-)
+_PUBLISHED = in_role("input", "configured")
 """Tables that a publication holds itself; the others are what the store held when it was computed."""
 
 

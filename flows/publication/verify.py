@@ -21,13 +21,12 @@ from flows.publication import evidence
 from flows.publication import manifest as ledger
 from flows.publication.revisions import computed_again, folder_of, publications
 from flows.settings import Settings
-from flows.warehouse import digests
 from flows.warehouse.connection import connect
-from flows.warehouse.digests import Content
+from flows.warehouse.digests import Content, digest_code
 from flows.warehouse.frames import query_rows, quote_literal, register
 from flows.warehouse.lake import NAME
 from flows.warehouse.store import FileStore, Store, attach_read_only, store_of
-from transforms.schema import TABLES
+from transforms.schema import TABLES, that_change
 
 DATABASE = "published.duckdb"
 
@@ -309,35 +308,17 @@ def _rolled_up(name: str, source: str, was: Content | None, since: Mapping[str, 
     return Finding(name, "kept", place, None, detail)
 
 
-_RUN_TABLES = ("training_run", "run_allocation")
-_CHANGING = frozenset(
-    {"grid_fetch", "second_meter", "meter_reading", "setting", "computation", "kept_input"}
-)
-"""Tables of the warehouse whose rows may change without a new computation."""
-_GROWING = {
-    "segment": "*",
-    "segment_profile": "*",
-    "quarantine": "*",
-    "collector_event": "*",
-    "gpu_instance": "*",
-    "run_record": "*",
-    "publication": "* EXCLUDE (manifest_sha256)",
-    "gate_override": "*",
-    "restatement": "*",
-    "rolled_up": "*",
-    "validation_run": "*",
-    "validation_result": "*",
-}
-"""Tables that only grow: what was published of them is still there."""
+_GIVEN_LATER = {"publication": "manifest_sha256"}
+"""Table that grows -> the column that is null in the published file, and in the warehouse is not."""
 
 
 def _as_published(con: duckdb.DuckDBPyConnection, name: str) -> Iterator[Finding]:
     """The warehouse's other tables hold what was published of them."""
     shared = ledger.tables_of(con, "was") & ledger.tables_of(con, "store")
-    for table in sorted(shared & set(_GROWING)):
+    for table in sorted(shared & set(that_change("by_growth"))):
         # A file that was refused may be loaded later; its row is then another one.
-        where = "WHERE verdict = 'loaded'" if table == "segment" else ""
-        columns = _GROWING[table]
+        where = TABLES[table].where_in_force
+        columns = f"* EXCLUDE ({_GIVEN_LATER[table]})" if table in _GIVEN_LATER else "*"
         gone = query_rows(
             con,
             f"SELECT {columns} FROM was.{table} {where} "
@@ -348,7 +329,8 @@ def _as_published(con: duckdb.DuckDBPyConnection, name: str) -> Iterator[Finding
     same = con.execute("FROM was.computation INTERSECT FROM store.computation").fetchall()
     if not same:
         return  # The candidate is another one by now.
-    for table in sorted(shared - set(_GROWING) - _CHANGING - set(_RUN_TABLES)):
+    # Runs, which are revised, are compared by their digests (`check_kept`).
+    for table in sorted(shared - set(that_change("by_growth", "by_revision", "at_any_time"))):
         yield _compared(con, name, "warehouse", table, f"store.{table}", "true")
 
 
@@ -370,7 +352,7 @@ def check_figures(store: Store, folder: Path, run_id: str | None = None) -> Iter
         [(code,)] = con.execute(
             "SELECT max_by(code_digest, sequence) FROM was.publication"
         ).fetchall()
-        if code != digests.code():
+        if code != digest_code():
             detail = "other code computed it; figures are compared with what this code computes"
             yield Finding(name, "figures", "code", None, detail)
         for table, frame in sorted(tables.items()):
@@ -407,13 +389,12 @@ def _compared(
         ).fetchall()
     ]
     example = {
-        key: different[0][key] for key in TABLES[table].columns if key in _KEYS or key in changed
+        key: different[0][key]
+        for key in TABLES[table].columns
+        if key in TABLES[table].key or key in changed
     }
     detail = f"{count} rows differ, in {', '.join(changed) or 'their number'}: {_row(example)}"
     return Finding(name, what, table, False, detail)
-
-
-_KEYS = {"kind", "run_id", "gpu_key", "host", "zone", "slot_start", "site", "factor", "scope"}
 
 
 def _row(row: Mapping[str, Any]) -> str:

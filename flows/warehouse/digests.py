@@ -16,21 +16,12 @@ import duckdb
 import numpy as np
 import polars as pl
 
-METHOD_VERSION = "4"
-"""Version of docs/method.md; raised when a formula changes."""
+from transforms.schema import TABLES
 
-_INPUTS = (
-    "SELECT segment_id FROM segment WHERE verdict = 'loaded'",
-    "SELECT * EXCLUDE (loaded_at, superseded_at, source_name) FROM training_run "
-    "WHERE superseded_at IS NULL",
-    "SELECT * EXCLUDE (loaded_at, superseded_at) FROM run_allocation WHERE superseded_at IS NULL",
-    "SELECT gpu_uuid, host, gpu_index, model FROM gpu",
-    "FROM site",
-    "FROM zone",
-    "FROM contract",
-    "FROM contract_delivery",
-    "FROM tariff",
-    "FROM host",
+_INPUTS = tuple(
+    f"SELECT {', '.join(table.digested)} FROM {table.name} {table.where_in_force}"
+    for table in TABLES.values()
+    if table.digested
 )
 _OUTPUTS = (
     "FROM run_footprint",
@@ -48,7 +39,7 @@ class Content:
     sha256: str
 
 
-def by_part(
+def digest_by_part(
     con: duckdb.DuckDBPyConnection, query: str, part: str = "''", values: object = None
 ) -> dict[str, Content]:
     """Digests of the rows of a query, apart for each value of the SQL expression `part`.
@@ -72,12 +63,14 @@ def by_part(
     return {name: Content(count, digest.hexdigest()) for name, (count, digest) in found.items()}
 
 
-def whole(con: duckdb.DuckDBPyConnection, query: str, values: object = None) -> Content:
+def digest_rows(con: duckdb.DuckDBPyConnection, query: str, values: object = None) -> Content:
     """The digest of the rows of a query."""
-    return by_part(con, query, values=values).get("", Content(0, hashlib.sha256().hexdigest()))
+    return digest_by_part(con, query, values=values).get(
+        "", Content(0, hashlib.sha256().hexdigest())
+    )
 
 
-def readings(con: duckdb.DuckDBPyConnection, query: str) -> Iterator[tuple[int, Content]]:
+def digest_readings(con: duckdb.DuckDBPyConnection, query: str) -> Iterator[tuple[int, Content]]:
     """Digests of readings by segment, from rows of whole numbers and times, in order of segments.
 
     A row is its columns as 64-bit integers (little-endian; times in microseconds since 1970, null as
@@ -104,28 +97,28 @@ def readings(con: duckdb.DuckDBPyConnection, query: str) -> Iterator[tuple[int, 
         yield key, Content(count, digest.hexdigest())
 
 
-def inputs(con: duckdb.DuckDBPyConnection) -> str:
+def digest_inputs(con: duckdb.DuckDBPyConnection) -> str:
     """Readings, grid files (by content), runs, GPUs and sites that are in force."""
-    return text(*(whole(con, query).sha256 for query in _INPUTS))
+    return digest_text(*(digest_rows(con, query).sha256 for query in _INPUTS))
 
 
-def factors(con: duckdb.DuckDBPyConnection) -> str:
+def digest_factors(con: duckdb.DuckDBPyConnection) -> str:
     """The factors in force."""
-    return whole(con, "FROM factor").sha256
+    return digest_rows(con, "FROM factor").sha256
 
 
-def outputs(con: duckdb.DuckDBPyConnection) -> str:
+def digest_outputs(con: duckdb.DuckDBPyConnection) -> str:
     """The figures of the candidate."""
-    return text(*(whole(con, query).sha256 for query in _OUTPUTS))
+    return digest_text(*(digest_rows(con, query).sha256 for query in _OUTPUTS))
 
 
-def settings(recorded: Mapping[str, str]) -> str:
+def digest_settings(recorded: Mapping[str, str]) -> str:
     """What is recorded of wattledger.toml, by section."""
-    return text(*(f"{section} {value}" for section, value in sorted(recorded.items())))
+    return digest_text(*(f"{section} {value}" for section, value in sorted(recorded.items())))
 
 
 @cache
-def code() -> str:
+def digest_code() -> str:
     """The source files of the packages that read, compute and check: what they say, not where they lie.
 
     A file that moves as it is leaves this digest as it was; one whose imports follow a move does not.
@@ -135,7 +128,7 @@ def code() -> str:
         for package in ("flows", "transforms", "expectations", "sql", "wattledger")
         for file in _sources(resources.files(package))
     ]
-    return text(*sorted(hashlib.sha256(data).hexdigest() for data in files))
+    return digest_text(*sorted(hashlib.sha256(data).hexdigest() for data in files))
 
 
 def _sources(folder: Traversable) -> Iterator[bytes]:
@@ -147,6 +140,6 @@ def _sources(folder: Traversable) -> Iterator[bytes]:
             yield item.read_bytes()
 
 
-def text(*parts: str) -> str:
+def digest_text(*parts: str) -> str:
     """Digest of strings, in order."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -39,7 +39,7 @@ class Outcome:
         return asdict(self)
 
 
-def known(con: duckdb.DuckDBPyConnection, digests: Sequence[str]) -> set[str]:
+def find_loaded(con: duckdb.DuckDBPyConnection, digests: Sequence[str]) -> set[str]:
     """Those of some digests whose files are loaded; a refused file may be offered again."""
     found = con.execute(
         "SELECT segment_id FROM segment WHERE verdict = 'loaded' "
@@ -109,7 +109,7 @@ def record_file(con: duckdb.DuckDBPyConnection, file: File) -> int:
     return record_files(con, [file])[0]
 
 
-def quarantine(
+def quarantine_file(
     con: duckdb.DuckDBPyConnection,
     settings: Settings,
     path: Path,

@@ -367,10 +367,10 @@ def status_of(settings: Settings) -> dict[str, Any]:
     con = _database(settings, warehouse=True).connect(read_only=True)
     try:
         from flows.publication.revisions import revised
-        from flows.warehouse import digests
+        from flows.warehouse.digests import digest_inputs
 
         computed = query_rows(con, "FROM computation")
-        fresh = bool(computed) and computed[0]["input_digest"] == digests.inputs(con)
+        fresh = bool(computed) and computed[0]["input_digest"] == digest_inputs(con)
         return {
             "readings": query_rows(
                 con,

@@ -155,10 +155,10 @@ def test_a_failed_gate_publishes_nothing(case: str, published: Settings) -> None
     write(published, sql)
     write(published, "UPDATE computation SET input_digest = input_digest")
     if case == "shares over 100 %":
-        from flows.warehouse import digests
+        from flows.warehouse.digests import digest_inputs
 
         con = open_warehouse(store_of(published))
-        con.execute("UPDATE computation SET input_digest = ?", [digests.inputs(con)])
+        con.execute("UPDATE computation SET input_digest = ?", [digest_inputs(con)])
         con.close()
     with pytest.raises(GateFailed) as caught:
         publish(published)

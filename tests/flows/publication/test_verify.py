@@ -28,7 +28,7 @@ from flows.publication.publish import publish
 from flows.publication.verify import Finding, Trust, check_figures, check_folder, check_kept, verify
 from flows.settings import Settings
 from flows.warehouse.connection import connect
-from flows.warehouse.digests import whole
+from flows.warehouse.digests import digest_rows
 from flows.warehouse.frames import quote_literal
 from flows.warehouse.store import store_of
 from tests.conftest import grid_csv, started_afresh, wattledger
@@ -106,10 +106,10 @@ def test_every_column_of_every_published_table_counts(accounted: Settings) -> No
             for column, kind in columns(con, table):
                 con.execute("BEGIN")
                 change_a_row(con, table, column, kind)
-                assert whole(con, f"FROM {table}").sha256 != expected[table]["sha256"], column
+                assert digest_rows(con, f"FROM {table}").sha256 != expected[table]["sha256"], column
                 con.execute("ROLLBACK")
                 seen += 1
-            assert whole(con, f"FROM {table}").sha256 == expected[table]["sha256"]
+            assert digest_rows(con, f"FROM {table}").sha256 == expected[table]["sha256"]
     assert seen > 350
 
 
