@@ -34,13 +34,13 @@ from flows.warehouse.frames import query_rows, register
 from flows.warehouse.schema import migrate
 from flows.warehouse.store import store_of
 from transforms.constants import PPM
+from transforms.schema import in_role
 from wattledger.runs import records
 from wattledger.runs.records import Record
 from wattledger.spool.spool import Spool
 
 _MARGIN = timedelta(seconds=60)
 """Readings before the start and after the end that close the first and last interval."""
-_GRID_TABLES = ("grid_intensity", "grid_mix", "grid_fetch")
 _NOTHING = Quantity(value=0, low=0, high=0)
 
 
@@ -189,7 +189,7 @@ def _copy_grid(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
         return
     source = store_of(settings).connect(read_only=True)
     try:
-        for name in _GRID_TABLES:
+        for name in in_role("grid"):
             with register(con, copied=source.execute(f"FROM {name}").to_arrow_table()):
                 con.execute(f"INSERT INTO {name} FROM copied")
     finally:

@@ -1,4 +1,4 @@
--- grain: one kind of use: run, idle, unallocated
+-- grain: one kind of use (run, idle, unallocated)
 -- keys: kind
 -- owner: sustainability teams
 CREATE OR REPLACE VIEW fleet_summary AS

@@ -1,6 +1,7 @@
--- grain: one reading of one GPU (warehouse only: the published file holds no raw readings)
+-- grain: one reading of one GPU
 -- keys: gpu_uuid, ts
 -- owner: auditors
+-- Warehouse only: the published file holds no raw readings.
 CREATE OR REPLACE VIEW gpu_readings AS
 SELECT
     r.ts,

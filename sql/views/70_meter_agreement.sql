@@ -1,6 +1,7 @@
 -- grain: one run as a second meter saw it
--- keys: meter, meter_run_id
+-- keys: meter, meter_run_id, run_id
 -- owner: auditors
+-- Ours beside theirs. Two of our runs that share a name and a time both stand beside a meter's run of that name.
 CREATE OR REPLACE VIEW meter_agreement AS
 SELECT
     m.meter,

@@ -1,5 +1,5 @@
 -- grain: one interval of a meter of a host or a site
--- keys: meter, metered, valid_from
+-- keys: meter, scope, metered, valid_from
 -- owner: auditors
 -- What another meter (PDU, IPMI, utility bill) says, beside what the ledger has for the same time: IT energy
 -- of a host, facility energy of a site.

@@ -1,4 +1,4 @@
--- grain: one finished run, started some hours earlier or later, or in another zone
+-- grain: one finished run at another time or in another zone
 -- keys: run_id, zone, shift_h
 -- owner: ML engineers
 -- When and where would it have been cleaner: WHERE run_id = '...' ORDER BY co2e_kg

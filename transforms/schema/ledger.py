@@ -11,6 +11,10 @@ TABLES: tuple[Table, ...] = (
         "the last computation",
         "From which inputs and factors the candidate figures were computed",
         columns("computed_at method_version input_digest factor_digest"),
+        key=(),
+        role="ledger",
+        published="whole",
+        changes="at_any_time",
     ),
     Table(
         "publication",
@@ -20,6 +24,10 @@ TABLES: tuple[Table, ...] = (
             "publication_id sequence published_at sample method_version code_version input_digest factor_digest validation_digest output_digest previous_digest digest "
             "settings_digest code_digest reason manifest_sha256"
         ),
+        key=("publication_id",),
+        role="ledger",
+        published="whole",
+        changes="by_growth",
     ),
     Table(
         "restatement",
@@ -30,30 +38,48 @@ TABLES: tuple[Table, ...] = (
             "facility_after_mj co2e_before_ug co2e_after_ug co2e_market_before_ug co2e_market_after_ug water_onsite_before_ul water_onsite_after_ul "
             "water_offsite_before_ul water_offsite_after_ul causes"
         ),
+        key=("publication_id", "run_id"),
+        role="ledger",
+        published="whole",
+        changes="by_growth",
     ),
     Table(
         "gate_override",
         "one check that was overridden for one publication",
         "Who let figures pass that a check refuses, and why",
         columns("publication_id suite check_name overridden_by reason unexpected_rows recorded_at"),
+        key=("publication_id", "suite", "check_name"),
+        role="ledger",
+        published="whole",
+        changes="by_growth",
     ),
     Table(
         "setting",
         "one table of wattledger.toml",
         "The settings of the last computation, and the thresholds of the last gate",
         columns("section value_json"),
+        key=("section",),
+        role="ledger",
+        published="whole",
+        changes="at_any_time",
     ),
     Table(
         "kept_input",
         "one part of one table of the warehouse",
         "Digests of what the figures rest on and this file does not hold: readings, grid data",
         columns("table_name part row_count content_sha256"),
+        key=("table_name", "part"),
+        role="ledger",
+        published="whole",
+        changes="at_any_time",
     ),
     Table(
         "segment_digest",
         "one table's rows of one segment",
         "Digests of stored readings, taken before they were first published",
         columns("segment_key table_name row_count content_sha256"),
+        key=("table_name", "segment_key"),
+        role="ledger",
     ),
     Table(
         "rolled_up",
@@ -62,18 +88,30 @@ TABLES: tuple[Table, ...] = (
         columns(
             "segment_key segment_id rolled_up_at after_days max_gap_us readings readings_sha256 readings_left pieces"
         ),
+        key=("segment_key",),
+        role="ledger",
+        published="whole",
+        changes="by_growth",
     ),
     Table(
         "quarantine",
         "one refused file",
         "What was refused, why, and where it is kept",
         columns("segment_id source_name suite reason kept_path recorded_at"),
+        key=("segment_id", "reason"),
+        role="ledger",
+        published="whole",
+        changes="by_growth",
     ),
     Table(
         "validation_run",
         "one execution of a suite",
         "Executions of the checks",
         columns("validation_id suite recorded_at success checked_rows"),
+        key=("validation_id",),
+        role="ledger",
+        published="of_publication",
+        changes="by_growth",
     ),
     Table(
         "validation_result",
@@ -82,23 +120,33 @@ TABLES: tuple[Table, ...] = (
         columns(
             "validation_id suite check_name severity statement success unexpected_rows examples"
         ),
+        key=("validation_id", "check_name"),
+        role="ledger",
+        published="of_publication",
+        changes="by_growth",
     ),
     Table(
         "schema_migration",
         "one migration",
         "Migrations applied to this file",
         columns("version migration sha256 applied_at"),
+        key=("version",),
+        role="ledger",
     ),
     Table(
         "turn_load",
         "the table",
         "Counts transactions that load data, so that two at once can't both count on a lake (warehouse only)",
         columns("taken"),
+        key=(),
+        role="lock",
     ),
     Table(
         "turn_figures",
         "the table",
         "Counts transactions that write figures, so that two at once can't both count on a lake (warehouse only)",
         columns("taken"),
+        key=(),
+        role="lock",
     ),
 )

@@ -30,6 +30,9 @@ TABLES: tuple[Table, ...] = (
             "sci_g_per_unit overrides"
         ),
         kind="view",
+        role="view",
+        key=("run_id",),
+        published="whole",
     ),
     Table(
         "run_label",
@@ -37,6 +40,9 @@ TABLES: tuple[Table, ...] = (
         "What the labels of a run say of its place among others (docs/formats.md)",
         columns("run_id family phase outcome functional_unit functional_units"),
         kind="view",
+        role="view",
+        key=("run_id",),
+        published="whole",
     ),
     Table(
         "family_summary",
@@ -47,6 +53,9 @@ TABLES: tuple[Table, ...] = (
             "co2e_total_high_kg water_onsite_l water_offsite_l cost family_share"
         ),
         kind="view",
+        role="view",
+        key=("family", "phase", "outcome"),
+        published="whole",
     ),
     Table(
         "idle_spread",
@@ -54,15 +63,21 @@ TABLES: tuple[Table, ...] = (
         "Idle and unallocated energy of a site, divided among its runs by GPU time; in no figure of a run",
         columns("run_id gpu_hours idle_facility_kwh idle_co2e_kg idle_water_l"),
         kind="view",
+        role="view",
+        key=("run_id",),
+        published="whole",
     ),
     Table(
         "fleet_summary",
-        "one kind of use",
+        "one kind of use (run, idle, unallocated)",
         "What runs used, what lay idle, what no share covered",
         columns(
             "kind runs gpu_hours energy_kwh facility_kwh co2e_kg water_onsite_l water_offsite_l"
         ),
         kind="view",
+        role="view",
+        key=("kind",),
+        published="whole",
     ),
     Table(
         "energy_by_hour",
@@ -72,6 +87,9 @@ TABLES: tuple[Table, ...] = (
             "hour_start kind run_id energy_kwh facility_kwh co2e_kg water_onsite_l water_offsite_l"
         ),
         kind="view",
+        role="view",
+        key=("hour_start", "kind", "run_id"),
+        published="whole",
     ),
     Table(
         "gpu_energy",
@@ -81,6 +99,9 @@ TABLES: tuple[Table, ...] = (
             "host gpu_uuid model kind run_id gpu_hours energy_kwh energy_low_kwh energy_high_kwh energy_measured_share"
         ),
         kind="view",
+        role="view",
+        key=("gpu_uuid", "kind", "run_id"),
+        published="whole",
     ),
     Table(
         "data_quality",
@@ -91,22 +112,31 @@ TABLES: tuple[Table, ...] = (
             "intensity_estimated_share intensity_fallback_share"
         ),
         kind="view",
+        role="view",
+        key=("run_id",),
+        published="whole",
     ),
     Table(
         "intensity_sources",
-        "one source of one run's intensity",
+        "one source of one quantity (intensity, ewif, marginal, residual) of one run",
         "What share of each run's energy each rung of the ladder covered",
         columns("run_id quantity rung feed source is_estimated energy_share"),
         kind="view",
+        role="view",
+        key=("run_id", "quantity", "rung", "feed", "source", "is_estimated"),
+        published="whole",
     ),
     Table(
         "alternatives",
-        "one run at another time or in another zone",
+        "one finished run at another time or in another zone",
         "When and where would a finished run have been cleaner",
         columns(
             "run_id zone is_own_zone shift_h started_would co2e_kg location_co2e_kg difference"
         ),
         kind="view",
+        role="view",
+        key=("run_id", "zone", "shift_h"),
+        published="whole",
     ),
     Table(
         "sensitivity",
@@ -117,6 +147,9 @@ TABLES: tuple[Table, ...] = (
             "water_l water_at_low_l water_at_high_l water_swing_l"
         ),
         kind="view",
+        role="view",
+        key=("run_id", "input"),
+        published="whole",
     ),
     Table(
         "meter_agreement",
@@ -127,6 +160,9 @@ TABLES: tuple[Table, ...] = (
             "gpu_difference meter_host_kwh host_kwh"
         ),
         kind="view",
+        role="view",
+        key=("meter", "meter_run_id", "run_id"),
+        published="whole",
     ),
     Table(
         "reading_completeness",
@@ -134,6 +170,9 @@ TABLES: tuple[Table, ...] = (
         "Readings that the recorder's period promises, and those that are there",
         columns("host gpu_uuid hour_start readings_expected readings_received completeness"),
         kind="view",
+        role="view",
+        key=("gpu_uuid", "hour_start"),
+        published="whole",
     ),
     Table(
         "meter_reconciliation",
@@ -144,6 +183,9 @@ TABLES: tuple[Table, ...] = (
             "meter_difference covered_share source_name"
         ),
         kind="view",
+        role="view",
+        key=("meter", "scope", "metered", "valid_from"),
+        published="whole",
     ),
     Table(
         "gpu_readings",
@@ -154,5 +196,7 @@ TABLES: tuple[Table, ...] = (
             "power_average_mw mem_temp_c power_limit_mw throttle_reasons"
         ),
         kind="view",
+        role="view",
+        key=("gpu_uuid", "ts"),
     ),
 )

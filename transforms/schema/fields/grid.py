@@ -22,7 +22,6 @@ FIELDS: tuple[Field, ...] = (
         "Where the zone gets it from: the name of an [[input.grid_api]], or `file`",
     ),
     Field("provider", "VARCHAR", "Provider that was asked"),
-    Field("outcome", "VARCHAR", "fetched, partial (some of it was missing) or failed"),
     Field("first_attempt_at", TIMESTAMP, "First of these attempts, UTC"),
     Field("last_attempt_at", TIMESTAMP, "Last of these attempts, UTC"),
     Field("attempts", "BIGINT", "Attempts in a row with the same outcome"),

@@ -122,7 +122,8 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "outcome",
         "VARCHAR",
-        "Label `outcome`, else from exit code or scheduler: completed, failed, stopped, running, unknown",
+        "Of a run: label `outcome`, else from exit code or scheduler (completed, failed, stopped, running, unknown); "
+        "of attempts to fetch: fetched, partial (some of it was missing) or failed",
     ),
     Field(
         "functional_unit",
