@@ -32,28 +32,22 @@ def data_dictionary() -> str:
         "1 kWh = 3,600,000,000 mJ. `published.duckdb` holds all of these but the ones marked",
         "*warehouse only*.",
     ]
-    from flows.publication.publish import _COPIED
-
     for kind, title in (("view", "Views (start here)"), ("table", "Tables")):
         lines += ["", f"## {title}"]
         for table in TABLES.values():
             if table.kind == kind:
-                published = (
-                    table.name in _COPIED
-                    or table.name.startswith("validation_")
-                    or (kind == "view" and table.name != "gpu_readings")
-                )
-                lines += _table(table, published)
+                lines += _table(table)
     return "\n".join(lines) + "\n"
 
 
-def _table(table: Table, published: bool) -> list[str]:
-    only = "" if published else " *(warehouse only)*"
+def _table(table: Table) -> list[str]:
+    only = " *(warehouse only)*" if table.published == "no" else ""
+    key = f"; key: {', '.join(f'`{name}`' for name in table.key)}" if table.key else ""
     lines = [
         "",
         f"### {table.name}{only}",
         "",
-        f"{table.description}. One row: {table.grain}.",
+        f"{table.description}. One row: {table.grain}{key}.",
         "",
         "| column | type | unit | meaning |",
         "|---|---|---|---|",
@@ -244,9 +238,9 @@ _MEANINGS = {"seen": "read in a stored copy", "recalled": "recalled: not looked 
 
 
 def validation() -> str:
-    from flows.estimates.validation import compare, studies
+    from flows.estimates.validation import compare_studies, load_studies
 
-    found = compare()
+    found = compare_studies()
     agreeing = sum(one.agrees for one in found)
     lines = [
         _NOTE,
@@ -257,7 +251,7 @@ def validation() -> str:
         "inputs as well as figures; a figure *agrees* if some such inputs give such a figure. The tests hold this page to",
         f"the code. {agreeing} of {len(found)} figures agree; of the others each says why.",
     ]
-    for study in studies():
+    for study in load_studies():
         lines += ["", f"## {study['name']}", "", f"{study['source']} ({_MEANINGS[study['read']]})."]
         if "remark" in study:
             lines += ["", study["remark"]]

@@ -77,7 +77,7 @@ wue_l_per_kwh = {{ value = 0.5, low = 0.0, high = 1.8 }}
 """
 
 
-def override(
+def override_factor(
     folder: Path, name: str, scope: str, value: float, *, low: float, high: float, source: str
 ) -> Path:
     """Add a factor to the settings file; what is written there already is left as it is.
@@ -113,7 +113,7 @@ def override(
     return path
 
 
-def create(folder: Path) -> Path:
+def create_project(folder: Path) -> Path:
     """Make `folder` a project; returns its settings file.
 
     Raises:

@@ -16,16 +16,22 @@ HERE = ""
 """Zone of an alternative that leaves the energy where it was used."""
 
 
-def shifted(
+def shift_runs(
     energy: pl.LazyFrame, intensity: pl.LazyFrame, zones: Sequence[str], shift_h: int
 ) -> pl.LazyFrame:
     """CO2e of runs had they started `shift_h` hours later, where they were and in each zone.
 
-    Takes energy (run_id, zone, slot, grid_mj) and intensity (zone, slot, value in g/kWh; null where
-    no series covers the slot). Gives run_id, zone (`HERE` for where it was), shift_h, covered_ppm
-    and co2e_ug, which is null unless all of the energy is covered: a part can't be compared.
+    Args:
+        energy: run_id, zone, slot, grid_mj: the grid energy of each run.
+        intensity: zone, slot, value in g/kWh; null where no series covers the slot.
+        zones: Zones that each run is moved to, all of its energy at once.
+        shift_h: Hours later, or earlier where negative.
+
+    Returns:
+        One row per run and zone: run_id, zone (`HERE` for where it was), shift_h, covered_ppm and
+        co2e_ug. co2e_ug is null unless all of the energy is covered: a part cannot be compared.
     """
-    there = pl.concat(
+    moved = pl.concat(
         [
             energy.with_columns(alternative=pl.lit(HERE)),
             *(energy.with_columns(alternative=pl.lit(zone), zone=pl.lit(zone)) for zone in zones),
@@ -34,8 +40,13 @@ def shifted(
     covered = pl.col("value").is_not_null()
     used = pl.col("grid_mj")
     return (
-        there.with_columns(slot=pl.col("slot") + shift_h * SLOTS_PER_HOUR)
-        .join(intensity.select("zone", "slot", "value"), on=["zone", "slot"], how="left")
+        moved.with_columns(slot=pl.col("slot") + shift_h * SLOTS_PER_HOUR)
+        .join(
+            intensity.select("zone", "slot", "value"),
+            on=["zone", "slot"],
+            how="left",
+            validate="m:1",
+        )
         .group_by("run_id", zone=pl.col("alternative"))
         .agg(
             (used * pl.col("value") / PER_KWH).round().cast(pl.Int64).sum().alias("co2e_ug"),

@@ -1,4 +1,4 @@
-"""What it took to make the hardware, by the time that runs held it (docs/method.md, "Embodied")."""
+"""Embodied carbon and water of the hardware, by the time that runs held it (docs/method.md, "Embodied")."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HOURS_PER_YEAR = 8766
 """Of 365.25 days."""
 
 INPUTS = ("gpu_kg", "server_kg", "gpu_l", "years", "utilisation")
-"""What `hourly` takes, each with bounds."""
+"""What `compute_hourly_rates` takes, each with bounds."""
 
 EMBODIED = (
     "co2e_embodied_ug",
@@ -24,13 +24,20 @@ EMBODIED = (
 _RATES = tuple(f"embodied{bound}_{unit}_per_h" for unit in ("ug", "ul") for bound in BOUNDS)
 
 
-def hourly(devices: pl.LazyFrame) -> pl.LazyFrame:
-    """Embodied carbon and water for an hour of a GPU in use.
+def compute_hourly_rates(devices: pl.LazyFrame) -> pl.LazyFrame:
+    """Add the embodied carbon and water of an hour of a GPU in use.
 
     (GPU + server / GPUs per server) / (lifetime x share of it in use): SCI (ISO/IEC 21031:2024),
     amortised over the hours used as Luccioni et al. 2022 (arXiv 2211.02001), so idle hours carry
-    none. Takes `INPUTS`, each with _low and _high, and gpus_per_server. Adds embodied_ug_per_h and
-    embodied_ul_per_h with bounds, as integers.
+    none.
+
+    Args:
+        devices: One row per device: `INPUTS`, each with _low and _high (kg, litres, years, share),
+            and gpus_per_server.
+
+    Returns:
+        The same rows with embodied_ug_per_h and embodied_ul_per_h added, each with _low and _high, as
+        integers.
     """
 
     def rate(amount: pl.Expr, bound: str) -> pl.Expr:
@@ -48,15 +55,19 @@ def hourly(devices: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def embodied(energy: pl.LazyFrame, rates: pl.LazyFrame) -> pl.LazyFrame:
-    """Embodied carbon and water of what runs held in each slot; idle hardware has none.
+def add_embodied(energy: pl.LazyFrame, rates: pl.LazyFrame) -> pl.LazyFrame:
+    """Add the embodied carbon and water of what runs held in each slot; idle hardware has none.
 
-    Takes energy (kind, gpu_key, slot, held_us) and the result of `hourly` by gpu_key. Adds
-    `EMBODIED`, in integers per GPU and slot.
+    Args:
+        energy: kind, gpu_key, slot, held_us, and any further columns.
+        rates: The result of `compute_hourly_rates`: one row per gpu_key.
+
+    Returns:
+        The rows of `energy` with `EMBODIED` added, as integers (ug and uL).
     """
     held = pl.when(pl.col("kind") == "run").then("held_us").otherwise(0)
     return (
-        energy.join(rates.select("gpu_key", *_RATES), on="gpu_key", how="left")
+        energy.join(rates.select("gpu_key", *_RATES), on="gpu_key", how="left", validate="m:1")
         .with_columns(
             (held * pl.col(rate) // HOUR_US).alias(name)
             for name, rate in zip(EMBODIED, _RATES, strict=True)

@@ -12,7 +12,7 @@ import polars as pl
 
 from transforms.constants import BOUNDS
 from transforms.embodied import INPUTS as EMBODIED_INPUTS
-from transforms.embodied import embodied, hourly
+from transforms.embodied import add_embodied, compute_hourly_rates
 from transforms.footprint import facility_slots, footprint_slots, times
 from transforms.grid import HOUR_US
 
@@ -38,7 +38,7 @@ INPUTS: dict[str, float] = {
     "utilisation": 1.0,
     "price_per_kwh": 0.0,
 }
-"""What a case is made of, and what leaves it out of the result."""
+"""The inputs of a case, each with its neutral value: the one that contributes nothing."""
 
 _FIGURES = {
     "energy_kwh": ("energy{}_mj", 3.6e9),
@@ -55,125 +55,154 @@ _FIGURES = {
     "water_embodied_l": ("water_embodied{}_ul", 1e6),
     "water_withdrawal_l": ("water_withdrawal{}_ul", 1e6),
 }
-"""Figure -> its column in the ledger, and how many of its units make one of the figure's."""
+"""Figure -> its column in the ledger, and how many units of the column make one of the figure."""
 
 SUMS = {
     "co2e_total_kg": ("co2e_scope1_kg", "co2e_kg", "co2e_losses_kg", "co2e_embodied_kg"),
     "water_l": ("water_onsite_l", "water_offsite_l"),
 }
-"""Figures that are sums of others; water is what operation consumes."""
+"""Figures that are sums of others. Water is what operation consumes."""
 
 FIGURES = (*_FIGURES, *SUMS, "cost")
 
 
-def bounded(name: str, bound: str) -> str:
-    """The column of a bound: `pue_low`, `energy_low_kwh`, `wue_low_l_per_kwh`."""
+def bound_column(name: str, bound: str) -> str:
+    """Name the column of a bound: `pue_low`, `energy_low_kwh`, `wue_low_l_per_kwh`."""
     for unit in ("_l_per_kwh", "_g_per_kwh", "_kwh", "_kg", "_l", "_w"):
         if name.endswith(unit):
             return f"{name.removesuffix(unit)}{bound}{unit}"
     return f"{name}{bound}"
 
 
-def estimate(cases: pl.LazyFrame) -> pl.LazyFrame:
-    """Energy, carbon, water and cost of cases that nobody metered.
+def estimate_footprints(cases: pl.LazyFrame) -> pl.LazyFrame:
+    """Estimate energy, carbon, water and cost of cases that nobody metered.
 
-    Takes case (its name), gpus_per_server, and each of `INPUTS` with low and high (columns as
-    `bounded` names them). Gives case and `FIGURES`, each but cost with low and high: interval
-    arithmetic over all inputs at once, so the bounds are wide.
+    Interval arithmetic over all inputs at once, so the bounds are wide.
+
+    Args:
+        cases: One row per case: case (its name), gpus_per_server, and each of `INPUTS` with low and
+            high, in columns as `bound_column` names them.
+
+    Returns:
+        case and `FIGURES`, each with low and high but for cost, which has none.
     """
+    # One GPU in one slot at a site and in a zone of its own, for each case.
     unit = cases.with_columns(kind=pl.lit("run"), run_id="case", site="case", zone="case", slot=0)
-    energy = embodied(
-        unit.select(
-            "kind",
-            "run_id",
-            "site",
-            "slot",
-            gpu_key="case",
-            gpus=pl.lit(1),
-            gap_mj=pl.lit(0, pl.Int64),
-            filled_mj=pl.lit(0, pl.Int64),
-            measured_mj=pl.lit(0, pl.Int64),
-            held_us=pl.lit(HOUR_US, pl.Int64),
-            metered_us=pl.lit(0, pl.Int64),
-            host_measured_mj=pl.lit(0, pl.Int64),
-            **{f"host{b}_mj": pl.lit(0, pl.Int64) for b in BOUNDS},
-            **{f"energy{b}_mj": times(pl.col(bounded("gpu_w", b)), 3_600_000) for b in BOUNDS},
-        ),
-        hourly(
-            unit.select(
-                gpu_key="case",
-                gpus_per_server="gpus_per_server",
-                **{f"{name}{b}": bounded(name, b) for name in EMBODIED_INPUTS for b in BOUNDS},
-            )
-        ),
+    energy = add_embodied(_hour_energy(unit), _embodied_rates(unit))
+    prices = unit.select("site", "slot", "price_per_kwh")
+    hour = footprint_slots(
+        facility_slots(energy, _sites(unit)), _signals(unit), _no_contracts(unit), prices
     )
-    sites = unit.select(
+    hours = cases.select("case", *(bound_column("gpu_hours", b) for b in BOUNDS))
+    return (
+        hour.join(
+            hours,
+            left_on="run_id",
+            right_on="case",
+            how="left",
+            validate="m:1",
+            maintain_order="left",
+        )
+        .select(
+            *(_for_all_hours(name, b) for name in _FIGURES for b in BOUNDS),
+            case="run_id",
+            cost=pl.col("cost_micro") / 1e6 * pl.col("gpu_hours"),
+        )
+        .with_columns(
+            pl.sum_horizontal(bound_column(part, b) for part in parts).alias(bound_column(name, b))
+            for name, parts in SUMS.items()
+            for b in BOUNDS
+        )
+        .select("case", *bound_columns(FIGURES))
+    )
+
+
+def _for_all_hours(figure: str, bound: str) -> pl.Expr:
+    """A figure of the case from its ledger column of one GPU-hour."""
+    column, scale = _FIGURES[figure]
+    hours = pl.col(bound_column("gpu_hours", bound))
+    return (pl.col(column.format(bound)) / scale * hours).alias(bound_column(figure, bound))
+
+
+def _hour_energy(unit: pl.LazyFrame) -> pl.LazyFrame:
+    """The energy of one GPU-hour at mean power, as attribution gives it; nothing of it is measured."""
+    unmeasured = ("gap_mj", "filled_mj", "measured_mj", "metered_us", "host_measured_mj")
+    return unit.select(
+        "kind",
+        "run_id",
+        "site",
+        "slot",
+        gpu_key="case",
+        gpus=pl.lit(1),
+        held_us=pl.lit(HOUR_US, pl.Int64),
+        **{name: pl.lit(0, pl.Int64) for name in unmeasured},
+        **{f"host{b}_mj": pl.lit(0, pl.Int64) for b in BOUNDS},
+        **{f"energy{b}_mj": times(pl.col(bound_column("gpu_w", b)), 3_600_000) for b in BOUNDS},
+    )
+
+
+def _embodied_rates(unit: pl.LazyFrame) -> pl.LazyFrame:
+    """What an hour of each case's GPU embodies."""
+    return compute_hourly_rates(
+        unit.select(
+            gpu_key="case",
+            gpus_per_server="gpus_per_server",
+            **{f"{name}{b}": bound_column(name, b) for name in EMBODIED_INPUTS for b in BOUNDS},
+        )
+    )
+
+
+def _sites(unit: pl.LazyFrame) -> pl.LazyFrame:
+    """A site for each case."""
+    inputs = (
+        "pue",
+        "wue_l_per_kwh",
+        "withdrawal_ratio",
+        "loss",
+        "onsite_share",
+        "onsite_g_per_kwh",
+        "onsite_l_per_kwh",
+    )
+    return unit.select(
         "site",
         "slot",
         "zone",
-        *(
-            bounded(name, b)
-            for name in ("pue", "wue_l_per_kwh", "withdrawal_ratio", "loss")
-            for b in BOUNDS
-        ),
-        *(
-            bounded(name, b)
-            for name in ("onsite_share", "onsite_g_per_kwh", "onsite_l_per_kwh")
-            for b in BOUNDS
-        ),
+        *(bound_column(name, b) for name in inputs for b in BOUNDS),
         **{
-            f"overhead{b}_mw_per_gpu": times(pl.col(bounded("overhead_w", b)), 1000) for b in BOUNDS
+            f"overhead{b}_mw_per_gpu": times(pl.col(bound_column("overhead_w", b)), 1000)
+            for b in BOUNDS
         },
         **{f"rest{b}_mw_per_gpu": pl.lit(0, pl.Int64) for b in BOUNDS},
     )
-    signals = unit.select(
+
+
+def _signals(unit: pl.LazyFrame) -> pl.LazyFrame:
+    """The grid of each case's zone; no series, and no marginal intensity."""
+    inputs = ("intensity_g_per_kwh", "residual_g_per_kwh", "ewif_l_per_kwh", "withdrawal_l_per_kwh")
+    return unit.select(
         "zone",
         "slot",
-        *(
-            bounded(name, b)
-            for name in (
-                "intensity_g_per_kwh",
-                "residual_g_per_kwh",
-                "ewif_l_per_kwh",
-                "withdrawal_l_per_kwh",
-            )
-            for b in BOUNDS
-        ),
+        *(bound_column(name, b) for name in inputs for b in BOUNDS),
         series_ppm=pl.lit(0),
         ewif_series_ppm=pl.lit(0),
         **{f"marginal{b}_g_per_kwh": pl.lit(None, pl.Float64) for b in BOUNDS},
     )
-    contracts = unit.select(
+
+
+def _no_contracts(unit: pl.LazyFrame) -> pl.LazyFrame:
+    """No contract covers anything: the market-based figure is of the residual mix."""
+    return unit.select(
         "site",
         "slot",
         contracted_ppm=pl.lit(0),
         **{f"contracted{b}_g_per_kwh": pl.lit(0.0) for b in BOUNDS},
     )
-    prices = unit.select("site", "slot", "price_per_kwh")
-    hour = footprint_slots(facility_slots(energy, sites), signals, contracts, prices)
-    hours = cases.select("case", *(bounded("gpu_hours", b) for b in BOUNDS))
-    found = hour.join(hours, left_on="run_id", right_on="case", how="left", maintain_order="left")
-    return (
-        found.select(
-            case="run_id",
-            **{
-                bounded(name, b): pl.col(column.format(b)) / scale * pl.col(bounded("gpu_hours", b))
-                for name, (column, scale) in _FIGURES.items()
-                for b in BOUNDS
-            },
-            cost=pl.col("cost_micro") / 1e6 * pl.col("gpu_hours"),
-        )
-        .with_columns(
-            pl.sum_horizontal(bounded(part, b) for part in parts).alias(bounded(name, b))
-            for name, parts in SUMS.items()
-            for b in BOUNDS
-        )
-        .select("case", *columns(FIGURES))
-    )
 
 
-def columns(figures: Iterable[str]) -> list[str]:
-    """The columns of figures: value, low, high of each, and of cost the value alone."""
+def bound_columns(figures: Iterable[str]) -> list[str]:
+    """Name the columns of figures: value, low and high of each, and of cost the value alone."""
     return [
-        bounded(name, b) for name in figures for b in (BOUNDS if name != "cost" else BOUNDS[:1])
+        bound_column(name, b)
+        for name in figures
+        for b in (BOUNDS if name != "cost" else BOUNDS[:1])
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,12 +11,22 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from flows.errors import SettingsError
-from flows.estimates import estimate
-from flows.estimates.estimate import GALLON_L, Inputs, Load
+from flows.estimates.estimate import (
+    GALLON_L,
+    GPUS_PER_SERVER,
+    Inputs,
+    Load,
+    collect_inputs,
+    describe_inputs,
+    estimate_cases,
+)
 from flows.factors import effective
 from flows.settings import Onsite, Quantity, Settings, Site, Strict, invalid
 from transforms.constants import BOUNDS
-from transforms.estimate import FIGURES, bounded, columns
+from transforms.estimate import FIGURES, bound_column, bound_columns
+
+Row = dict[str, Any]
+"""Figures of something in a period, as `estimate_scenario` gives them."""
 
 HOURS_A_DAY = 24
 DAYS_A_YEAR = 365
@@ -33,7 +44,7 @@ class Fleet(Gpus):
     """GPUs of the site."""
 
     planned: bool = False
-    """Not there yet: shown as what it would add."""
+    """Not built yet: shown as what it would add."""
 
 
 class Option(Strict):
@@ -78,37 +89,28 @@ class Scenario(Strict):
     public: list[Public] = Field(default_factory=list)
 
 
-_OF_SETTINGS = ("project", "site", "zones", "factors")
+_SETTINGS_TABLES = ("project", "site", "zones", "factors")
+"""Tables of a scenario file that are those of wattledger.toml."""
 
 
-def shipped() -> list[str]:
+def list_scenarios() -> list[str]:
     """Names of the scenarios that come with Wattledger."""
     folder = resources.files("flows").joinpath("data/scenarios")
     return sorted(Path(p.name).stem for p in folder.iterdir() if p.name.endswith(".toml"))
 
 
-def load(name: str) -> tuple[Scenario, Settings]:
+def load_scenario(name: str) -> tuple[Scenario, Settings]:
     """A shipped scenario by name, or one from a file.
 
     Raises:
         SettingsError: there is none, or it says something impossible (named).
     """
-    if name in shipped():
-        text = resources.files("flows").joinpath(f"data/scenarios/{name}.toml").read_text("utf-8")
-    else:
-        try:
-            text = Path(name).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(
-                f"no scenario {name!r}: {error}",
-                remedy=f"Name a file, or one of: {', '.join(shipped())}",
-            ) from None
     try:
-        said = tomllib.loads(text)
+        tables = tomllib.loads(_read_scenario(name))
         settings = Settings.model_validate(
-            {key: said.pop(key) for key in _OF_SETTINGS if key in said}
+            {key: tables.pop(key) for key in _SETTINGS_TABLES if key in tables}
         )
-        scenario = Scenario.model_validate(said)
+        scenario = Scenario.model_validate(tables)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"not valid TOML: {error}", where=name) from None
     except ValidationError as error:
@@ -118,74 +120,126 @@ def load(name: str) -> tuple[Scenario, Settings]:
     return scenario, settings
 
 
-def run(scenario: Scenario, settings: Settings) -> dict[str, Any]:
-    """All figures of a scenario.
+def _read_scenario(name: str) -> str:
+    """The text of a shipped scenario, else of a file.
 
-    Gives title, about, options (name, rows, inputs) and public. A row has what, period, gpus,
-    power_mw with bounds, and the figures of `transforms.estimate`; an input its value, bounds, unit
-    and source.
+    Raises:
+        SettingsError: there is neither.
     """
+    if name in list_scenarios():
+        return resources.files("flows").joinpath(f"data/scenarios/{name}.toml").read_text("utf-8")
+    try:
+        return Path(name).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"no scenario {name!r}: {error}",
+            remedy=f"Name a file, or one of: {', '.join(list_scenarios())}",
+        ) from None
+
+
+def estimate_scenario(scenario: Scenario, settings: Settings) -> dict[str, Any]:
+    """Estimate all figures of a scenario.
+
+    Returns:
+        title, about, options (each with name, rows and inputs) and public. A row has what, period,
+        gpus, power_mw with bounds (of fleets), and the figures of `transforms.estimate`; an input has
+        value, low, high and source. A public figure has ours, low and high added to what the file
+        says of it.
+    """
+    options = [_estimate_option(scenario, settings, option) for option in scenario.option]
+    present = options[0]["rows"][0]
+    public = [_compare_public(figure, present) for figure in scenario.public]
+    return {
+        "title": scenario.title,
+        "about": scenario.about,
+        "options": options,
+        "public": public,
+    }
+
+
+def _estimate_option(scenario: Scenario, settings: Settings, option: Option) -> dict[str, Any]:
+    """The site powered in one way: its name, rows and inputs."""
     factors = effective(settings)
     [site] = settings.site
+    site = site.model_copy(update={"onsite": option.onsite or site.onsite})
     load = Load(power_share=scenario.load.power_share, utilisation=scenario.load.utilisation)
-    found: dict[str, Any] = {"title": scenario.title, "about": scenario.about, "options": []}
-    for option in scenario.option:
-        place = site.model_copy(update={"onsite": option.onsite or site.onsite})
-        gpus: list[Gpus] = [*scenario.fleet, *scenario.training]
-        of = {one.gpu: estimate.inputs_of(settings, factors, place, one.gpu, load) for one in gpus}
-        rows = _rows(scenario, of, place)
-        inputs = {one.name: estimate.shown(of[one.gpu]) for one in scenario.fleet}
-        found["options"].append({"name": option.name, "rows": rows, "inputs": inputs})
-    there = found["options"][0]["rows"][0]
-    found["public"] = [
-        {**one.model_dump(), "ours": there[one.figure], **_span(there, one.figure)}
-        for one in scenario.public
-    ]
-    return found
+    models = dict.fromkeys(gpus.gpu for gpus in (*scenario.fleet, *scenario.training))
+    inputs = {model: collect_inputs(settings, factors, site, model, load) for model in models}
+    return {
+        "name": option.name,
+        "rows": _estimate_rows(scenario, inputs, site),
+        "inputs": {fleet.name: describe_inputs(inputs[fleet.gpu]) for fleet in scenario.fleet},
+    }
 
 
-def _span(row: dict[str, Any], figure: str) -> dict[str, float]:
-    return {bound.strip("_"): row[f"{figure}{bound}"] for bound in BOUNDS[1:]}
+def _compare_public(figure: Public, present: Row) -> dict[str, Any]:
+    """A public figure, with ours of the fleet that is there."""
+    bounds = {bound.strip("_"): present[f"{figure.figure}{bound}"] for bound in BOUNDS[1:]}
+    return {**figure.model_dump(), "ours": present[figure.figure], **bounds}
 
 
-def _rows(scenario: Scenario, of: dict[str, Inputs], site: Site) -> list[dict[str, Any]]:
-    """Fleets by the day and year, and trainings."""
-    per_server = site.gpus_per_server or estimate.GPUS_PER_SERVER
+def _estimate_rows(scenario: Scenario, inputs: Mapping[str, Inputs], site: Site) -> list[Row]:
+    """Fleets by the day and year, and trainings.
+
+    Args:
+        scenario: Fleets and trainings.
+        inputs: Model of GPU -> inputs but for the GPU-hours.
+        site: Where they are.
+    """
+    hours = {
+        **{fleet.name: Quantity.exact(fleet.count * HOURS_A_DAY) for fleet in scenario.fleet},
+        **{
+            training.name: training.days.times(training.count * HOURS_A_DAY)
+            for training in scenario.training
+        },
+    }
     cases = {
-        one.name: {**of[one.gpu], "gpu_hours": Quantity.exact(one.count * HOURS_A_DAY)}
-        for one in scenario.fleet
+        gpus.name: {**inputs[gpus.gpu], "gpu_hours": hours[gpus.name]}
+        for gpus in (*scenario.fleet, *scenario.training)
     }
-    cases |= {
-        one.name: {**of[one.gpu], "gpu_hours": one.days.times(one.count * HOURS_A_DAY)}
-        for one in scenario.training
-    }
-    figures = {row.pop("case"): row for row in estimate.run(cases, per_server)}
-    present = [one for one in scenario.fleet if not one.planned]
-    planned = [one for one in scenario.fleet if one.planned]
-    days = [(_names(present), present)] if present else []
-    days += [(one.name, [one]) for one in planned]
-    if present and planned:
-        days.append(("all together", scenario.fleet))
-    rows = []
-    for what, fleets in days:
-        total = {name: sum(figures[one.name][name] for one in fleets) for name in columns(FIGURES)}
-        gpus = sum(one.count for one in fleets)
-        power = {
-            f"power_mw{bound}": total[bounded("facility_kwh", bound)] / HOURS_A_DAY / 1000
-            for bound in BOUNDS
+    estimates = estimate_cases(cases, site.gpus_per_server or GPUS_PER_SERVER)
+    figures = {row.pop("case"): row for row in estimates}
+    rows = [row for what, fleets in _groups(scenario) for row in _fleet_rows(what, fleets, figures)]
+    rows += [
+        {
+            "what": training.name,
+            "period": f"{training.days.value:g} days",
+            "gpus": training.count,
+            **figures[training.name],
         }
-        for period, times in (("a day", 1), ("a year", DAYS_A_YEAR)):
-            grown = {name: value * times for name, value in total.items()}
-            rows.append({"what": what, "period": period, "gpus": gpus, **power, **grown})
-    for one in scenario.training:
-        period = f"{one.days.value:g} days"
-        rows.append({"what": one.name, "period": period, "gpus": one.count, **figures[one.name]})
+        for training in scenario.training
+    ]
     for row in rows:
         for bound in BOUNDS:
-            litres = row[bounded("water_onsite_l", bound)]
+            litres = row[bound_column("water_onsite_l", bound)]
             row[f"water_onsite_mgal{bound}"] = litres / GALLON_L / 1e6
     return rows
 
 
-def _names(fleets: list[Fleet]) -> str:
-    return ", ".join(one.name for one in fleets)
+def _groups(scenario: Scenario) -> Iterator[tuple[str, Sequence[Fleet]]]:
+    """Fleets that are summed, with what they are called: those there, each planned one, and all."""
+    present = [fleet for fleet in scenario.fleet if not fleet.planned]
+    planned = [fleet for fleet in scenario.fleet if fleet.planned]
+    if present:
+        yield ", ".join(fleet.name for fleet in present), present
+    for fleet in planned:
+        yield fleet.name, [fleet]
+    if present and planned:
+        yield "all together", scenario.fleet
+
+
+def _fleet_rows(
+    what: str, fleets: Sequence[Fleet], figures: Mapping[str, Mapping[str, float]]
+) -> Iterator[Row]:
+    """Fleets together, a day and a year; `figures` are a day's of each fleet."""
+    day = {
+        name: sum(figures[fleet.name][name] for fleet in fleets) for name in bound_columns(FIGURES)
+    }
+    gpus = sum(fleet.count for fleet in fleets)
+    power = {
+        f"power_mw{bound}": day[bound_column("facility_kwh", bound)] / HOURS_A_DAY / 1000
+        for bound in BOUNDS
+    }
+    for period, days in (("a day", 1), ("a year", DAYS_A_YEAR)):
+        total = {name: value * days for name, value in day.items()}
+        yield {"what": what, "period": period, "gpus": gpus, **power, **total}

@@ -1,4 +1,4 @@
-"""The published record (data/published/record.toml) beside what the same inputs give here."""
+"""Validation: published figures (data/published/record.toml) beside ours from the same inputs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from flows.estimates import estimate
-from flows.estimates.estimate import GALLON_L, Inputs
+from flows.estimates.estimate import GALLON_L, Inputs, estimate_cases, find_grid_quantity
 from flows.factors import effective
 from flows.settings import Quantity, Settings
 from transforms.constants import BOUNDS
-from transforms.estimate import bounded
+from transforms.estimate import bound_column
 
 UNITS = {
     "kWh": 1.0,
@@ -32,7 +31,7 @@ UNITS = {
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """One published figure and ours, in the published unit."""
 
     study: str
@@ -54,12 +53,12 @@ class Compared:
     @property
     def agrees(self) -> bool:
         """Whether some numbers that round to the published inputs give one that rounds to the figure."""
-        figure = rounded(self.published)
-        return self.low <= figure.high and figure.low <= self.high
+        published = parse_rounded(self.published)
+        return self.low <= published.high and published.low <= self.high
 
 
-def rounded(text: str) -> Quantity:
-    """What a published number stands for: itself after "=", else all that rounds to it."""
+def parse_rounded(text: str) -> Quantity:
+    """Parse a published number: it stands for itself after "=", else for all that rounds to it."""
     number = Decimal(text.removeprefix("="))
     exponent = number.as_tuple().exponent
     assert isinstance(exponent, int)
@@ -69,50 +68,59 @@ def rounded(text: str) -> Quantity:
 
 
 @cache
-def studies() -> tuple[dict[str, Any], ...]:
+def load_studies() -> tuple[dict[str, Any], ...]:
+    """The studies of the published record."""
     text = resources.files("flows").joinpath("data/published/record.toml").read_text("utf-8")
     return tuple(tomllib.loads(text)["study"])
 
 
-def compare() -> list[Compared]:
+def compare_studies() -> list[Comparison]:
     """Every published figure with ours."""
-    return [one for study in studies() for one in _compared(study)]
+    return [comparison for study in load_studies() for comparison in _compare_study(study)]
 
 
-def _compared(study: Mapping[str, Any]) -> Iterator[Compared]:
+def _compare_study(study: Mapping[str, Any]) -> Iterator[Comparison]:
+    """The figures of a study. A row of it is a case, its inputs and its figures."""
     names = study["inputs"]
-    cases = {row[0]: _inputs(dict(zip(names, row[1:], strict=False))) for row in study["rows"]}
-    ours = {found["case"]: found for found in estimate.run(cases)}
+    cases = {
+        row[0]: _parse_inputs(dict(zip(names, row[1:], strict=False))) for row in study["rows"]
+    }
+    ours = {row["case"]: row for row in estimate_cases(cases)}
     for row in study["rows"]:
-        for asked, published in zip(study["figures"], row[1 + len(names) :], strict=True):
-            figure, unit = asked.split(": ")
+        for heading, published in zip(study["figures"], row[1 + len(names) :], strict=True):
+            figure, unit = heading.split(": ")
             value, low, high = (
-                ours[row[0]][bounded(figure, bound)] / UNITS[unit] for bound in BOUNDS
+                ours[row[0]][bound_column(figure, bound)] / UNITS[unit] for bound in BOUNDS
             )
-            yield Compared(
-                study["name"],
-                row[0],
-                figure,
-                unit,
-                published,
-                value,
-                low,
-                high,
-                study.get("differs", {}).get(f"{row[0]} {figure}", ""),
+            yield Comparison(
+                study=study["name"],
+                case=row[0],
+                figure=figure,
+                unit=unit,
+                published=published,
+                ours=value,
+                low=low,
+                high=high,
+                differs=study.get("differs", {}).get(f"{row[0]} {figure}", ""),
             )
 
 
-def _inputs(given: Mapping[str, str]) -> Inputs:
-    """Inputs of an estimate from the columns of a study."""
-    found: Inputs = {name: rounded(text) for name, text in given.items() if name != "zone"}
-    if "energy_kwh" in found:
-        # Energy instead of GPU-hours and power.
-        found["gpu_hours"], found["gpu_w"] = Quantity.exact(1), found.pop("energy_kwh").times(1000)
-    if "count" in found:
-        count, days = found.pop("count"), found.pop("days")
-        found["gpu_hours"] = days.times(24 * count.value)
-    if "zone" in given:
+def _parse_inputs(columns: Mapping[str, str]) -> Inputs:
+    """Inputs of an estimate from the columns of a study.
+
+    Besides the inputs of an estimate, a study may give energy_kwh (instead of GPU-hours and power),
+    count and days (instead of GPU-hours), and zone (instead of an intensity).
+    """
+    inputs: Inputs = {name: parse_rounded(text) for name, text in columns.items() if name != "zone"}
+    if "energy_kwh" in inputs:
+        inputs["gpu_hours"] = Quantity.exact(1)
+        inputs["gpu_w"] = inputs.pop("energy_kwh").times(1000)
+    if "count" in inputs:
+        count, days = inputs.pop("count"), inputs.pop("days")
+        inputs["gpu_hours"] = days.times(24 * count.value)
+    if "zone" in columns:
         settings = Settings()
-        zone = estimate.grid_input(settings, effective(settings), given["zone"], "intensity")
-        found["intensity_g_per_kwh"] = zone
-    return found
+        inputs["intensity_g_per_kwh"] = find_grid_quantity(
+            settings, effective(settings), columns["zone"], "intensity"
+        )
+    return inputs

@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 
 from flows.errors import UsageError
-from flows.warehouse.connection import rows
+from flows.warehouse.frames import query_rows
 
 _SLOTS = """
     SELECT
@@ -56,7 +56,7 @@ TOTALS = (
 """What slots add up to, as whole numbers."""
 
 
-def explain(con: duckdb.DuckDBPyConnection, run_id: str) -> dict[str, Any]:
+def explain_run(con: duckdb.DuckDBPyConnection, run_id: str) -> dict[str, Any]:
     """Everything behind the figures of one run of a published file.
 
     Gives run (its row of run_summary), gpus (energy by GPU and by how it was found), slots (what is
@@ -66,29 +66,29 @@ def explain(con: duckdb.DuckDBPyConnection, run_id: str) -> dict[str, Any]:
         UsageError: the file has no such run.
     """
     asked = {"run": run_id}
-    found = rows(con, "FROM run_summary WHERE run_id = $run", asked)
+    found = query_rows(con, "FROM run_summary WHERE run_id = $run", asked)
     if not found:
-        known = rows(con, "SELECT run_id FROM run_summary ORDER BY 1 LIMIT 20")
+        known = query_rows(con, "SELECT run_id FROM run_summary ORDER BY 1 LIMIT 20")
         raise UsageError(
             f"no run {run_id!r} is published",
             remedy=f"Known: {', '.join(row['run_id'] for row in known) or 'none'}",
         )
-    [total] = rows(
+    [total] = query_rows(
         con,
         f"SELECT {', '.join(TOTALS)} FROM run_footprint WHERE kind = 'run' AND run_id = $run",
         asked,
     )
     return {
         "run": found[0],
-        "gpus": rows(con, _GPUS, asked),
-        "slots": rows(con, _SLOTS, asked),
+        "gpus": query_rows(con, _GPUS, asked),
+        "slots": query_rows(con, _SLOTS, asked),
         "totals": total,
-        "sources": rows(con, "FROM intensity_sources WHERE run_id = $run", asked),
-        "factors": rows(con, _FACTORS, asked),
+        "sources": query_rows(con, "FROM intensity_sources WHERE run_id = $run", asked),
+        "factors": query_rows(con, _FACTORS, asked),
     }
 
 
-def worked(slot: dict[str, Any]) -> list[tuple[str, str, str]]:
+def describe_arithmetic(slot: dict[str, Any]) -> list[tuple[str, str, str]]:
     """One slot as lines of what, how, and how much."""
     hours = slot["held_us"] / 3.6e9
     lines = [
@@ -152,7 +152,7 @@ def _shown(value: float | None) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.12g}"
 
 
-def chosen(found: dict[str, Any], at: datetime | None) -> dict[str, Any]:
+def find_slot(found: dict[str, Any], at: datetime | None) -> dict[str, Any]:
     """The slot to work through: the one that holds a time, else the one with most energy.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 
-def significant(value: float | None, digits: int = 3) -> str:
+def format_number(value: float | None, digits: int = 3) -> str:
     """A number with `digits` significant digits and no exponent; `-` where there is none."""
     if value is None or math.isnan(value):
         return "–"
@@ -20,12 +20,12 @@ def significant(value: float | None, digits: int = 3) -> str:
     )
 
 
-def change(value: float) -> str:
+def format_change(value: float) -> str:
     """A difference with its sign."""
-    return "0" if value == 0 else f"{'+' if value > 0 else '−'}{significant(abs(value))}"
+    return "0" if value == 0 else f"{'+' if value > 0 else '−'}{format_number(abs(value))}"
 
 
-def percent(value: float | None) -> str:
+def format_percent(value: float | None) -> str:
     """A share as whole percent; never 100 % unless it is all."""
     if value is None or math.isnan(value):
         return "–"
@@ -35,6 +35,6 @@ def percent(value: float | None) -> str:
     return f"{whole} %"
 
 
-def between(low: float | None, high: float | None) -> str:
+def format_range(low: float | None, high: float | None) -> str:
     """A range in three significant digits."""
-    return f"{significant(low)} – {significant(high)}"
+    return f"{format_number(low)} – {format_number(high)}"

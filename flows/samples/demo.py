@@ -82,7 +82,7 @@ eval-nightly,nightly evaluation,applied,demo-7b,2020-10-25T02:10:00Z,,node01,6,1
 """
 
 
-def prepare(
+def prepare_demo(
     folder: Path,
     *,
     gpu_log: Path | None = None,
@@ -144,7 +144,7 @@ def _sample(folder: Path) -> str:
         if path.exists():
             continue
         counter = host == "node01"
-        made = simulator.host_readings(
+        made = simulator.generate_host_readings(
             host, gpus=8, start=_START, seconds=_SECONDS, work=done, counter=counter
         )
         segments.write(_with_faults(made, counter), path, sample=True)

@@ -34,13 +34,13 @@ class Work:
     kind: str = "training"
 
 
-def gpu_uuid(host: str, index: int, seed: int) -> str:
+def make_gpu_uuid(host: str, index: int, seed: int) -> str:
     """A UUID in NVML's form, the same for the same host, index and seed."""
     digest = hashlib.sha256(f"{seed} {host} {index}".encode()).hexdigest()
     return f"GPU-{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:32]}"
 
 
-def host_readings(
+def generate_host_readings(
     host: str,
     *,
     gpus: int,
@@ -59,8 +59,8 @@ def host_readings(
     steps = int(seconds / period_s)
     since = np.arange(steps) * period_s
     parts = []
-    for index in sorted(range(gpus), key=lambda i: gpu_uuid(host, i, seed)):
-        uuid = gpu_uuid(host, index, seed)
+    for index in sorted(range(gpus), key=lambda i: make_gpu_uuid(host, i, seed)):
+        uuid = make_gpu_uuid(host, index, seed)
         rng = np.random.default_rng([seed, int(uuid[4:12], 16)])
         watts, busy = _power(since, [w for w in work if index in w.gpus], rng)
         power_mw = np.rint(watts * 1000).astype(np.int32)

@@ -17,11 +17,12 @@ from flows.ingest.gpu import ingest_gpu
 from flows.ingest.grid import ingest_grid
 from flows.ingest.runs import ingest_runs
 from flows.publication.publish import publish
-from flows.samples.demo import prepare
+from flows.samples.demo import prepare_demo
 from flows.settings import Settings
 from flows.sources.gpu.nvidia_smi import Options
 from flows.sources.grid import reader
 from flows.warehouse.connection import connect
+from flows.warehouse.store import store_of
 from tests.conftest import make_project, runs_csv
 from transforms.grid import mix_factors
 
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.real
 
 def ask(project: Settings, sql: str, published: bool = False) -> list[tuple[object, ...]]:
     con = connect(
-        project.published / "published.duckdb" if published else project.warehouse, read_only=True
+        project.published / "published.duckdb" if published else store_of(project), read_only=True
     )
     try:
         return con.execute(sql).fetchall()
@@ -134,7 +135,7 @@ def test_titan_x_logs(name: str, rows: int, data: Path, project: Settings) -> No
 def test_the_demo_on_a_real_log(data: Path, tmp_path: Path) -> None:
     log = data / "gpu_titanx_nvidia_smi/power-trace_2gpu_2025-12-05-19-21-36.csv"
     folder = tmp_path / "p"
-    said = prepare(folder, gpu_log=log, options=Options(model="NVIDIA TITAN X"))
+    said = prepare_demo(folder, gpu_log=log, options=Options(model="NVIDIA TITAN X"))
     assert "2 GPUs, host my-node, times read as UTC" in said
     project = settings_module.load(folder)
     given = project.input.gpu[0]

@@ -213,10 +213,10 @@ def test_overlapping_pieces_are_noticed() -> None:
 
 _SCRIPT = """
 import polars as pl
-from flows.sources.simulator import Work, host_readings
+from flows.samples.host import Work, generate_host_readings
 from tests.conftest import T0
 from transforms import energy
-r = host_readings("n", gpus=8, start=T0, seconds=20000, work=[Work(range(8), 5, 15000)], counter=False)
+r = generate_host_readings("n", gpus=8, start=T0, seconds=20000, work=[Work(range(8), 5, 15000)], counter=False)
 r = r.with_columns(gpu_key=pl.col("gpu_index"), averaged=pl.lit(False))
 parts = energy.partial_slots(r, energy.GapRule())
 slots = energy.gpu_slots(parts.lazy(), energy.GapRule()).collect(engine="streaming")

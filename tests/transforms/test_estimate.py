@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transforms.constants import BOUNDS
-from transforms.estimate import FIGURES, INPUTS, SUMS, bounded, columns, estimate
+from transforms.estimate import (
+    FIGURES,
+    INPUTS,
+    SUMS,
+    bound_column,
+    bound_columns,
+    estimate_footprints,
+)
 
 Bounds = tuple[float, float, float]
 
@@ -19,8 +26,8 @@ def one(**inputs: float | Bounds) -> dict[str, float]:
     for name, neutral in INPUTS.items():
         value = inputs.get(name, neutral)
         three = value if isinstance(value, tuple) else (value, value, value)
-        row |= {bounded(name, b): float(v) for b, v in zip(BOUNDS, three, strict=True)}
-    return estimate(pl.LazyFrame([row])).collect().row(0, named=True)
+        row |= {bound_column(name, b): float(v) for b, v in zip(BOUNDS, three, strict=True)}
+    return estimate_footprints(pl.LazyFrame([row])).collect().row(0, named=True)
 
 
 def test_an_hour_by_hand() -> None:
@@ -61,12 +68,14 @@ def test_cases_keep_their_names_and_apart() -> None:
     rows = []
     for name, power in (("b", 100.0), ("a", 200.0)):
         row = {"case": name, "gpus_per_server": 8}
-        row |= {bounded(k, b): v for k, v in INPUTS.items() for b in BOUNDS}
-        row |= {bounded(k, b): v for k, v in (("gpu_hours", 1.0), ("gpu_w", power)) for b in BOUNDS}
+        row |= {bound_column(k, b): v for k, v in INPUTS.items() for b in BOUNDS}
+        row |= {
+            bound_column(k, b): v for k, v in (("gpu_hours", 1.0), ("gpu_w", power)) for b in BOUNDS
+        }
         rows.append(row)
-    found = estimate(pl.LazyFrame(rows)).collect()
+    found = estimate_footprints(pl.LazyFrame(rows)).collect()
     assert dict(found.select("case", "energy_kwh").iter_rows()) == {"a": 0.2, "b": 0.1}
-    assert found.columns == ["case", *columns(FIGURES)]
+    assert found.columns == ["case", *bound_columns(FIGURES)]
 
 
 positive = st.floats(0.001, 1e4)
@@ -99,7 +108,7 @@ def test_figures_lie_within_their_bounds_and_add_up(**inputs: Bounds) -> None:
     room = 1 + 1e-9
     for name in FIGURES:
         if name != "cost":
-            value, low, high = (found[bounded(name, b)] for b in BOUNDS)
+            value, low, high = (found[bound_column(name, b)] for b in BOUNDS)
             assert 0 <= low <= value * room + 1e-9, name
             assert value <= high * room + 1e-9, name
     for name, parts in SUMS.items():

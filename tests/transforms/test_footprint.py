@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from transforms import footprint
-from transforms.embodied import EMBODIED, embodied, hourly
+from transforms.embodied import EMBODIED, add_embodied, compute_hourly_rates
 
 KWH_MJ = 3_600_000_000
 MWH_MJ = KWH_MJ * 1000
@@ -268,7 +268,7 @@ def rates(gpus_per_server: int = 8, **given: float) -> pl.LazyFrame:
         for name, value in {**LUCCIONI, **given}.items()
         for bound in ("", "_low", "_high")
     }
-    return hourly(pl.LazyFrame({"gpu_key": [1], "gpus_per_server": [gpus_per_server], **values}))
+    return compute_hourly_rates(pl.LazyFrame({"gpu_key": [1], "gpus_per_server": [gpus_per_server], **values}))
 
 
 def test_embodied_carbon_of_bloom() -> None:
@@ -283,7 +283,7 @@ def test_embodied_counts_held_time_and_idle_hardware_has_none() -> None:
         schema_overrides={"gpu_key": pl.Int64},
     )
     made = rates(gpu_l=199.0)
-    found = embodied(energy, made).sort("slot").collect()
+    found = add_embodied(energy, made).sort("slot").collect()
     [per_hour] = made.collect()["embodied_ug_per_h"]
     assert found["co2e_embodied_ug"].to_list() == [per_hour // 12, 0]
     assert found["water_embodied_ul"][0] == made.collect()["embodied_ul_per_h"][0] // 12

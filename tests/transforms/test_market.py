@@ -64,7 +64,7 @@ def covered(
         },
         orient="row",
     )
-    found = market.contract_slots(used, table, given_).collect()
+    found = market.match_contracts(used, table, given_).collect()
     return {(row[0], (row[2] - SLOT0) // 12): row[3] for row in found.rows()}
 
 
@@ -127,7 +127,7 @@ def test_intensities_are_weighed_by_what_each_contract_covers() -> None:
             "covered_ppm": [250_000, 500_000],
         }
     )
-    found = market.contracted(slots, contracts).collect().row(0, named=True)
+    found = market.sum_contracts(slots, contracts).collect().row(0, named=True)
     assert found["contracted_ppm"] == 750_000
     assert found["contracted_g_per_kwh"] == pytest.approx(0.25 * 20 + 0.5 * 100)
 
@@ -171,7 +171,7 @@ def tariff(price: float, **given: object) -> dict[str, object]:
 
 def price_at(moment: datetime, *tariffs: dict[str, object], site: str = "s") -> float | None:
     slot = int(moment.timestamp() * 1_000_000) // SLOT_US
-    found = market.prices(pl.LazyFrame({"site": [site], "slot": [slot]}), tariffs).collect()
+    found = market.price_slots(pl.LazyFrame({"site": [site], "slot": [slot]}), tariffs).collect()
     return found["price_per_kwh"][0]  # type: ignore[no-any-return]
 
 

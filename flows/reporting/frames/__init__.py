@@ -18,7 +18,7 @@ import duckdb
 
 from flows import __version__
 from flows.errors import UsageError
-from flows.warehouse.connection import rows
+from flows.warehouse.frames import query_rows
 from transforms.constants import BOUNDS
 
 
@@ -406,7 +406,7 @@ def report(con: duckdb.DuckDBPyConnection, frame: Frame, asked: Asked) -> list[d
             raise UsageError(
                 f"{option} makes no sense here: it is one report a {frame.per}", where=frame.name
             )
-    found = rows(con, *_query(con, frame, asked))
+    found = query_rows(con, *_query(con, frame, asked))
     if not found or (frame.per == "period" and found[0]["slots"] == 0):
         raise UsageError(
             "nothing is published for that period, family or run",
@@ -475,7 +475,7 @@ def _query(
 
 def published(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     """The publication that a file is."""
-    return rows(con, "FROM publication ORDER BY sequence DESC LIMIT 1")[0]
+    return query_rows(con, "FROM publication ORDER BY sequence DESC LIMIT 1")[0]
 
 
 def as_csv(frame: Frame, reports: Sequence[Mapping[str, Any]]) -> str:

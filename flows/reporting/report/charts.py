@@ -10,7 +10,7 @@ _BARS = 20
 """Runs in the bar chart: the largest ones."""
 
 
-def _svg(chart: object) -> str:
+def _render_svg(chart: object) -> str:
     import altair as alt
     import vl_convert as vlc
 
@@ -34,13 +34,13 @@ def _svg(chart: object) -> str:
 _VEGA_LITE = "6.1"
 
 
-def power_over_time(slots: pl.DataFrame) -> str:
+def draw_power(slots: pl.DataFrame) -> str:
     """Mean facility power, stacked by kind. Takes slot_start, kind, power_kw."""
     import altair as alt
 
     kinds = list(KIND_COLOURS)
-    return _svg(
-        alt.Chart(_data(slots), width=1040, height=230)
+    return _render_svg(
+        alt.Chart(_inline_data(slots), width=1040, height=230)
         .mark_area(interpolate="step-after")
         .encode(
             x=alt.X("slot_start:T", title=None, axis=alt.Axis(format="%d %b %H:%M", tickCount=8)),
@@ -54,21 +54,21 @@ def power_over_time(slots: pl.DataFrame) -> str:
     )
 
 
-def intensity_over_time(signals: pl.DataFrame) -> str:
+def draw_intensity(signals: pl.DataFrame) -> str:
     """Carbon intensity with bounds. Takes slot_start, zone, value, low, high."""
     import altair as alt
 
-    base = alt.Chart(_data(signals), width=1040, height=190)
+    base = alt.Chart(_inline_data(signals), width=1040, height=190)
     time = alt.X("slot_start:T", title=None, axis=alt.Axis(format="%d %b %H:%M", tickCount=8))
     colour = alt.Color("zone:N", scale=alt.Scale(scheme="tableau10"))
     band = base.mark_area(opacity=0.18).encode(
         x=time, y=alt.Y("low:Q", title="g CO2e / kWh"), y2="high:Q", color=colour
     )
     line = base.mark_line(strokeWidth=1.6).encode(x=time, y="value:Q", color=colour)
-    return _svg(band + line)
+    return _render_svg(band + line)
 
 
-def alternatives(shifted: pl.DataFrame) -> str:
+def draw_alternatives(shifted: pl.DataFrame) -> str:
     """CO2e of each run by the hour at which it would have started, relative to what it was.
 
     Takes run_id, zone, shift_h, co2e_kg, location_co2e_kg; one small picture per run.
@@ -76,7 +76,7 @@ def alternatives(shifted: pl.DataFrame) -> str:
     import altair as alt
 
     ratio = shifted.with_columns(ratio=pl.col("co2e_kg") / pl.col("location_co2e_kg"))
-    data = _data(ratio)
+    data = _inline_data(ratio)
     x = alt.X("shift_h:Q", title="start, hours later", axis=alt.Axis(tickCount=9, format="+d"))
     y = alt.Y("ratio:Q", title="CO2e, as it was = 100 %", axis=alt.Axis(format="%"))
     base = alt.Chart(width=310, height=150)
@@ -86,19 +86,19 @@ def alternatives(shifted: pl.DataFrame) -> str:
     was = base.mark_rule(color="#8a97a3", strokeDash=[4, 3]).encode(y=alt.datum(1))
     order = ratio.group_by("run_id").agg(pl.col("location_co2e_kg").first())
     runs = order.sort("location_co2e_kg", "run_id", descending=[True, False])["run_id"].to_list()
-    return _svg(
+    return _render_svg(
         alt.layer(was, line, data=data).facet(
             facet=alt.Facet("run_id:N", title=None, sort=runs), columns=3
         )
     )
 
 
-def bars_with_bounds(runs: pl.DataFrame, title: str, colour: str) -> str:
+def draw_bounded_bars(runs: pl.DataFrame, title: str, colour: str) -> str:
     """One bar per run with low and high. Takes label, value, low, high; the largest runs first."""
     import altair as alt
 
     largest = runs.sort("value", "label", descending=[True, False]).head(_BARS)
-    base = alt.Chart(_data(largest), width=240, height=alt.Step(26))
+    base = alt.Chart(_inline_data(largest), width=240, height=alt.Step(26))
     label = alt.Y("label:N", sort=None, title=None, axis=alt.Axis(labelLimit=130))
     bar = base.mark_bar(color=colour, size=14).encode(
         x=alt.X("value:Q", title=title, axis=alt.Axis(tickCount=6)), y=label
@@ -108,18 +108,18 @@ def bars_with_bounds(runs: pl.DataFrame, title: str, colour: str) -> str:
         base.mark_tick(color=_INK, size=9, thickness=1.4).encode(x=f"{end}:Q", y=label)
         for end in ("low", "high")
     ]
-    return _svg(alt.layer(bar, rule, *ends))
+    return _render_svg(alt.layer(bar, rule, *ends))
 
 
-def stacked_bars(parts: pl.DataFrame, title: str, colours: dict[str, str]) -> str:
+def draw_stacked_bars(parts: pl.DataFrame, title: str, colours: dict[str, str]) -> str:
     """One bar per run, stacked by part. Takes label, part, value, rank."""
     import altair as alt
 
     totals = parts.group_by("label").agg(pl.col("value").sum())
     order = totals.sort("value", "label", descending=[True, False]).head(_BARS)["label"]
     shown = parts.filter(pl.col("label").is_in(order.implode()))
-    return _svg(
-        alt.Chart(_data(shown), width=240, height=alt.Step(26))
+    return _render_svg(
+        alt.Chart(_inline_data(shown), width=240, height=alt.Step(26))
         .mark_bar(size=14)
         .encode(
             x=alt.X("value:Q", title=title, axis=alt.Axis(tickCount=6)),
@@ -132,7 +132,7 @@ def stacked_bars(parts: pl.DataFrame, title: str, colours: dict[str, str]) -> st
     )
 
 
-def tornado(moved: pl.DataFrame, title: str, colour: str) -> str:
+def draw_tornado(moved: pl.DataFrame, title: str, colour: str) -> str:
     """What each input alone moves, the largest on top; one small picture per run.
 
     Takes run_id, input, value, at_low, at_high; runs in the order of their first row.
@@ -146,7 +146,7 @@ def tornado(moved: pl.DataFrame, title: str, colour: str) -> str:
         .sort("swing", "input", descending=[True, False])["input"]
         .to_list()
     )
-    data = _data(
+    data = _inline_data(
         moved.with_columns(
             low=pl.min_horizontal("at_low", "at_high") / pl.col("value") - 1,
             high=pl.max_horizontal("at_low", "at_high") / pl.col("value") - 1,
@@ -157,14 +157,14 @@ def tornado(moved: pl.DataFrame, title: str, colour: str) -> str:
     x = alt.X("low:Q", title=title, axis=alt.Axis(format="+%", tickCount=5))
     bar = base.mark_bar(color=colour, size=11).encode(x=x, x2="high:Q", y=y)
     middle = base.mark_rule(color=_INK, strokeWidth=1).encode(x=alt.datum(0))
-    return _svg(
+    return _render_svg(
         alt.layer(bar, middle, data=data).facet(
             facet=alt.Facet("run_id:N", title=None, sort=runs), columns=3
         )
     )
 
 
-def _data(frame: pl.DataFrame) -> object:
+def _inline_data(frame: pl.DataFrame) -> object:
     """Inline data; times as UTC text, so that a browser or renderer can't shift them."""
     import altair as alt
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import polars as pl
 
-from flows.reporting.numbers import between, percent, significant
+from flows.reporting.numbers import format_number, format_percent, format_range
 from flows.reporting.report import charts
 from flows.settings import Settings
-from flows.warehouse.connection import connect, rows
+from flows.warehouse.connection import connect
+from flows.warehouse.frames import query_rows
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -26,7 +27,7 @@ _COMPARED = 6
 """Runs in the picture of alternatives: those with the most CO2e."""
 
 
-def render(database: Path, folder: Path, settings: Settings) -> None:
+def write_report(database: Path, folder: Path, settings: Settings) -> None:
     """Write report.html and summary.html of `database` (a published file) into `folder`."""
     environment = _templates()
     shared = {
@@ -52,16 +53,16 @@ def _templates() -> Environment:
         autoescape=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"sig": significant, "percent": percent}
-    environment.globals |= {"between": between}
+    environment.filters |= {"sig": format_number, "percent": format_percent}
+    environment.globals |= {"between": format_range}
     return environment
 
 
 def _summary(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     """What a person who signs wants on one page: verdicts, overrides, restatements, digests."""
-    [publication] = rows(con, "FROM publication ORDER BY sequence DESC LIMIT 1")
+    [publication] = query_rows(con, "FROM publication ORDER BY sequence DESC LIMIT 1")
     mine = {"id": publication["publication_id"]}
-    results = rows(con, "FROM validation_result ORDER BY suite, check_name")
+    results = query_rows(con, "FROM validation_result ORDER BY suite, check_name")
     for result in results:
         result["examples"] = [
             ", ".join(
@@ -73,16 +74,16 @@ def _summary(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         ]
     return {
         "publication": publication,
-        "fleet": rows(con, "FROM fleet_summary WHERE kind = 'run'"),
-        "suites": rows(
+        "fleet": query_rows(con, "FROM fleet_summary WHERE kind = 'run'"),
+        "suites": query_rows(
             con,
             "SELECT r.suite, checked_rows, count(*) AS checks, count_if(c.success) AS passed "
             "FROM validation_run AS r JOIN validation_result AS c USING (validation_id) "
             "GROUP BY ALL ORDER BY 1",
         ),
         "results": results,
-        "overrides": rows(con, "FROM gate_override WHERE publication_id = $id", mine),
-        "restated": rows(con, _RESTATED, mine),
+        "overrides": query_rows(con, "FROM gate_override WHERE publication_id = $id", mine),
+        "restated": query_rows(con, _RESTATED, mine),
         "restated_runs": con.execute(
             "SELECT count(*) FROM restatement WHERE publication_id = $id", mine
         ).fetchall()[0][0],
@@ -99,46 +100,46 @@ _RESTATED = """
 
 
 def _content(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    runs = rows(con, "FROM run_summary")
+    runs = query_rows(con, "FROM run_summary")
     return {
-        "publication": rows(con, "FROM publication ORDER BY sequence DESC LIMIT 1")[0],
-        "overrides": rows(con, _OVERRIDES),
-        "restated": rows(con, _OWN_RESTATEMENTS),
+        "publication": query_rows(con, "FROM publication ORDER BY sequence DESC LIMIT 1")[0],
+        "overrides": query_rows(con, _OVERRIDES),
+        "restated": query_rows(con, _OWN_RESTATEMENTS),
         "runs": runs,
-        "fleet": rows(con, "FROM fleet_summary"),
-        "balance": rows(
+        "fleet": query_rows(con, "FROM fleet_summary"),
+        "balance": query_rows(
             con,
             "SELECT sum(metered_mj) / 3.6e9 AS metered_kwh, sum(attributed_mj) / 3.6e9 AS "
             "attributed_kwh, sum(idle_mj) / 3.6e9 AS idle_kwh, sum(unallocated_mj) / 3.6e9 AS "
             "unallocated_kwh, coalesce(sum(abs(difference_mj)), 0) AS difference_mj FROM conservation",
         )[0],
-        "quality": rows(con, "FROM data_quality"),
-        "checks": rows(
+        "quality": query_rows(con, "FROM data_quality"),
+        "checks": query_rows(
             con,
             "SELECT suite, check_name, severity, statement, success, unexpected_rows "
             "FROM validation_result ORDER BY success, severity, suite, check_name",
         ),
-        "checked": rows(con, "SELECT suite, checked_rows FROM validation_run ORDER BY suite"),
-        "sites": rows(con, "FROM site ORDER BY site, valid_from"),
-        "factors": rows(con, _FACTORS_USED),
+        "checked": query_rows(con, "SELECT suite, checked_rows FROM validation_run ORDER BY suite"),
+        "sites": query_rows(con, "FROM site ORDER BY site, valid_from"),
+        "factors": query_rows(con, _FACTORS_USED),
         "factor_count": con.execute("SELECT count(*) FROM factor").fetchall()[0][0],
-        "signals": rows(con, _SIGNALS),
-        "files": rows(
+        "signals": query_rows(con, _SIGNALS),
+        "files": query_rows(
             con,
             "FROM segment ORDER BY verdict DESC, source_format, first_ts, source_name LIMIT 200",
         ),
         "file_count": con.execute("SELECT count(*) FROM segment").fetchall()[0][0],
-        "refused": rows(con, "FROM quarantine ORDER BY recorded_at"),
-        "meters": rows(con, "FROM meter_agreement"),
-        "sources": rows(con, _SOURCES),
-        "fetches": rows(
+        "refused": query_rows(con, "FROM quarantine ORDER BY recorded_at"),
+        "meters": query_rows(con, "FROM meter_agreement"),
+        "sources": query_rows(con, _SOURCES),
+        "fetches": query_rows(
             con, "FROM grid_fetch WHERE outcome <> 'fetched' ORDER BY last_attempt_at DESC LIMIT 20"
         ),
-        "contracts": rows(con, _CONTRACTS),
-        "cleaner": rows(con, _CLEANER),
-        "families": rows(con, "FROM family_summary"),
-        "idle": {row["run_id"]: row for row in rows(con, "FROM idle_spread")},
-        "events": rows(con, _EVENTS),
+        "contracts": query_rows(con, _CONTRACTS),
+        "cleaner": query_rows(con, _CLEANER),
+        "families": query_rows(con, "FROM family_summary"),
+        "idle": {row["run_id"]: row for row in query_rows(con, "FROM idle_spread")},
+        "events": query_rows(con, _EVENTS),
         "charts": _charts(con, runs),
     }
 
@@ -220,7 +221,7 @@ def _charts(con: duckdb.DuckDBPyConnection, runs: list[dict[str, Any]]) -> dict[
         """
     ).pl()
     if not runs:
-        return {"power": charts.power_over_time(power)} if power.height else {}
+        return {"power": charts.draw_power(power)} if power.height else {}
     labels = [run["run_id"] for run in runs]
 
     def bounded(name: str, unit: str) -> pl.DataFrame:
@@ -271,18 +272,18 @@ def _charts(con: duckdb.DuckDBPyConnection, runs: list[dict[str, Any]]) -> dict[
     }
     return {
         **{
-            f"tornado_{name}": charts.tornado(frame, f"{title}, by each input alone", colour)
+            f"tornado_{name}": charts.draw_tornado(frame, f"{title}, by each input alone", colour)
             for name, (frame, title, colour) in tornados.items()
             if frame.height
         },
-        "alternatives": charts.alternatives(elsewhen) if elsewhen.height else "",
-        "power": charts.power_over_time(power),
-        "intensity": charts.intensity_over_time(signals) if signals.height else "",
-        "co2e": charts.bars_with_bounds(
+        "alternatives": charts.draw_alternatives(elsewhen) if elsewhen.height else "",
+        "power": charts.draw_power(power),
+        "intensity": charts.draw_intensity(signals) if signals.height else "",
+        "co2e": charts.draw_bounded_bars(
             bounded("co2e", "kg"), "kg CO2e, location-based", "#7a5c99"
         ),
-        "energy": charts.bars_with_bounds(
+        "energy": charts.draw_bounded_bars(
             bounded("facility", "kwh"), "facility energy, kWh", "#2f6f4f"
         ),
-        "water": charts.stacked_bars(water, "litres of water consumed", _WATER),
+        "water": charts.draw_stacked_bars(water, "litres of water consumed", _WATER),
     }

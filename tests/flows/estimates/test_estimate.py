@@ -140,7 +140,7 @@ def test_any_cluster_can_be_described(tmp_path: Path) -> None:
         '[[site]]\nname = "here"\nzone = "FR"\npue = 1.5\nwue_l_per_kwh = 0\n'
         "host_overhead_w_per_gpu = 100\n[load]\nutilisation = 1\n"
     )
-    found = scenario.run(*scenario.load(str(path)))
+    found = scenario.estimate_scenario(*scenario.load_scenario(str(path)))
     [option] = found["options"]
     day = option["rows"][0]
     assert day["power_mw"] == pytest.approx(8 * 500e-6 * 1.5)
@@ -164,7 +164,7 @@ def test_scenarios_that_make_no_sense_are_refused(text: str, said: str, tmp_path
     path = tmp_path / "s.toml"
     path.write_text(text)
     with pytest.raises(SettingsError) as caught:
-        scenario.load(str(path))
+        scenario.load_scenario(str(path))
     assert said in str(caught.value)
     with pytest.raises(SettingsError, match="colossus"):
-        scenario.load("nowhere")
+        scenario.load_scenario("nowhere")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from flows.estimates.validation import Compared, compare, rounded
+from flows.estimates.validation import Comparison, compare_studies, parse_rounded
 
-RECORD = compare()
+RECORD = compare_studies()
 
 
 @pytest.mark.parametrize("one", RECORD, ids=[f"{c.study}, {c.case}, {c.figure}" for c in RECORD])
-def test_a_published_figure_comes_out_or_says_why_not(one: Compared) -> None:
+def test_a_published_figure_comes_out_or_says_why_not(one: Comparison) -> None:
     if one.differs:
         # A reason that no longer holds has to go.
         assert not one.agrees
@@ -28,10 +28,10 @@ def test_complete_inputs_leave_little_room() -> None:
 
 
 def test_a_number_stands_for_what_rounds_to_it() -> None:
-    assert rounded("1.10").model_dump(exclude={"source"}) == pytest.approx(
+    assert parse_rounded("1.10").model_dump(exclude={"source"}) == pytest.approx(
         {"value": 1.1, "low": 1.095, "high": 1.105}
     )
-    exact = rounded("=1.10")
+    exact = parse_rounded("=1.10")
     assert exact.low == exact.high == 1.1
-    thousands = rounded("131e3")
+    thousands = parse_rounded("131e3")
     assert (thousands.low, thousands.high) == (130_500, 131_500)

@@ -8,7 +8,7 @@ import pytest
 
 from flows.accounting.compute import compute
 from flows.publication.publish import publish
-from flows.reporting.explain import TOTALS, explain
+from flows.reporting.explain import TOTALS, explain_run
 from flows.settings import Settings
 from flows.settings import load as load_settings
 from flows.warehouse.connection import connect
@@ -24,7 +24,7 @@ def test_every_slot_can_be_redone_by_hand(loaded: Settings) -> None:
     compute(project)
     publish(project)
     con = connect(project.published / "published.duckdb", read_only=True)
-    found = explain(con, "r1")
+    found = explain_run(con, "r1")
     con.close()
     assert len(found["slots"]) == 2
     for slot in found["slots"]:

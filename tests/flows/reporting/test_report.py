@@ -15,8 +15,8 @@ import pytest
 from selenium.webdriver.common.print_page_options import PrintOptions
 
 from flows import settings as settings_module
-from flows.reporting.numbers import between, percent, significant
-from flows.reporting.report.render import render
+from flows.reporting.numbers import format_number, format_percent, format_range
+from flows.reporting.report.render import write_report
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_names_from_outside_are_only_text(browser: Any, demo_copy: Path, tmp_pat
     con.close()
     settings = settings_module.load(demo_copy)
     settings.project.title = nasty
-    render(database, tmp_path, settings)
+    write_report(database, tmp_path, settings)
     for name, where in (
         ("report", "section:nth-of-type(1) tbody b"),
         ("summary", "table.overrides tbody td, table.restated tbody td"),
@@ -169,11 +169,11 @@ def test_names_from_outside_are_only_text(browser: Any, demo_copy: Path, tmp_pat
     ],
 )
 def test_three_significant_digits(value: float | None, shown: str) -> None:
-    assert significant(value) == shown
+    assert format_number(value) == shown
 
 
 def test_shares_and_ranges() -> None:
-    assert percent(1.0) == "100 %"
-    assert percent(0.9996) == "99.9 %"
-    assert percent(0.004) == "0 %"
-    assert between(1.2345, 20) == "1.23 – 20.0"
+    assert format_percent(1.0) == "100 %"
+    assert format_percent(0.9996) == "99.9 %"
+    assert format_percent(0.004) == "0 %"
+    assert format_range(1.2345, 20) == "1.23 – 20.0"
