@@ -34,43 +34,80 @@ def register(con: duckdb.DuckDBPyConnection, **frames: pl.DataFrame | pa.Table) 
 
 
 @contextmanager
-def temporary(con: duckdb.DuckDBPyConnection, **frames: pl.DataFrame | pa.Table) -> Iterator[None]:
-    """Copy frames into temporary tables, for statements whose plan needs a table; dropped at the end."""
-    made: list[str] = []
+def temporary(
+    con: duckdb.DuckDBPyConnection, **tables: pl.DataFrame | pa.Table | str
+) -> Iterator[None]:
+    """Keep frames, or the rows of queries, in temporary tables for the length of a `with` block.
+
+    For statements whose plan needs a table, and for rows that several statements read.
+    """
+    with _create_tables(con, "temp", tables):
+        yield
+
+
+@contextmanager
+def stage(
+    con: duckdb.DuckDBPyConnection, **tables: pl.DataFrame | pa.Table | str
+) -> Iterator[None]:
+    """Keep frames, or the rows of queries, in tables of the schema `staging` for the length of a `with` block.
+
+    The gate looks there, at what is not in the warehouse yet.
+    """
+    with _create_tables(con, "staging", tables):
+        yield
+
+
+@contextmanager
+def _create_tables(
+    con: duckdb.DuckDBPyConnection,
+    database: str,
+    tables: Mapping[str, pl.DataFrame | pa.Table | str],
+) -> Iterator[None]:
+    kind = "TEMP TABLE" if database == "temp" else "TABLE"
+    created: list[str] = []
     try:
-        for name, frame in frames.items():
-            with register(con, copied_frame=frame):
-                con.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM copied_frame")
-            made.append(name)
+        for name, rows in tables.items():
+            table = f"{database}.{name}"
+            if isinstance(rows, str):
+                con.execute(f"CREATE OR REPLACE {kind} {table} AS {rows}")
+            else:
+                with register(con, copied_frame=rows):
+                    con.execute(f"CREATE OR REPLACE {kind} {table} AS FROM copied_frame")
+            created.append(table)
         yield
     finally:
-        for name in made:
+        for table in created:
             # Where the transaction failed, the table goes with it.
             with suppress(duckdb.Error):
-                con.execute(f"DROP TABLE IF EXISTS temp.{name}")
+                con.execute(f"DROP TABLE IF EXISTS {table}")
 
 
 def insert(
     con: duckdb.DuckDBPyConnection,
     table: str,
     rows: pl.DataFrame | pa.Table | Sequence[Mapping[str, Any]],
+    **expressions: str,
 ) -> None:
     """Add rows to a table by the names of its columns (inside the caller's transaction).
 
     Args:
         con: An open connection.
         table: Name of the table.
-        rows: A frame, or rows as mappings of column to value. Columns of the table that it does not name
-            become null; a name that the table does not have is an error.
+        rows: A frame, or rows as mappings of column to value, all of the same columns. Columns of the table that
+            they do not name become null; a name that the table does not have is an error.
+        expressions: Columns that the database computes, as SQL: `loaded_at="now()"`.
     """
     if isinstance(rows, Sequence):
-        for row in rows:
-            names = ", ".join(row)
-            values = ", ".join(f"${name}" for name in row)
-            con.execute(f"INSERT INTO {table} ({names}) VALUES ({values})", dict(row))
+        if rows:
+            names = ", ".join([*rows[0], *expressions])
+            values = ", ".join([*(f"${name}" for name in rows[0]), *expressions.values()])
+            con.executemany(
+                f"INSERT INTO {table} ({names}) VALUES ({values})", [dict(row) for row in rows]
+            )
         return
+    columns = ", ".join(["*", *(f"{sql} AS {name}" for name, sql in expressions.items())])
     with register(con, inserted_rows=rows):
-        con.execute(f"INSERT INTO {table} BY NAME FROM inserted_rows")
+        con.execute(f"INSERT INTO {table} BY NAME SELECT {columns} FROM inserted_rows")
 
 
 def query_rows(
