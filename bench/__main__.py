@@ -161,10 +161,10 @@ def footprint(folder: Path) -> dict[str, Any]:
     from flows.accounting.compute import compute
     from flows.ingest.grid import ingest_grid
     from flows.ingest.runs import ingest_runs
-    from flows.sources.grid import reader
+    from flows.sources.grid import layouts
 
     project = _project(folder)
-    ingest_grid(project, [folder / "grid.csv"], reader.Options("SIM", "", "", "", ""), "auto", "")
+    ingest_grid(project, [folder / "grid.csv"], layouts.Options("SIM", "", "", "", ""), "auto", "")
     ingest_runs(project, [folder / "runs.csv"], "")
     start = time.perf_counter()
     computed = compute(project)
@@ -217,7 +217,7 @@ def incremental(folder: Path) -> dict[str, Any]:
     from flows.ingest.gpu import ingest_gpu
     from flows.ingest.grid import ingest_grid
     from flows.ingest.runs import ingest_runs
-    from flows.sources.grid import reader
+    from flows.sources.grid import layouts
 
     readings = int(folder.name)
     folder = folder.with_name(f"{folder.name}-long")
@@ -239,7 +239,7 @@ def incremental(folder: Path) -> dict[str, Any]:
     one.with_columns(started_at=sooner.dt.to_string("iso:strict")).write_csv(other_runs)
 
     def load_grid(path: Path) -> None:
-        ingest_grid(project, [path], reader.Options("SIM", "", "", "", ""), "auto", "")
+        ingest_grid(project, [path], layouts.Options("SIM", "", "", "", ""), "auto", "")
 
     ingest_gpu(project, [path for path in files if path not in (*newest, late)])
     load_grid(folder / "grid.csv")

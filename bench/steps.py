@@ -11,7 +11,7 @@ from flows.ingest.gpu import ingest_gpu
 from flows.ingest.grid import ingest_grid
 from flows.ingest.runs import ingest_runs
 from flows.publication.publish import publish
-from flows.sources.grid import reader
+from flows.sources.grid import layouts
 
 _great_expectations()
 
@@ -23,7 +23,7 @@ def work(root: Path, step: str) -> bool:
         if (root / "readings").is_dir():
             ingest_gpu(settings, [root / "readings"])
         ingest_grid(
-            settings, [root / "grid.csv"], reader.Options("SIM", "", "", "", ""), "auto", ""
+            settings, [root / "grid.csv"], layouts.Options("SIM", "", "", "", ""), "auto", ""
         )
         ingest_runs(settings, [root / "runs.csv"], "")
     elif step == "compute":

@@ -19,8 +19,11 @@ from flows.cli.app import Json, Project, app, load, print_json, progress
 from flows.errors import PipelineFailed, WattledgerError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flows.settings import Settings
     from flows.warehouse.registry import Outcome
+    from wattledger.runs.records import Record
 
 ingest = typer.Typer(
     help="Load data: each file once, bad ones to quarantine.",
@@ -130,11 +133,11 @@ def demo(
     """Run everything once, in a demo project: real grid data, your GPU, your log, or a sample."""
     from flows.samples import demo as demo_module
     from flows.sources.gpu.nvidia_smi import Options
-    from wattledger.meters.nvml import any_gpu
+    from wattledger.meters.nvml import has_gpu
 
     if gpu_log is not None and not gpu_log.is_file():
         raise typer.BadParameter(f"no such file: {gpu_log}", param_hint="--gpu-log")
-    live = gpu_log is None and not sample and any_gpu()
+    live = gpu_log is None and not sample and has_gpu()
     with progress("measuring GPUs", total=demo_module.LIVE_SECONDS, hidden=not live) as advance:
         said = demo_module.prepare_demo(
             project,
@@ -237,7 +240,7 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing at all.")] = False,
 ) -> None:
     """Run a command and record what it drew: wattledger run -- python train.py"""
-    from wattledger.runs.launch import launch
+    from wattledger.runs.launch import launch_command
     from wattledger.runs.session import Options
 
     if not 0.01 <= rate <= 20:
@@ -249,30 +252,34 @@ def run(
             raise typer.BadParameter(f"{given!r} is not KEY=VALUE", param_hint="--label")
         labels[key] = value
     options = Options(name, run_id, labels, spool, project, quiet, 1 / rate, host_meter)
-    raise typer.Exit(launch(command, options))
+    raise typer.Exit(launch_command(command, options))
 
 
 @job.command("begin")
 def job_begin(spool: Spool = "") -> None:
     """In a prolog: a job begins on this node."""
-    _job("begin", spool)
+    from wattledger.runs.job import begin_job
+
+    _record_job(begin_job, spool)
 
 
 @job.command("end")
 def job_end(spool: Spool = "") -> None:
     """In an epilog: the job has ended."""
-    _job("end", spool)
+    from wattledger.runs.job import end_job
+
+    _record_job(end_job, spool)
 
 
-def _job(what: str, spool: str) -> None:
+def _record_job(write_record: Callable[..., Record], spool: str) -> None:
     from flows.errors import BadInput, WarehouseError
-    from wattledger.runs import job as node_job
+    from wattledger.runs.job import NoJob
     from wattledger.spool import spool as node
 
     folder = node.Spool(Path(spool) if spool else node.default_root(), node.hostname())
     try:
-        record = getattr(node_job, what)(os.environ, folder)
-    except node_job.NoJob as error:
+        record = write_record(os.environ, folder)
+    except NoJob as error:
         raise BadInput(str(error), remedy="See docs/deploy/slurm.md") from None
     except (OSError, ValueError) as error:
         raise WarehouseError(str(error), where=str(folder.runs)) from None
@@ -353,7 +360,7 @@ def ingest_grid(
     settings = load(project)
     from flows.files import expand
     from flows.ingest.grid import ingest_grid as run
-    from flows.sources.grid.reader import Options
+    from flows.sources.grid.layouts import Options
 
     options = Options(zone, signal, unit, tz, provider)
     with progress("loading grid data", total=len(expand(paths)), hidden=json_) as advance:

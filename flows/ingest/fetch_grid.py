@@ -18,9 +18,18 @@ from flows.errors import BadInput, SettingsError, SourceError, UsageError
 from flows.files import sha256
 from flows.ingest.grid import load_fetched
 from flows.settings import GridApiInput, Settings, Zone
-from flows.sources.grid.providers.base import Ask, Kept, Page, Request, base_url, secret_of
-from flows.sources.grid.providers.http import send
-from flows.sources.grid.providers.registry import provider
+from flows.sources.grid.kept_answers import KeptAnswers
+from flows.sources.grid.providers.base import (
+    Ask,
+    Page,
+    Question,
+    ReadSecretBlock,
+    Request,
+    read_secret,
+    resolve_url,
+)
+from flows.sources.grid.providers.http import send_request
+from flows.sources.grid.providers.registry import load_provider
 from flows.warehouse.locks import transaction
 from flows.warehouse.registry import Outcome, quarantine_file
 from flows.warehouse.store import explain_disk_errors, open_for_writing, store_of
@@ -56,7 +65,7 @@ def signal_of(settings: Settings, source: GridApiInput) -> str:
     Raises:
         SettingsError: its intensities are of another kind than the zone's.
     """
-    gives = provider(source.provider).signals
+    gives = load_provider(source.provider).signals
     wanted = source.signal or settings.zones.get(source.zone, Zone()).signal
     if wanted in gives:
         return wanted
@@ -69,18 +78,18 @@ def signal_of(settings: Settings, source: GridApiInput) -> str:
     return gives[0]
 
 
-def ask_once(source: GridApiInput, request: Request) -> Page:
+def ask_once(source: GridApiInput, request: Request, read_block: ReadSecretBlock) -> Page:
     """Ask for one page, with the secret from where it is kept.
 
     Raises:
         SourceError: no answer, a refusal or nonsense.
         UsageError: the secret is not there.
     """
-    system = provider(source.provider)
-    secret = secret_of(source, system)
-    return send(
+    system = load_provider(source.provider)
+    secret = read_secret(source, system, read_block)
+    return send_request(
         request,
-        system.auth(secret, base_url(source, system)) if secret else None,
+        system.auth(secret, resolve_url(source, system)) if secret else None,
         secret,
         timeout_s=source.timeout_s,
         expect=system.form,
@@ -107,7 +116,7 @@ def fetch_zone(
             continue
         with open_for_writing(store_of(settings)) as con:
             # What happens at the margin is another question: no other feed can answer it.
-            alone = provider(source.provider).signals == ("marginal",)
+            alone = load_provider(source.provider).signals == ("marginal",)
             if span:
                 parts = [span]
             else:
@@ -124,14 +133,15 @@ def _fetch(settings: Settings, source: GridApiInput, span: Span, ask: Ask) -> Ou
     name = f"{source.name} {source.zone} {span.first:%Y-%m-%d} to {span.last - _DAY:%Y-%m-%d}"
     try:
         signal = signal_of(settings, source)
-        asked = provider(source.provider).pages(source, signal, span.first, span.last, ask)
-        found = Kept(source, signal, span.first, span.last, tuple(asked))
+        question = Question(source, signal, span.first, span.last)
+        pages = load_provider(source.provider).pages(question, ask)
+        answers = KeptAnswers(question, tuple(pages))
     except (SourceError, BadInput, UsageError) as error:
         # A token that is missing here is no reason to leave the next provider unasked.
         with open_for_writing(store_of(settings)) as con, explain_disk_errors(store_of(settings)):
             _record(con, source, span, "failed", str(error))
         return Outcome(name, "", "unreachable", reason=str(error))
-    path = _keep(settings, found)
+    path = _keep(settings, answers)
     with open_for_writing(store_of(settings)) as con, explain_disk_errors(store_of(settings)):
         try:
             outcome, told_new = load_fetched(settings, path)
@@ -152,7 +162,7 @@ def _fetch(settings: Settings, source: GridApiInput, span: Span, ask: Ask) -> Ou
         _record(con, source, span, kind, reason, outcome.rows_read, outcome.rows_loaded)
     if partial:
         outcome.warnings.append(f"{source.name} gave {reason}")
-    skew = max((abs(page.clock_skew_s) for page in found.pages), default=0)
+    skew = max((abs(page.clock_skew_s) for page in answers.pages), default=0)
     if skew > _SKEW_S:
         outcome.warnings.append(
             f"the provider's clock and this host's differ by {skew:.0f} s: check the time here"
@@ -160,16 +170,19 @@ def _fetch(settings: Settings, source: GridApiInput, span: Span, ask: Ask) -> Ou
     return outcome
 
 
-def _keep(settings: Settings, found: Kept) -> Path:
+def _keep(settings: Settings, answers: KeptAnswers) -> Path:
     """Write the answers to a file that is whole or not there."""
-    folder = settings.root / "fetched" / found.source.name / found.source.zone.replace("/", "_")
+    question, pages = answers.question, answers.pages
+    source = question.source
+    folder = settings.root / "fetched" / source.name / source.zone.replace("/", "_")
     folder.mkdir(parents=True, exist_ok=True)
-    stamp = found.pages[-1].obtained_at if found.pages else datetime.now(UTC).isoformat()
+    stamp = pages[-1].obtained_at if pages else datetime.now(UTC).isoformat()
     when = datetime.fromisoformat(stamp)
-    path = folder / f"{found.first:%Y%m%d}-{found.last:%Y%m%d}-{when:%Y%m%dT%H%M%S%f}Z.json"
+    days = f"{question.first:%Y%m%d}-{question.last:%Y%m%d}"
+    path = folder / f"{days}-{when:%Y%m%dT%H%M%S%f}Z.json"
     half = path.with_suffix(".part")
     with half.open("w", encoding="utf-8") as file:
-        file.write(found.as_json())
+        file.write(answers.as_json())
         file.flush()
         os.fsync(file.fileno())
     half.replace(path)

@@ -15,7 +15,8 @@ from flows.files import expand, sha256
 from flows.ingest.gpu import Progress, no_progress
 from flows.settings import Settings
 from flows.sources.grid import reader as grid_source
-from flows.sources.grid.reader import Options
+from flows.sources.grid.layouts import Options
+from flows.sources.grid.series import GridData
 from flows.warehouse import registry
 from flows.warehouse.frames import register
 from flows.warehouse.locks import transaction
@@ -97,7 +98,7 @@ def load_fetched(settings: Settings, path: Path) -> tuple[Outcome, bool]:
         return _load(con, settings, path, digest, data), True
 
 
-def _table_of(data: grid_source.GridData) -> tuple[str, pl.DataFrame]:
+def _table_of(data: GridData) -> tuple[str, pl.DataFrame]:
     """Where the rows belong, with the feed that they come from."""
     table, frame = (
         ("grid_mix", data.mix) if data.mix is not None else ("grid_intensity", data.intensity)
@@ -125,7 +126,7 @@ def _load(
     settings: Settings,
     path: Path,
     digest: str,
-    data: grid_source.GridData,
+    data: GridData,
 ) -> Outcome:
     from expectations.gate import Gate, describe
 

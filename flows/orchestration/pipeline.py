@@ -26,13 +26,14 @@ from flows.ingest.gpu import ingest_gpu
 from flows.ingest.grid import ingest_grid
 from flows.ingest.runs import ingest_runs
 from flows.orchestration import artifacts
+from flows.orchestration.secrets import read_secret_block
 from flows.publication.publish import Published, publish
 from flows.publication.retention import RolledUp, roll_up
 from flows.settings import GpuInput, GridApiInput, GridInput, PrometheusInput, RunsInput, Settings
 from flows.sources.gpu import nvidia_smi
-from flows.sources.grid import reader
+from flows.sources.grid.layouts import Options
 from flows.sources.grid.providers.base import Ask, Page, Request
-from flows.sources.grid.providers.registry import provider
+from flows.sources.grid.providers.registry import load_provider
 from flows.warehouse.locks import PIPELINE, hold_lock
 from flows.warehouse.registry import Outcome
 from flows.warehouse.store import open_for_writing, store_of
@@ -157,7 +158,7 @@ def ask_provider(source: GridApiInput, request: Request) -> Page:
     from prefect.concurrency.sync import rate_limit
 
     rate_limit(_limit_name(source), strict=False)
-    return ask_once(source, request)
+    return ask_once(source, request, read_secret_block)
 
 
 def _limit_name(source: GridApiInput) -> str:
@@ -176,7 +177,7 @@ def _set_limits(sources: Sequence[GridApiInput]) -> None:
             try:
                 client.read_global_concurrency_limit_by_name(name)
             except ObjectNotFound:
-                rate = source.requests_per_s or provider(source.provider).requests_per_s
+                rate = source.requests_per_s or load_provider(source.provider).requests_per_s
                 client.create_global_concurrency_limit(
                     GlobalConcurrencyLimitCreate(
                         name=name, limit=max(1, math.ceil(rate)), slot_decay_per_second=rate
@@ -215,7 +216,7 @@ def fetch_grid_flow(
 def load_grid(project: str, given: GridInput, wait_s: float = 0.0) -> list[Outcome]:
     settings = settings_module.load(Path(project), wait_s)
     files = _inputs(settings, given.paths)
-    options = reader.Options(given.zone, given.signal, given.unit, given.tz, given.provider)
+    options = Options(given.zone, given.signal, given.unit, given.tz, given.provider)
     return ingest_grid(settings, files, options, given.layout, given.source) if files else []
 
 

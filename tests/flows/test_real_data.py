@@ -20,7 +20,7 @@ from flows.publication.publish import publish
 from flows.samples.demo import prepare_demo
 from flows.settings import Settings
 from flows.sources.gpu.nvidia_smi import Options
-from flows.sources.grid import reader
+from flows.sources.grid import layouts, reader
 from flows.warehouse.connection import connect
 from flows.warehouse.store import store_of
 from tests.conftest import make_project, runs_csv
@@ -141,7 +141,9 @@ def test_the_demo_on_a_real_log(data: Path, tmp_path: Path) -> None:
     given = project.input.gpu[0]
     options = Options(given.host, given.tz, given.model)
     assert ingest_gpu(project, [folder / "readings"], options)[0].verdict == "loaded"
-    assert ingest_grid(project, [folder / "grid"], reader.Options(zone="DE"))[0].verdict == "loaded"
+    assert (
+        ingest_grid(project, [folder / "grid"], layouts.Options(zone="DE"))[0].verdict == "loaded"
+    )
     assert ingest_runs(project, [folder / "runs.csv"])[0].verdict == "loaded"
     compute(project)
     [(energy, filled)] = ask(project, "SELECT energy_kwh, filled_kwh FROM run_summary")
@@ -190,28 +192,28 @@ fallback_intensity_g_per_kwh = 1
 
 
 GRID = [
-    ("grid_entsoe_generation/DE_2020-03.csv", reader.Options(zone="DE"), 47_552),
-    ("grid_entsoe_generation/NL_2020-10.csv", reader.Options(zone="NL"), 29_800),
-    ("grid_sgip_moer/SGIP_CAISO_PGE_2020-08.csv", reader.Options(zone="PGE"), 9_504),
-    ("grid_zeus_miso_2022/carbon_hist.csv", reader.Options(), 167),
-    ("grid_lets_wait_awhile/fr_ci.csv.gz", reader.Options(zone="FR", tz="UTC"), 18_574),
-    ("grid_lets_wait_awhile/gb_ci.csv.gz", reader.Options(zone="GB", tz="UTC"), 21_980),
-    ("grid_lets_wait_awhile/ger_ci.csv.gz", reader.Options(zone="DE", tz="UTC"), 37_147),
-    ("grid_electricity_maps_hourly/ZA_2024_hourly.csv.gz", reader.Options(), 17_568),
+    ("grid_entsoe_generation/DE_2020-03.csv", layouts.Options(zone="DE"), 47_552),
+    ("grid_entsoe_generation/NL_2020-10.csv", layouts.Options(zone="NL"), 29_800),
+    ("grid_sgip_moer/SGIP_CAISO_PGE_2020-08.csv", layouts.Options(zone="PGE"), 9_504),
+    ("grid_zeus_miso_2022/carbon_hist.csv", layouts.Options(), 167),
+    ("grid_lets_wait_awhile/fr_ci.csv.gz", layouts.Options(zone="FR", tz="UTC"), 18_574),
+    ("grid_lets_wait_awhile/gb_ci.csv.gz", layouts.Options(zone="GB", tz="UTC"), 21_980),
+    ("grid_lets_wait_awhile/ger_ci.csv.gz", layouts.Options(zone="DE", tz="UTC"), 37_147),
+    ("grid_electricity_maps_hourly/ZA_2024_hourly.csv.gz", layouts.Options(), 17_568),
     (
         "grid_electricity_maps_api/aioelectricitymaps_carbon_intensity_history.json",
-        reader.Options(),
+        layouts.Options(),
         24,
     ),
-    ("grid_entsoe_xml/FI_production.xml", reader.Options(zone="FI"), 12 * 288),
-    ("grid_entsoe_xml/SE-SE4_production.xml", reader.Options(), 5 * 71),
-    ("grid_entsoe_xml/NO-NO5_production.xml", reader.Options(zone="NO-NO5"), 5 * 47),
-    ("grid_eia930_json/US_NW_PACW-gas.json", reader.Options(), 2),
-    ("grid_eia930_json/US_NW_AVRN-wind.json", reader.Options(), 2),
-    ("grid_electricity_maps_api/zeus_us_midw_miso_2024-11-30.json", reader.Options(), 24),
+    ("grid_entsoe_xml/FI_production.xml", layouts.Options(zone="FI"), 12 * 288),
+    ("grid_entsoe_xml/SE-SE4_production.xml", layouts.Options(), 5 * 71),
+    ("grid_entsoe_xml/NO-NO5_production.xml", layouts.Options(zone="NO-NO5"), 5 * 47),
+    ("grid_eia930_json/US_NW_PACW-gas.json", layouts.Options(), 2),
+    ("grid_eia930_json/US_NW_AVRN-wind.json", layouts.Options(), 2),
+    ("grid_electricity_maps_api/zeus_us_midw_miso_2024-11-30.json", layouts.Options(), 24),
     (
         "grid_electricity_maps_api/aioelectricitymaps_latest_carbon_intensity.json",
-        reader.Options(),
+        layouts.Options(),
         1,
     ),
 ]
@@ -219,7 +221,7 @@ GRID = [
 
 @pytest.mark.parametrize(("path", "options", "rows"), GRID, ids=[g[0].split("/")[-1] for g in GRID])
 def test_every_real_series_loads(
-    path: str, options: reader.Options, rows: int, data: Path, project: Settings
+    path: str, options: layouts.Options, rows: int, data: Path, project: Settings
 ) -> None:
     (outcome,) = ingest_grid(project, [data / path], options)
     assert (outcome.verdict, outcome.rows_loaded) == ("loaded", rows), outcome.reason
@@ -229,7 +231,7 @@ def test_every_real_series_loads(
 
 def test_units_and_signals_of_real_series(data: Path, project: Settings) -> None:
     ingest_grid(
-        project, [data / "grid_sgip_moer/SGIP_CAISO_PGE_2020-08.csv"], reader.Options(zone="PGE")
+        project, [data / "grid_sgip_moer/SGIP_CAISO_PGE_2020-08.csv"], layouts.Options(zone="PGE")
     )
     ingest_grid(project, [data / "grid_electricity_maps_hourly/DE-LU_2024_hourly.csv.gz"])
     [(signal, low, high)] = ask(
@@ -265,11 +267,11 @@ def test_our_german_mix_against_a_published_series(data: Path, tmp_path: Path) -
     hour by hour the two must rise and fall together.
     """
     mix = reader.read(
-        data / "grid_entsoe_generation/DE_2020-03.csv", reader.Options(zone="DE"), "auto", data
+        data / "grid_entsoe_generation/DE_2020-03.csv", layouts.Options(zone="DE"), "auto", data
     ).mix
     other = reader.read(
         data / "grid_lets_wait_awhile/ger_ci.csv.gz",
-        reader.Options(zone="DE", tz="UTC"),
+        layouts.Options(zone="DE", tz="UTC"),
         "auto",
         tmp_path,
     ).intensity

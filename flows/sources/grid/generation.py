@@ -1,11 +1,10 @@
-"""Generation per fuel as providers answer: ENTSO-E's XML (A75) and EIA-930's JSON (API v2).
-
-Both give a frame of zone, valid_from, valid_to, fuel, generation_kw, source, is_estimated, row_no.
-"""
+"""Generation per fuel as providers answer: ENTSO-E's XML (A75) and EIA-930's JSON (API v2)."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TextIO
@@ -84,11 +83,11 @@ EIA_FUELS = {
 }
 """EIA-930 energy sources -> fuels of the factor table."""
 
-_TIMES = pl.Datetime("us", "UTC")
+_TIME = pl.Datetime("us", "UTC")
 _SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "zone": pl.String,
-    "valid_from": _TIMES,
-    "valid_to": _TIMES,
+    "valid_from": _TIME,
+    "valid_to": _TIME,
     "fuel": pl.String,
     "generation_kw": pl.Int64,
     "source": pl.String,
@@ -97,7 +96,7 @@ _SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 }
 
 
-def _frame(rows: list[tuple[Any, ...]], path: Path) -> pl.DataFrame:
+def _build_mix(rows: list[tuple[Any, ...]], path: Path) -> pl.DataFrame:
     if not rows:
         raise BadInput(
             "the answer holds no generation",
@@ -105,14 +104,14 @@ def _frame(rows: list[tuple[Any, ...]], path: Path) -> pl.DataFrame:
             remedy="Ask the provider for another zone or time",
         )
     # Types that share a fuel (oil and oil shale), and pumping against generation, add up.
-    table = _one_resolution(pl.DataFrame(rows, schema=_SCHEMA, orient="row"))
+    table = _cut_to_shortest(pl.DataFrame(rows, schema=_SCHEMA, orient="row"))
     keys = ["zone", "valid_from", "valid_to", "fuel", "source", "is_estimated"]
     return table.group_by(keys, maintain_order=True).agg(
         pl.col("generation_kw").sum(), pl.col("row_no").min()
     )
 
 
-def _one_resolution(table: pl.DataFrame) -> pl.DataFrame:
+def _cut_to_shortest(table: pl.DataFrame) -> pl.DataFrame:
     """Cut longer intervals into the shortest of their zone: power is the same in every part."""
     length = pl.col("valid_to") - pl.col("valid_from")
     shortest = length.min().over("zone")
@@ -126,14 +125,53 @@ def _one_resolution(table: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def entsoe_xml(plain: Path | TextIO, path: Path, zone: str, provider: str) -> pl.DataFrame:
+@dataclass(frozen=True)
+class _Element:
+    """An element of a document; `place` names it in messages."""
+
+    node: ElementTree.Element
+    namespaces: dict[str, str]
+    place: str
+
+    def read_text(self, query: str) -> str:
+        """The text of an element below this one.
+
+        Raises:
+            BadInput: there is none.
+        """
+        text = self.node.findtext(query, default="", namespaces=self.namespaces).strip()
+        if not text:
+            raise BadInput(f"no {query.rsplit(':', 1)[-1]}", where=self.place)
+        return text
+
+    def find_all(self, tag: str) -> list[_Element]:
+        nodes = self.node.findall(tag, self.namespaces)
+        return [_Element(node, self.namespaces, self.place) for node in nodes]
+
+    def has(self, tag: str) -> bool:
+        return self.node.find(tag, self.namespaces) is not None
+
+
+def read_entsoe_document(
+    plain: Path | TextIO, path: Path, zone: str, provider: str
+) -> pl.DataFrame:
     """Read "actual generation per type" of the ENTSO-E Transparency Platform.
 
     Curve type A03 leaves out repeated values, which hold until the next point or the end of the
     period; in A01 a missing point is a gap. outBiddingZone series (pumping) count as negative.
 
+    Args:
+        plain: The document as text.
+        path: The file that it came from, for messages.
+        zone: Name of the zone; the document's own if empty.
+        provider: Who says so; ENTSO-E if empty.
+
+    Returns:
+        zone, valid_from, valid_to (UTC), fuel, generation_kw, source, is_estimated, row_no: a row
+        for each fuel and interval.
+
     Raises:
-        BadInput: not such a document, or a value that can't be understood.
+        BadInput: not such a document, or a value that cannot be understood.
     """
     try:
         root = ElementTree.parse(plain).getroot()
@@ -149,86 +187,96 @@ def entsoe_xml(plain: Path | TextIO, path: Path, zone: str, provider: str) -> pl
             where=str(path),
             remedy="Ask for documentType A75, processType A16",
         )
-    space = {"m": root.tag[1:].split("}")[0]}
+    namespaces = {"m": root.tag[1:].split("}")[0]}
+    source = provider or "ENTSO-E Transparency Platform"
     rows: list[tuple[Any, ...]] = []
-    for number, series in enumerate(root.findall("m:TimeSeries", space), 1):
-        at = f"{path}, series {number}"
-
-        def text(query: str, node: ElementTree.Element = series, place: str = at) -> str:
-            found = node.findtext(query, default="", namespaces=space).strip()
-            if not found:
-                raise BadInput(f"no {query.rsplit(':', 1)[-1]}", where=place)
-            return found
-
-        kind = text(".//m:psrType")
-        if kind not in PSR_TYPES:
-            raise BadInput(f"unknown production type {kind!r}", where=at)
-        if text("m:quantity_Measure_Unit.name") != "MAW":
-            raise BadInput("the unit is not MAW (megawatt)", where=at)
-        pumping = series.find("m:outBiddingZone_Domain.mRID", space)
-        sign = 1 if pumping is None else -1
-        area = text(f"m:{'in' if pumping is None else 'out'}BiddingZone_Domain.mRID")
-        carried = text("m:curveType") == "A03"
-        for period in series.findall("m:Period", space):
-            first, last = (
-                _moment(text(f"m:timeInterval/m:{end}", period), at) for end in ("start", "end")
-            )
-            step = _resolution(text("m:resolution", period), at)
-            count = (last - first) // step
-            points = {
-                int(text("m:position", p)): float(text("m:quantity", p))
-                for p in period.findall("m:Point", space)
-            }
-            value: float | None = None
-            for position in range(1, count + 1):
-                value = points.get(position, value if carried else None)
-                if value is not None:
-                    start = first + (position - 1) * step
-                    rows.append(
-                        (
-                            zone or area,
-                            start,
-                            start + step,
-                            PSR_TYPES[kind],
-                            sign * round(value * 1000),
-                            provider or "ENTSO-E Transparency Platform",
-                            False,
-                            number,
-                        )
-                    )
-    return _frame(rows, path)
+    for number, node in enumerate(root.findall("m:TimeSeries", namespaces), 1):
+        series = _Element(node, namespaces, f"{path}, series {number}")
+        area, fuel, values = _read_time_series(series)
+        rows += [
+            (zone or area, start, end, fuel, kilowatts, source, False, number)
+            for start, end, kilowatts in values
+        ]
+    return _build_mix(rows, path)
 
 
-def _moment(text: str, at: str) -> datetime:
+def _read_time_series(series: _Element) -> tuple[str, str, list[tuple[datetime, datetime, int]]]:
+    """Area, fuel, and start, end and kilowatts of each interval."""
+    production_type = series.read_text(".//m:psrType")
+    if production_type not in PSR_TYPES:
+        raise BadInput(f"unknown production type {production_type!r}", where=series.place)
+    if series.read_text("m:quantity_Measure_Unit.name") != "MAW":
+        raise BadInput("the unit is not MAW (megawatt)", where=series.place)
+    pumping = series.has("m:outBiddingZone_Domain.mRID")
+    sign = -1 if pumping else 1
+    area = series.read_text(f"m:{'out' if pumping else 'in'}BiddingZone_Domain.mRID")
+    carries = series.read_text("m:curveType") == "A03"
+    values = [
+        (start, end, sign * round(megawatts * 1000))
+        for period in series.find_all("m:Period")
+        for start, end, megawatts in _read_period(period, carries)
+    ]
+    return area, PSR_TYPES[production_type], values
+
+
+def _read_period(period: _Element, carries: bool) -> Iterator[tuple[datetime, datetime, float]]:
+    """Start, end and megawatts of each interval; `carries`: a value holds until the next one."""
+    first, last = (
+        _parse_moment(period.read_text(f"m:timeInterval/m:{end}"), period.place)
+        for end in ("start", "end")
+    )
+    step = _parse_resolution(period.read_text("m:resolution"), period.place)
+    points = {
+        int(point.read_text("m:position")): float(point.read_text("m:quantity"))
+        for point in period.find_all("m:Point")
+    }
+    value: float | None = None
+    for position in range(1, (last - first) // step + 1):
+        value = points.get(position, value if carries else None)
+        if value is not None:
+            start = first + (position - 1) * step
+            yield start, start + step, value
+
+
+def _parse_moment(text: str, place: str) -> datetime:
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
     except ValueError:
-        raise BadInput("not a time", where=f"{at}, value {text!r}") from None
+        raise BadInput("not a time", where=f"{place}, value {text!r}") from None
 
 
-def _resolution(text: str, at: str) -> timedelta:
+def _parse_resolution(text: str, place: str) -> timedelta:
     minutes = re.fullmatch(r"PT(\d+)M", text)
     if minutes is None:
-        raise BadInput(f"unknown resolution {text!r}", where=at)
+        raise BadInput(f"unknown resolution {text!r}", where=place)
     return timedelta(minutes=int(minutes[1]))
 
 
-def eia_json(answer: dict[str, Any], path: Path, zone: str, provider: str) -> pl.DataFrame:
+def read_eia_answer(answer: dict[str, Any], path: Path, zone: str, provider: str) -> pl.DataFrame:
     """Read hourly net generation per energy source as the EIA's API v2 answers it.
 
     A period is named by the hour in which it ends (Form EIA-930 instructions; so does gridstatus).
 
+    Args:
+        answer: The answer, parsed.
+        path: The file that it came from, for messages.
+        zone: Name of the zone; the respondent if empty.
+        provider: Who says so; EIA-930 if empty.
+
+    Returns:
+        The columns of `read_entsoe_document`.
+
     Raises:
-        BadInput: a value that can't be understood, with its place in the answer.
+        BadInput: a value that cannot be understood, with its place in the answer.
     """
     rows: list[tuple[Any, ...]] = []
     for number, item in enumerate(answer.get("response", {}).get("data", []), 1):
-        at = f"{path}, item {number}"
+        place = f"{path}, item {number}"
         fuel = EIA_FUELS.get(str(item.get("fueltype")))
         if fuel is None:
-            raise BadInput(f"unknown energy source {item.get('fueltype')!r}", where=at)
+            raise BadInput(f"unknown energy source {item.get('fueltype')!r}", where=place)
         if item.get("value-units") != "megawatthours":
-            raise BadInput(f"unknown unit {item.get('value-units')!r}", where=at)
+            raise BadInput(f"unknown unit {item.get('value-units')!r}", where=place)
         if item.get("value") is None:
             continue
         try:
@@ -237,7 +285,7 @@ def eia_json(answer: dict[str, Any], path: Path, zone: str, provider: str) -> pl
         except (TypeError, ValueError):
             raise BadInput(
                 "not a usable period or value",
-                where=f"{at}, value {item.get('period')!r}, {item.get('value')!r}",
+                where=f"{place}, value {item.get('period')!r}, {item.get('value')!r}",
             ) from None
         rows.append(
             (
@@ -251,4 +299,4 @@ def eia_json(answer: dict[str, Any], path: Path, zone: str, provider: str) -> pl
                 number,
             )
         )
-    return _frame(rows, path)
+    return _build_mix(rows, path)

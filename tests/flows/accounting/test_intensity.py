@@ -252,7 +252,7 @@ def ask_site_kwh(project: Settings) -> float:
 
 def test_marginal_stands_apart_and_is_no_average(tmp_path: Path) -> None:
     project = project_of(tmp_path / "p")
-    from flows.sources.grid.reader import Options
+    from flows.sources.grid.layouts import Options
 
     path = series(project.root, "DE", [(0, 900.0), (1, 900.0)])
     ingest_grid(project, [path], Options(signal="marginal"))

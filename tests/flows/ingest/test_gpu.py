@@ -23,7 +23,7 @@ from flows.settings import Settings
 from flows.sources.gpu import segments
 from flows.sources.gpu.nvidia_smi import Options
 from flows.sources.gpu.staged import Staged
-from flows.sources.grid import reader
+from flows.sources.grid import layouts
 from flows.warehouse.frames import query_rows
 from flows.warehouse.store import Store, store_of
 from tests import preloaded
@@ -411,7 +411,7 @@ def test_local_grid_times_across_the_end_of_summer_time(project: Settings) -> No
     clock = ["00:00", "01:00", "02:00", "02:00", "03:00", "04:00"]
     lines = [f"XX,2020-10-25 {c}:00,{i}" for i, c in enumerate(clock)]
     path.write_text("zone,time,intensity\n" + "\n".join(lines) + "\n")
-    (outcome,) = ingest_grid(project, [path], reader.Options(tz="Europe/Berlin"))
+    (outcome,) = ingest_grid(project, [path], layouts.Options(tz="Europe/Berlin"))
     assert (outcome.verdict, outcome.rows_loaded, outcome.warnings) == ("loaded", 6, [])
     [(first, last)] = ask(project, "SELECT min(valid_from), max(valid_to) FROM grid_intensity")
     assert (first, last) == (
@@ -672,7 +672,7 @@ def test_entsoe_answers_carry_forward_or_leave_gaps_as_their_curve_says(project:
             + a75("out", "A03", "B10", {1: 4.5})
         )
     )
-    (outcome,) = ingest_grid(project, [path], reader.Options(zone="XX"))
+    (outcome,) = ingest_grid(project, [path], layouts.Options(zone="XX"))
     assert outcome.verdict == "loaded", outcome.reason
     found = dict(
         ask(
@@ -702,6 +702,6 @@ def test_entsoe_answers_carry_forward_or_leave_gaps_as_their_curve_says(project:
 def test_bad_entsoe_answers(text: str, message: str, project: Settings) -> None:
     path = project.root / "a.xml"
     path.write_text(text)
-    (outcome,) = ingest_grid(project, [path], reader.Options(zone="XX"))
+    (outcome,) = ingest_grid(project, [path], layouts.Options(zone="XX"))
     assert outcome.verdict == "quarantined"
     assert message in outcome.reason

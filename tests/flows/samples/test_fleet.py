@@ -17,7 +17,7 @@ from flows.ingest.grid import ingest_grid
 from flows.ingest.runs import ingest_runs
 from flows.samples import fleet as simulate
 from flows.samples.fleet import Fleet
-from flows.sources.grid import reader
+from flows.sources.grid import layouts
 from flows.warehouse.store import store_of
 from tests.conftest import wattledger
 
@@ -29,7 +29,7 @@ def accounted(folder: Path, fleet: Fleet) -> tuple[pl.DataFrame, Any]:
     outcomes = ingest_gpu(project, [folder / "readings"])
     assert {o.verdict for o in outcomes} == {"loaded"}
     assert sum(o.rows_loaded for o in outcomes) == made.readings
-    ingest_grid(project, [folder / "grid.csv"], reader.Options("SIM", "", "", "", ""), "auto", "")
+    ingest_grid(project, [folder / "grid.csv"], layouts.Options("SIM", "", "", "", ""), "auto", "")
     [runs] = ingest_runs(project, [folder / "runs.csv"], "")
     assert (runs.verdict, runs.warnings) == ("loaded", [])
     compute(project)

@@ -32,7 +32,7 @@ from flows.publication.publish import publish
 from flows.publication.retention import roll_up
 from flows.samples.fleet import Fleet, simulate
 from flows.settings import Settings
-from flows.sources.grid import reader
+from flows.sources.grid import layouts
 from flows.warehouse.locks import FIGURES, hold_lock
 from flows.warehouse.store import explain_disk_errors, open_for_writing, store_of
 from tests import preloaded
@@ -315,7 +315,7 @@ def test_the_pipeline_on_dask_while_a_worker_dies(postgres: Postgres, tmp_path: 
     assert run.returncode == 0, out + errors
     assert "distributed" not in errors
     ingest_gpu(file, sorted((file.root / "readings").glob("*.parquet")))
-    ingest_grid(file, [file.root / "grid.csv"], reader.Options("SIM", "", "", "", ""))
+    ingest_grid(file, [file.root / "grid.csv"], layouts.Options("SIM", "", "", "", ""))
     ingest_runs(file, [file.root / "runs.csv"])
     compute(file)
     counted = "SELECT count(*) AS n, count(DISTINCT (gpu_key, ts)) AS different FROM gpu_reading"

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -20,12 +20,38 @@ import polars as pl
 
 from flows.errors import BadInput, SourceError, UsageError, where
 from flows.settings import GridApiInput
-from flows.sources.grid.reader import GridData, finish, keyed_times
+from flows.sources.grid.series import (
+    GridData,
+    build_grid_data,
+    build_intensities,
+    parse_answer_times,
+)
 
 if TYPE_CHECKING:
     import httpx
 
-FORMAT = "wattledger-fetch/1"
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a provider: a signal of a zone over a span of time, its end excluded."""
+
+    source: GridApiInput
+    signal: str
+    first: datetime
+    last: datetime
+
+    @property
+    def region(self) -> str:
+        """What the provider calls the zone."""
+        return self.source.region or self.source.zone
+
+    def split(self, days: int) -> Iterator[tuple[datetime, datetime]]:
+        """Its span, cut into parts that a provider answers at once."""
+        start = self.first
+        while start < self.last:
+            end = min(start + timedelta(days=days), self.last)
+            yield start, end
+            start = end
 
 
 @dataclass(frozen=True)
@@ -72,171 +98,47 @@ class Provider(Protocol):
     def auth(self, secret: str, base: str) -> httpx.Auth | None:
         """How a request carries the secret."""
 
-    def pages(
-        self, source: GridApiInput, signal: str, first: datetime, last: datetime, ask: Ask
-    ) -> Iterator[Page]:
+    def pages(self, question: Question, ask: Ask) -> Iterator[Page]:
         """Ask for a span of time.
 
         Raises:
             SourceError: it does not answer, refuses, or knows nothing of the zone.
         """
 
-    def read(self, pages: Sequence[Page], source: GridApiInput, signal: str, at: Path) -> GridData:
-        """Intensities or a generation mix from kept answers.
+    def read(self, pages: Sequence[Page], question: Question, path: Path) -> GridData:
+        """Intensities or a generation mix from kept answers to a question.
 
         Raises:
             BadInput: an answer is not of the form that the provider documents.
         """
 
 
-@dataclass(frozen=True)
-class Kept:
-    """A span of answers as it is kept in a file."""
+class ReadSecretBlock(Protocol):
+    """Reads a secret from a store outside the environment, such as Prefect's Secret blocks."""
 
-    source: GridApiInput
-    signal: str
-    first: datetime
-    last: datetime
-    pages: tuple[Page, ...]
+    def __call__(self, name: str) -> str:
+        """The secret of that name.
 
-    def as_json(self) -> str:
-        """The file's text: what was asked, when, and what came back, byte for byte."""
-        return json.dumps(
-            {
-                "format": FORMAT,
-                "provider": self.source.provider,
-                "feed": self.source.name,
-                "zone": self.source.zone,
-                "region": self.source.region,
-                "signal": self.signal,
-                "first": self.first.isoformat(),
-                "last": self.last.isoformat(),
-                "pages": [asdict(page) for page in self.pages],
-            },
-            ensure_ascii=False,
-            indent=1,
-        )
+        Raises:
+            LookupError: there is none.
+        """
 
 
-def kept(answer: dict[str, Any], path: Path) -> Kept:
-    """What `Kept.as_json` wrote.
-
-    Raises:
-        BadInput: something is missing or of the wrong kind.
-    """
-    try:
-        source = GridApiInput(
-            provider=answer["provider"],
-            zone=answer["zone"],
-            name=answer["feed"],
-            region=answer["region"],
-        )
-        return Kept(
-            source,
-            str(answer["signal"]),
-            datetime.fromisoformat(answer["first"]),
-            datetime.fromisoformat(answer["last"]),
-            tuple(
-                Page(
-                    str(page["url"]),
-                    tuple((str(name), str(value)) for name, value in page["params"]),
-                    str(page["obtained_at"]),
-                    str(page["body"]),
-                )
-                for page in answer["pages"]
-            ),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadInput(
-            f"not a kept answer of a provider: {error}", where=str(path), remedy="Fetch it again"
-        ) from None
-
-
-def read_kept(answer: dict[str, Any], path: Path) -> GridData:
-    """A kept file and the intervals in it that lie in the time it was asked for, and had begun."""
-    from flows.sources.grid.providers.registry import provider
-
-    found = kept(answer, path)
-    data = provider(found.source.provider).read(found.pages, found.source, found.signal, path)
-    frame = data.mix if data.mix is not None else data.intensity
-    assert frame is not None
-    obtained = max(datetime.fromisoformat(page.obtained_at) for page in found.pages)
-    inside = frame.filter(
-        (pl.col("valid_from") >= found.first)
-        & (pl.col("valid_from") < found.last)
-        & (pl.col("valid_from") < obtained)
-    )
-    if frame.height and inside.is_empty():
-        low, high = frame["valid_from"].min(), frame["valid_to"].max()
-        raise BadInput(
-            f"the answer is about {low!s} to {high!s}, but {found.first} to {found.last} was asked for",
-            where=str(path),
-            remedy="Check the clock of this host, and the provider's status page",
-        )
-    data.feed = found.source.name
-    if data.mix is not None:
-        data.mix = inside
-    else:
-        data.intensity = inside
-    return data
-
-
-def spans(first: datetime, last: datetime, days: int) -> Iterator[tuple[datetime, datetime]]:
-    """Cut a span into parts that a provider answers at once."""
-    while first < last:
-        end = min(first + timedelta(days=days), last)
-        yield first, end
-        first = end
-
-
-def base_url(source: GridApiInput, provider: Provider) -> str:
+def resolve_url(source: GridApiInput, provider: Provider) -> str:
     """Where a provider is asked: its own address, unless the settings name another."""
     return (source.url or provider.url).rstrip("/")
 
 
-def ask_in_parts(
-    source: GridApiInput,
-    parts: Iterable[Request],
-    ask: Ask,
-    items: Callable[[Any, Path | str], Sequence[object]],
-) -> Iterator[Page]:
-    """Ask for one part after the other; `items` finds what an answer is made of.
-
-    Raises:
-        SourceError: an answer holds nothing.
-    """
-    for request in parts:
-        page = ask(request)
-        answer = body_json(page, request.url)
-        if not items(answer, request.url):
-            raise no_data(source, request.url, f"it says {str(answer)[:120]}")
-        yield page
-
-
-def body_json(page: Page, at: Path | str) -> Any:
-    """The page as JSON.
-
-    Raises:
-        BadInput: it is not.
-    """
-    try:
-        return json.loads(page.body)
-    except ValueError as error:
-        raise BadInput(f"not JSON: {error}", where=str(at), remedy="Fetch it again") from None
-
-
-def secret_of(source: GridApiInput, provider: Provider) -> str:
-    """The secret from the environment or a Prefect Secret block; empty where none is needed.
+def read_secret(source: GridApiInput, provider: Provider, read_block: ReadSecretBlock) -> str:
+    """The secret from the environment or a Secret block; empty where none is needed.
 
     Raises:
         UsageError: it is not there.
     """
     if source.token_block:
-        from prefect.blocks.system import Secret
-
         try:
-            return str(Secret.load(source.token_block).get())  # type: ignore[union-attr]
-        except ValueError:
+            return read_block(source.token_block)
+        except LookupError:
             raise UsageError(
                 f"there is no Prefect Secret block {source.token_block!r}",
                 where=f"input.grid_api {source.name!r}",
@@ -255,56 +157,84 @@ def secret_of(source: GridApiInput, provider: Provider) -> str:
     return secret
 
 
-def intensities(
-    rows: Sequence[tuple[Any, Any, bool]],
-    source: GridApiInput,
-    signal: str,
-    said: str,
-    layout: str,
-    at: Path,
-    *,
-    minutes: int,
-    factor: float = 1.0,
-) -> GridData:
-    """A series from rows of start, value and whether the provider estimated it.
+def ask_each(
+    requests: Iterable[Request],
+    question: Question,
+    ask: Ask,
+    find_items: Callable[[Any, Path | str], Sequence[object]],
+) -> Iterator[Page]:
+    """Send one request after the other; `find_items` finds what an answer is made of.
 
     Raises:
-        BadInput: a start or a value can't be understood, named by its place in the answer.
+        SourceError: an answer holds nothing.
+    """
+    for request in requests:
+        page = ask(request)
+        answer = parse_body(page, request.url)
+        if not find_items(answer, request.url):
+            raise no_data_error(question.source, request.url, f"it says {str(answer)[:120]}")
+        yield page
+
+
+def parse_body(page: Page, place: Path | str) -> Any:
+    """The page as JSON.
+
+    Raises:
+        BadInput: it is not.
+    """
+    try:
+        return json.loads(page.body)
+    except ValueError as error:
+        raise BadInput(f"not JSON: {error}", where=str(place), remedy="Fetch it again") from None
+
+
+def read_intensities(
+    rows: Sequence[tuple[Any, Any, bool]],
+    question: Question,
+    path: Path,
+    *,
+    signal: str,
+    source: str,
+    minutes: int,
+    grams: float = 1.0,
+) -> GridData:
+    """A series from what an answer lists.
+
+    Args:
+        rows: Start, value, and whether the provider estimated it.
+        question: What was asked.
+        path: The file of the answer, for messages.
+        signal: What kind of intensity the values are.
+        source: Who says so.
+        minutes: How long each interval lasts.
+        grams: What one unit of a value is in g/kWh.
+
+    Raises:
+        BadInput: a start or a value cannot be understood, named by its place in the answer.
     """
     values: list[float] = []
     for number, (start, value, _) in enumerate(rows, 1):
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise BadInput(
                 "not a usable intensity",
-                where=where(at, number, "intensity", value),
+                where=where(path, number, "intensity", value),
                 remedy=f"Fetch it again; it is about {start}",
             )
-        values.append(float(value) * factor)
-    starts = keyed_times([row[0] for row in rows], at)
-    table = pl.DataFrame(
-        {
-            "zone": [source.zone] * len(rows),
-            "valid_from": starts,
-            "signal": [signal] * len(rows),
-            "intensity_g_per_kwh": values,
-            "source": [said] * len(rows),
-            "is_estimated": [row[2] for row in rows],
-            "row_no": range(1, len(rows) + 1),
-        },
-        schema={
-            "zone": pl.String,
-            "valid_from": pl.Datetime("us", "UTC"),
-            "signal": pl.String,
-            "intensity_g_per_kwh": pl.Float64,
-            "source": pl.String,
-            "is_estimated": pl.Boolean,
-            "row_no": pl.Int64,
-        },
-    ).with_columns(valid_to=pl.col("valid_from") + pl.duration(minutes=minutes))
-    return finish(layout, table, ["zone", "signal"], len(rows))
+        values.append(float(value) * grams)
+    table = build_intensities(
+        pl.Series(range(1, len(rows) + 1), dtype=pl.Int64),
+        parse_answer_times([start for start, _, _ in rows], path),
+        pl.Series(values, dtype=pl.Float64),
+        zone=question.source.zone,
+        signal=signal,
+        source=source,
+        estimated=pl.Series([estimated for _, _, estimated in rows], dtype=pl.Boolean),
+        minutes=minutes,
+    )
+    return build_grid_data(question.source.provider, table, len(rows))
 
 
-def no_data(source: GridApiInput, url: str, why: str) -> SourceError:
+def no_data_error(source: GridApiInput, url: str, why: str) -> SourceError:
     return SourceError(
         f"no data for zone {source.region or source.zone!r}: {why}",
         where=url,
@@ -312,5 +242,5 @@ def no_data(source: GridApiInput, url: str, why: str) -> SourceError:
     )
 
 
-def utc_text(moment: datetime) -> str:
+def format_utc(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%MZ")

@@ -7,7 +7,7 @@ plotting libraries, for one JSON endpoint.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +16,22 @@ import polars as pl
 
 from flows.errors import BadInput
 from flows.settings import GridApiInput
-from flows.sources.grid import generation
+from flows.sources.grid.generation import read_eia_answer
 from flows.sources.grid.providers.base import (
     Ask,
     Page,
     Provider,
+    Question,
     Request,
-    base_url,
-    body_json,
-    no_data,
+    no_data_error,
+    parse_body,
+    resolve_url,
 )
 from flows.sources.grid.providers.http import ParamAuth
-from flows.sources.grid.reader import GridData, finish
+from flows.sources.grid.series import GridData, build_grid_data
 
 _ROWS = 5000
-"""Rows of one answer at most."""
+"""An answer holds no more rows than this."""
 _HOUR = timedelta(hours=1)
 
 
@@ -44,10 +45,8 @@ class Eia(Provider):
     def auth(self, secret: str, base: str) -> httpx.Auth | None:
         return ParamAuth("api_key", secret)
 
-    def pages(
-        self, source: GridApiInput, signal: str, first: datetime, last: datetime, ask: Ask
-    ) -> Iterator[Page]:
-        url = f"{base_url(source, self)}/v2/electricity/rto/fuel-type-data/data/"
+    def pages(self, question: Question, ask: Ask) -> Iterator[Page]:
+        url = f"{resolve_url(question.source, self)}/v2/electricity/rto/fuel-type-data/data/"
         seen = 0
         while True:
             page = ask(
@@ -56,10 +55,10 @@ class Eia(Provider):
                     (
                         ("frequency", "hourly"),
                         ("data[0]", "value"),
-                        ("facets[respondent][]", _respondent(source)),
+                        ("facets[respondent][]", _find_respondent(question.source)),
                         # Periods are named by the hour in which they end; both ends count.
-                        ("start", f"{first + _HOUR:%Y-%m-%dT%H}"),
-                        ("end", f"{last:%Y-%m-%dT%H}"),
+                        ("start", f"{question.first + _HOUR:%Y-%m-%dT%H}"),
+                        ("end", f"{question.last:%Y-%m-%dT%H}"),
                         ("sort[0][column]", "period"),
                         ("sort[0][direction]", "asc"),
                         ("sort[1][column]", "fueltype"),
@@ -69,33 +68,33 @@ class Eia(Provider):
                     ),
                 )
             )
-            response = _response(page, url)
+            response = _parse_response(page, url)
             rows = response["data"]
             if not seen and not rows:
-                raise no_data(source, url, "an empty answer")
+                raise no_data_error(question.source, url, "an empty answer")
             seen += len(rows)
             yield page
             if not rows or seen >= int(response.get("total", 0)):
                 return
 
-    def read(self, pages: Sequence[Page], source: GridApiInput, signal: str, at: Path) -> GridData:
+    def read(self, pages: Sequence[Page], question: Question, path: Path) -> GridData:
         tables = []
         for page in pages:
-            answer = {"response": _response(page, at)}
+            answer = {"response": _parse_response(page, path)}
             if answer["response"]["data"]:
-                tables.append(generation.eia_json(answer, at, source.zone, "EIA-930"))
+                tables.append(read_eia_answer(answer, path, question.source.zone, "EIA-930"))
         mix = pl.concat(tables).unique(maintain_order=True)
-        return finish("eia930-json", mix, ["zone", "fuel"], mix.height)
+        return build_grid_data("eia930-json", mix, mix.height)
 
 
-def _respondent(source: GridApiInput) -> str:
+def _find_respondent(source: GridApiInput) -> str:
     """Balancing authority: as given, or the end of a zone's name (US-TVA)."""
     return source.region or source.zone.rsplit("-", 1)[-1]
 
 
-def _response(page: Page, at: Path | str) -> dict[str, Any]:
-    answer = body_json(page, at)
-    found = answer.get("response") if isinstance(answer, dict) else None
-    if not isinstance(found, dict) or not isinstance(found.get("data"), list):
-        raise BadInput("the answer has no response.data", where=str(at), remedy="Fetch it again")
-    return found
+def _parse_response(page: Page, place: Path | str) -> dict[str, Any]:
+    answer = parse_body(page, place)
+    response = answer.get("response") if isinstance(answer, dict) else None
+    if not isinstance(response, dict) or not isinstance(response.get("data"), list):
+        raise BadInput("the answer has no response.data", where=str(place), remedy="Fetch it again")
+    return response

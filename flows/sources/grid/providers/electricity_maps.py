@@ -7,27 +7,26 @@ only the latest and the last 24 hours.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from pathlib import Path
 
 import httpx
 
 from flows.errors import BadInput
-from flows.settings import GridApiInput
+from flows.sources.grid.layouts import find_electricity_maps_hours
 from flows.sources.grid.providers.base import (
     Ask,
     Page,
     Provider,
+    Question,
     Request,
-    ask_in_parts,
-    base_url,
-    body_json,
-    intensities,
-    spans,
-    utc_text,
+    ask_each,
+    format_utc,
+    parse_body,
+    read_intensities,
+    resolve_url,
 )
 from flows.sources.grid.providers.http import HeaderAuth
-from flows.sources.grid.reader import GridData, electricity_maps_hours
+from flows.sources.grid.series import GridData
 
 _DAYS = 10
 """What one request for hourly values may span."""
@@ -43,36 +42,41 @@ class ElectricityMaps(Provider):
     def auth(self, secret: str, base: str) -> httpx.Auth | None:
         return HeaderAuth("auth-token", secret)
 
-    def pages(
-        self, source: GridApiInput, signal: str, first: datetime, last: datetime, ask: Ask
-    ) -> Iterator[Page]:
-        url = f"{base_url(source, self)}/v3/carbon-intensity/past-range"
-        parts = (
+    def pages(self, question: Question, ask: Ask) -> Iterator[Page]:
+        url = f"{resolve_url(question.source, self)}/v3/carbon-intensity/past-range"
+        requests = (
             Request(
                 url,
                 (
-                    ("zone", source.region or source.zone),
-                    ("start", utc_text(begin)),
-                    ("end", utc_text(end)),
-                    ("emissionFactorType", signal.removeprefix("average_")),
+                    ("zone", question.region),
+                    ("start", format_utc(begin)),
+                    ("end", format_utc(end)),
+                    ("emissionFactorType", question.signal.removeprefix("average_")),
                 ),
             )
-            for begin, end in spans(first, last, _DAYS)
+            for begin, end in question.split(_DAYS)
         )
-        return ask_in_parts(source, parts, ask, lambda answer, _: electricity_maps_hours(answer))
+        return ask_each(
+            requests, question, ask, lambda answer, _: find_electricity_maps_hours(answer)
+        )
 
-    def read(self, pages: Sequence[Page], source: GridApiInput, signal: str, at: Path) -> GridData:
-        kind = signal.removeprefix("average_")
+    def read(self, pages: Sequence[Page], question: Question, path: Path) -> GridData:
+        kind = question.signal.removeprefix("average_")
         rows = []
         for page in pages:
-            for item in electricity_maps_hours(body_json(page, at)):
+            for item in find_electricity_maps_hours(parse_body(page, path)):
                 if item.get("emissionFactorType", kind) != kind:
                     raise BadInput(
                         f"{item['emissionFactorType']!r} factors came, {kind!r} was asked for",
-                        where=str(at),
+                        where=str(path),
                     )
                 estimated = bool(item.get("isEstimated"))
                 rows.append((item.get("datetime"), item["carbonIntensity"], estimated))
-        return intensities(
-            rows, source, signal, "Electricity Maps API", "electricity-maps", at, minutes=60
+        return read_intensities(
+            rows,
+            question,
+            path,
+            signal=question.signal,
+            source="Electricity Maps API",
+            minutes=60,
         )

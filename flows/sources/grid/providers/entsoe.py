@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,18 @@ import requests
 from requests.adapters import BaseAdapter
 
 from flows.errors import SourceError, UsageError
-from flows.settings import GridApiInput
-from flows.sources.grid import generation
-from flows.sources.grid.providers.base import Ask, Page, Provider, Request, base_url, no_data, spans
+from flows.sources.grid.generation import read_entsoe_document
+from flows.sources.grid.providers.base import (
+    Ask,
+    Page,
+    Provider,
+    Question,
+    Request,
+    no_data_error,
+    resolve_url,
+)
 from flows.sources.grid.providers.http import ParamAuth
-from flows.sources.grid.reader import GridData, finish
+from flows.sources.grid.series import GridData, build_grid_data
 
 _DAYS = 100
 """A request may span a year; this keeps answers small."""
@@ -40,14 +46,13 @@ class Entsoe(Provider):
     def auth(self, secret: str, base: str) -> httpx.Auth | None:
         return ParamAuth(_TOKEN, secret)
 
-    def pages(
-        self, source: GridApiInput, signal: str, first: datetime, last: datetime, ask: Ask
-    ) -> Iterator[Page]:
+    def pages(self, question: Question, ask: Ask) -> Iterator[Page]:
         import pandas as pd
         from entsoe import EntsoeRawClient
         from entsoe.exceptions import NoMatchingDataError
 
-        base = base_url(source, self)
+        source = question.source
+        base = resolve_url(source, self)
         carrier = _Carrier(base, ask)
         session = requests.Session()
         session.mount("https://", carrier)
@@ -55,11 +60,11 @@ class Entsoe(Provider):
         # The library never sees the token: it is put in when the request is sent.
         client = EntsoeRawClient(api_key="-", session=session, retry_count=1, retry_delay=0)
         area = source.region or source.zone.replace("-", "_")
-        for begin, end in spans(first, last, _DAYS):
+        for begin, end in question.split(_DAYS):
             try:
                 client.query_generation(area, pd.Timestamp(begin), pd.Timestamp(end))
             except NoMatchingDataError:
-                raise no_data(source, base, "no matching data found") from None
+                raise no_data_error(source, base, "no matching data found") from None
             except ValueError:
                 raise UsageError(
                     f"ENTSO-E knows no area {area!r}",
@@ -73,14 +78,15 @@ class Entsoe(Provider):
                     where=base,
                     remedy="It is asked again on the next run",
                 ) from None
-            yield carrier.last()
+            yield carrier.last_page()
 
-    def read(self, pages: Sequence[Page], source: GridApiInput, signal: str, at: Path) -> GridData:
+    def read(self, pages: Sequence[Page], question: Question, path: Path) -> GridData:
         tables = [
-            generation.entsoe_xml(io.StringIO(page.body), at, source.zone, "") for page in pages
+            read_entsoe_document(io.StringIO(page.body), path, question.source.zone, "")
+            for page in pages
         ]
         mix = pl.concat(tables).unique(maintain_order=True)
-        return finish("entsoe-xml", mix, ["zone", "fuel"], mix.height)
+        return build_grid_data("entsoe-xml", mix, mix.height)
 
 
 class _Carrier(BaseAdapter):  # type: ignore[misc]
@@ -100,8 +106,8 @@ class _Carrier(BaseAdapter):  # type: ignore[misc]
         cert: Any = None,
         proxies: Mapping[str, str] | None = None,
     ) -> requests.Response:
-        asked = httpx.URL(str(request.url)).params.multi_items()
-        self._page = self._ask(Request(self._base, tuple((k, v) for k, v in asked if k != _TOKEN)))
+        params = httpx.URL(str(request.url)).params.multi_items()
+        self._page = self._ask(Request(self._base, tuple((k, v) for k, v in params if k != _TOKEN)))
         response = requests.Response()
         response.status_code = 200
         response.headers["content-type"] = "text/xml"
@@ -110,7 +116,7 @@ class _Carrier(BaseAdapter):  # type: ignore[misc]
         response.request, response.url = request, self._base
         return response
 
-    def last(self) -> Page:
+    def last_page(self) -> Page:
         assert self._page is not None
         return self._page
 

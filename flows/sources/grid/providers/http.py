@@ -1,6 +1,6 @@
 """One request to a provider, and what can go wrong with it, each in a sentence.
 
-The secret is in the request alone: not in what is kept, said or logged. Redirects are not followed,
+The secret is in the request alone: not in what is kept, printed or logged. Redirects are not followed,
 as the secret would go with them.
 """
 
@@ -53,11 +53,11 @@ class _Hide(logging.Filter):
         self._secret = secret
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = hide(record.getMessage(), self._secret), ()
+        record.msg, record.args = hide_secret(record.getMessage(), self._secret), ()
         return True
 
 
-def hide(text: str, secret: str) -> str:
+def hide_secret(text: str, secret: str) -> str:
     """The text without the secret, however it is written there."""
     for part in {secret, secret.partition(":")[2]}:
         for written in {part, quote(part, safe=""), quote_plus(part), json.dumps(part)[1:-1]}:
@@ -66,7 +66,7 @@ def hide(text: str, secret: str) -> str:
     return text
 
 
-def send(
+def send_request(
     request: Request,
     auth: httpx.Auth | None,
     secret: str,
@@ -103,40 +103,40 @@ def send(
         ) from None
     except httpx.HTTPError as error:
         raise SourceError(
-            hide(f"{type(error).__name__}: {error}", secret),
+            hide_secret(f"{type(error).__name__}: {error}", secret),
             where=shown,
             remedy="Check the network, and `url` of this [[input.grid_api]]",
             transient=True,
         ) from None
     finally:
         logger.removeFilter(hidden)
-    text = hide(answer.text[:_MAX_BYTES], secret)
+    text = hide_secret(answer.text[:_MAX_BYTES], secret)
     if not answer.is_success:
-        raise _refused(answer, text, shown)
+        raise _explain_refusal(answer, text, shown)
     _check_form(answer, text, shown, expect)
     return Page(
         request.url,
         request.params,
         datetime.now(UTC).isoformat(),
         text,
-        _skew(answer),
+        _measure_skew(answer),
     )
 
 
-def _refused(answer: httpx.Response, text: str, shown: str) -> SourceError:
+def _explain_refusal(answer: httpx.Response, text: str, shown: str) -> SourceError:
     status = answer.status_code
-    said = _reason(text)
-    after = _retry_after(answer)
+    reason = _find_reason(text)
+    after = _read_retry_after(answer)
     if status in (401, 403):
         return SourceError(
-            f"refused the token (HTTP {status}){said}",
+            f"refused the token (HTTP {status}){reason}",
             where=shown,
             remedy="Check the token, and that its plan covers this zone",
         )
     if status in (402, 429):
         when = f"; it says to come back in {after:.0f} s" if after is not None else ""
         return SourceError(
-            f"the quota or rate limit is used up (HTTP {status}){said}{when}",
+            f"the quota or rate limit is used up (HTTP {status}){reason}{when}",
             where=shown,
             remedy="Lower requests_per_s, ask less often, or wait",
             transient=status == 429,
@@ -150,21 +150,21 @@ def _refused(answer: httpx.Response, text: str, shown: str) -> SourceError:
         )
     if status >= 500 or status == 408:
         return SourceError(
-            f"has a problem of its own (HTTP {status}){said}",
+            f"has a problem of its own (HTTP {status}){reason}",
             where=shown,
             remedy="It is asked again on the next run",
             transient=True,
             retry_after_s=after,
         )
     return SourceError(
-        f"does not understand the request (HTTP {status}){said}",
+        f"does not understand the request (HTTP {status}){reason}",
         where=shown,
         remedy="Check `zone` and `region` of this [[input.grid_api]]",
     )
 
 
-def _reason(text: str) -> str:
-    """What a refusal says of itself, in short; nothing where it is a web page."""
+def _find_reason(text: str) -> str:
+    """The reason that a refusal gives, in short; nothing where it is a web page."""
     if "<html" in text[:1000].lower():
         return ""
     found = re.search(r'"(?:message|error|detail|reason)"\s*:\s*"([^"]{1,200})', text)
@@ -173,12 +173,12 @@ def _reason(text: str) -> str:
     return f": {found[1]}" if found else ""
 
 
-def _retry_after(answer: httpx.Response) -> float | None:
-    given = answer.headers.get("Retry-After", "").strip()
-    if given.isdigit():
-        return float(given)
+def _read_retry_after(answer: httpx.Response) -> float | None:
+    value = answer.headers.get("Retry-After", "").strip()
+    if value.isdigit():
+        return float(value)
     try:
-        return max(0.0, (parsedate_to_datetime(given) - datetime.now(UTC)).total_seconds())
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
     except (TypeError, ValueError):
         return None
 
@@ -204,7 +204,7 @@ def _check_form(answer: httpx.Response, text: str, shown: str, expect: str) -> N
             ) from None
 
 
-def _skew(answer: httpx.Response) -> float:
+def _measure_skew(answer: httpx.Response) -> float:
     """How far the provider's clock is ahead of this host's, in seconds."""
     try:
         theirs = parsedate_to_datetime(answer.headers.get("Date", ""))

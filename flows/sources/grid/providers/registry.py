@@ -1,28 +1,32 @@
-"""Providers of grid data, each a small module behind the protocol of `base`."""
+"""The providers of grid data by name; only the module of the named one is loaded."""
 
 from __future__ import annotations
 
+from importlib import import_module
+
+from flows.errors import UsageError
 from flows.sources.grid.providers.base import Provider
 
+PROVIDERS = {
+    "electricity-maps": ("electricity_maps", "ElectricityMaps"),
+    "watttime": ("watttime", "WattTime"),
+    "uk-carbon-intensity": ("uk", "CarbonIntensity"),
+    "entsoe": ("entsoe", "Entsoe"),
+    "eia": ("eia", "Eia"),
+}
+"""Name in wattledger.toml -> module beside this one, and its class."""
 
-def provider(name: str) -> Provider:
-    """The provider of that name; only its own module is loaded."""
-    if name == "electricity-maps":
-        from flows.sources.grid.providers.electricity_maps import ElectricityMaps
 
-        return ElectricityMaps()
-    if name == "watttime":
-        from flows.sources.grid.providers.watttime import WattTime
+def load_provider(name: str) -> Provider:
+    """The provider of that name.
 
-        return WattTime()
-    if name == "uk-carbon-intensity":
-        from flows.sources.grid.providers.uk import CarbonIntensity
-
-        return CarbonIntensity()
-    if name == "entsoe":
-        from flows.sources.grid.providers.entsoe import Entsoe
-
-        return Entsoe()
-    from flows.sources.grid.providers.eia import Eia
-
-    return Eia()
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in PROVIDERS:
+        raise UsageError(
+            f"unknown provider of grid data {name!r}", remedy=f"One of {', '.join(PROVIDERS)}"
+        )
+    module, provider = PROVIDERS[name]
+    loaded: Provider = getattr(import_module(f"flows.sources.grid.providers.{module}"), provider)()
+    return loaded

@@ -7,27 +7,26 @@ not life-cycle. No token, and no client library that is kept up.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from flows.errors import BadInput
-from flows.settings import GridApiInput
 from flows.sources.grid.providers.base import (
     Ask,
     Page,
     Provider,
+    Question,
     Request,
-    ask_in_parts,
-    base_url,
-    body_json,
-    intensities,
-    spans,
-    utc_text,
+    ask_each,
+    format_utc,
+    parse_body,
+    read_intensities,
+    resolve_url,
 )
-from flows.sources.grid.reader import GridData
+from flows.sources.grid.series import GridData
 
 _DAYS = 13
 """A request may span 14 days, ends included."""
@@ -43,43 +42,41 @@ class CarbonIntensity(Provider):
     def auth(self, secret: str, base: str) -> httpx.Auth | None:
         return None
 
-    def pages(
-        self, source: GridApiInput, signal: str, first: datetime, last: datetime, ask: Ask
-    ) -> Iterator[Page]:
-        above, below = ("/regional", f"/regionid/{source.region}") if source.region else ("", "")
-        url = f"{base_url(source, self)}{above}/intensity"
+    def pages(self, question: Question, ask: Ask) -> Iterator[Page]:
+        region = question.source.region
+        above, below = ("/regional", f"/regionid/{region}") if region else ("", "")
+        url = f"{resolve_url(question.source, self)}{above}/intensity"
         # The half hour that ends at `from` is given too, so ask from its middle.
-        parts = (
-            Request(f"{url}/{utc_text(begin + timedelta(minutes=1))}/{utc_text(end)}{below}")
-            for begin, end in spans(first, last, _DAYS)
+        requests = (
+            Request(f"{url}/{format_utc(begin + timedelta(minutes=1))}/{format_utc(end)}{below}")
+            for begin, end in question.split(_DAYS)
         )
-        return ask_in_parts(source, parts, ask, _items)
+        return ask_each(requests, question, ask, _find_half_hours)
 
-    def read(self, pages: Sequence[Page], source: GridApiInput, signal: str, at: Path) -> GridData:
+    def read(self, pages: Sequence[Page], question: Question, path: Path) -> GridData:
         rows = []
         for page in pages:
-            for item in _items(body_json(page, at), at):
-                given = item.get("intensity", {})
+            for item in _find_half_hours(parse_body(page, path), path):
+                intensity = item.get("intensity", {})
                 # A half hour without a measured value keeps its forecast, marked as estimated.
-                actual, forecast = given.get("actual"), given.get("forecast")
+                actual, forecast = intensity.get("actual"), intensity.get("forecast")
                 if actual is not None or forecast is not None:
                     value = actual if actual is not None else forecast
                     rows.append((item.get("from"), value, actual is None))
-        return intensities(
+        return read_intensities(
             rows,
-            source,
-            "average_direct",
-            "UK Carbon Intensity API",
-            "uk-carbon-intensity",
-            at,
+            question,
+            path,
+            signal="average_direct",
+            source="UK Carbon Intensity API",
             minutes=30,
         )
 
 
-def _items(answer: Any, at: Path | str) -> list[dict[str, Any]]:
-    found = answer.get("data") if isinstance(answer, dict) else None
-    if isinstance(found, dict):  # A region wraps its half hours once more.
-        found = found.get("data")
-    if not isinstance(found, list):
-        raise BadInput("the answer has no list of half hours", where=str(at))
-    return found
+def _find_half_hours(answer: Any, place: Path | str) -> list[dict[str, Any]]:
+    half_hours = answer.get("data") if isinstance(answer, dict) else None
+    if isinstance(half_hours, dict):  # A region wraps its half hours once more.
+        half_hours = half_hours.get("data")
+    if not isinstance(half_hours, list):
+        raise BadInput("the answer has no list of half hours", where=str(place))
+    return half_hours

@@ -7,7 +7,6 @@ the password into the environment, and it does not log in again when a token end
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from datetime import datetime
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -15,20 +14,19 @@ from typing import Any
 import httpx
 
 from flows.errors import BadInput
-from flows.settings import GridApiInput
 from flows.sources.grid.providers.base import (
     Ask,
     Page,
     Provider,
+    Question,
     Request,
-    ask_in_parts,
-    base_url,
-    body_json,
-    intensities,
-    spans,
-    utc_text,
+    ask_each,
+    format_utc,
+    parse_body,
+    read_intensities,
+    resolve_url,
 )
-from flows.sources.grid.reader import GRAMS_PER_KWH, GridData
+from flows.sources.grid.series import GRAMS_PER_KWH, GridData
 
 _DAYS = 30
 """A request may span 32 days."""
@@ -45,56 +43,53 @@ class WattTime(Provider):
         with _LOCK:
             return _SESSIONS.setdefault((secret, base), _Session(secret, base))
 
-    def pages(
-        self, source: GridApiInput, signal: str, first: datetime, last: datetime, ask: Ask
-    ) -> Iterator[Page]:
-        url = f"{base_url(source, self)}/v3/historical"
-        parts = (
+    def pages(self, question: Question, ask: Ask) -> Iterator[Page]:
+        url = f"{resolve_url(question.source, self)}/v3/historical"
+        requests = (
             Request(
                 url,
                 (
-                    ("region", source.region or source.zone),
+                    ("region", question.region),
                     ("signal_type", "co2_moer"),
-                    ("start", utc_text(begin)),
-                    ("end", utc_text(end)),
+                    ("start", format_utc(begin)),
+                    ("end", format_utc(end)),
                 ),
             )
-            for begin, end in spans(first, last, _DAYS)
+            for begin, end in question.split(_DAYS)
         )
-        return ask_in_parts(source, parts, ask, _items)
+        return ask_each(requests, question, ask, _find_values)
 
-    def read(self, pages: Sequence[Page], source: GridApiInput, signal: str, at: Path) -> GridData:
+    def read(self, pages: Sequence[Page], question: Question, path: Path) -> GridData:
         rows = []
         for page in pages:
-            answer = body_json(page, at)
+            answer = parse_body(page, path)
             meta = answer.get("meta", {})
             if meta.get("units") != "lbs_co2_per_mwh" or meta.get("signal_type") != "co2_moer":
                 raise BadInput(
                     f"not co2_moer in lbs_co2_per_mwh: {meta.get('signal_type')!r}, "
                     f"{meta.get('units')!r}",
-                    where=str(at),
+                    where=str(path),
                 )
             rows += [
                 (item.get("point_time"), item.get("value"), bool(item.get("imputed", False)))
-                for item in _items(answer, at)
+                for item in _find_values(answer, path)
             ]
-        return intensities(
+        return read_intensities(
             rows,
-            source,
-            "marginal",
-            "WattTime v3 co2_moer",
-            "watttime",
-            at,
+            question,
+            path,
+            signal="marginal",
+            source="WattTime v3 co2_moer",
             minutes=5,
-            factor=GRAMS_PER_KWH["lb_per_mwh"],
+            grams=GRAMS_PER_KWH["lb_per_mwh"],
         )
 
 
-def _items(answer: Any, at: Path | str) -> list[dict[str, Any]]:
-    found = answer.get("data") if isinstance(answer, dict) else None
-    if not isinstance(found, list):
-        raise BadInput("the answer has no list of data", where=str(at))
-    return found
+def _find_values(answer: Any, place: Path | str) -> list[dict[str, Any]]:
+    values = answer.get("data") if isinstance(answer, dict) else None
+    if not isinstance(values, list):
+        raise BadInput("the answer has no list of data", where=str(place))
+    return values
 
 
 class _Session(httpx.Auth):
@@ -106,13 +101,13 @@ class _Session(httpx.Auth):
         self._login, self._base, self._token = secret, base.rstrip("/"), ""
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        known = bool(self._token)
+        had_token = bool(self._token)
         # Where a login fails, its answer is what the caller sees.
-        if not known and not (yield from self._log_in()):
+        if not had_token and not (yield from self._log_in()):
             return
         request.headers["Authorization"] = f"Bearer {self._token}"
         answer = yield request
-        if answer.status_code == 401 and known and (yield from self._log_in()):
+        if answer.status_code == 401 and had_token and (yield from self._log_in()):
             request.headers["Authorization"] = f"Bearer {self._token}"
             yield request
 

@@ -20,6 +20,7 @@ from flows.ingest.fetch_grid import Span, ask_once, fetch_zone
 from flows.ingest.gpu import ingest_gpu
 from flows.ingest.grid import ingest_grid
 from flows.ingest.runs import ingest_runs
+from flows.orchestration.secrets import read_secret_block
 from flows.settings import Settings
 from flows.sources.grid import generation
 from flows.warehouse.registry import Outcome
@@ -89,7 +90,13 @@ def project_with(folder: Path, *apis: str, signal: str = "average_lifecycle") ->
 
 
 def fetched(project: Settings, span: Span | None = ONE_DAY, **given: Any) -> list[Outcome]:
-    return fetch_zone(project, "XX", lambda source: lambda r: ask_once(source, r), span, **given)
+    return fetch_zone(
+        project,
+        "XX",
+        lambda source: lambda r: ask_once(source, r, read_secret_block),
+        span,
+        **given,
+    )
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -391,11 +398,11 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path) -> None:
 def test_eia_hours_end_where_their_name_says(tmp_path: Path) -> None:
     item = {"period": "2024-05-01T01", "fueltype": "NG", "value": 5, "respondent": "TVA"}
     answer = {"response": {"data": [{**item, "value-units": "megawatthours"}]}}
-    frame = generation.eia_json(answer, tmp_path / "x.json", "", "")
+    frame = generation.read_eia_answer(answer, tmp_path / "x.json", "", "")
     assert frame["valid_from"].to_list() == [DAY]
     answer["response"]["data"][0]["fueltype"] = "XYZ"
     with pytest.raises(BadInput, match="unknown energy source 'XYZ'"):
-        generation.eia_json(answer, tmp_path / "x.json", "", "")
+        generation.read_eia_answer(answer, tmp_path / "x.json", "", "")
 
 
 def planted(folder: Path) -> list[str]:
