@@ -26,7 +26,7 @@ from flows.sources.runs.records import host_device
 from flows.sources.runs.table import Allocation, Run
 from flows.warehouse import registry
 from flows.warehouse.locks import transaction
-from flows.warehouse.registry import Outcome
+from flows.warehouse.registry import Gpu, Outcome
 from transforms.constants import PPM
 
 METER = "codecarbon"
@@ -42,7 +42,7 @@ def as_runs(
     path: Path,
     digest: str,
     tz: str,
-    store_runs: Callable[[list[Run], list[tuple[str, str, int | None, str | None]]], int],
+    store_runs: Callable[[list[Run], list[Gpu]], int],
 ) -> Outcome:
     """Load an emissions.csv: readings first, then its runs by `store_runs(runs, gpus)`.
 
@@ -57,16 +57,14 @@ def as_runs(
     folder.mkdir(exist_ok=True)
     gpu_rows, host_rows = [], []
     runs: list[Run] = []
-    devices: list[tuple[str, str, int | None, str | None]] = []
+    devices: list[Gpu] = []
     for run in measured:
         host = host_of(run)
-        mine: list[tuple[str, str, int | None, str | None]] = [
-            (f"{host}/gpu{i}", host, i, run.gpu_model) for i in range(run.gpus)
-        ]
+        mine: list[Gpu] = [Gpu(f"{host}/gpu{i}", host, i, run.gpu_model) for i in range(run.gpus)]
         gpu_rows += _gpu_rows(run, mine)
         host_rows += _host_rows(run, host)
         none = host_device(host)
-        held = mine or [(none.gpu_uuid, host, None, none.model)]
+        held = mine or [Gpu(none.gpu_uuid, host, None, none.model)]
         devices += held
         runs.append(
             Run(
@@ -102,9 +100,7 @@ _GPU_ROW = {
 }
 
 
-def _gpu_rows(
-    run: Measured, devices: Iterable[tuple[str, str, int | None, str | None]]
-) -> list[tuple[object, ...]]:
+def _gpu_rows(run: Measured, devices: Iterable[Gpu]) -> list[tuple[object, ...]]:
     """Counters of a run's GPUs, which codecarbon added up: equal parts, to the millijoule."""
     known = [(p.at, p.gpu_mj) for p in run.points if p.gpu_mj is not None]
     points: list[tuple[datetime, int]] = [(run.started_at, 0), *known]
@@ -161,4 +157,4 @@ def record_runs(
                     key,
                 ],
             )
-    return file.outcome()
+    return file.as_outcome()

@@ -263,7 +263,9 @@ def _named(staged: Staged) -> list[registry.Gpu]:
     if staged.collector is None:
         return []
     said = json.loads(staged.collector)
-    return [(gpu["uuid"], said["host"], gpu["index"], gpu["model"]) for gpu in said["gpus"]]
+    return [
+        registry.Gpu(gpu["uuid"], said["host"], gpu["index"], gpu["model"]) for gpu in said["gpus"]
+    ]
 
 
 def _add_collected(
@@ -377,7 +379,10 @@ def _store(
         f"SELECT gpu_uuid, host, gpu_index, model FROM staging.segment_gpu {mine} ORDER BY place",
         [wanted],
     ).fetchall()
-    registry.add_gpus(con, [*gpus, *(gpu for one in segments for gpu in _named(one))])
+    registry.add_gpus(
+        con,
+        [*(registry.Gpu(*gpu) for gpu in gpus), *(gpu for one in segments for gpu in _named(one))],
+    )
     totals = query_rows(
         con,
         f"""
@@ -425,7 +430,7 @@ def _store(
     con.execute(
         f"INSERT INTO segment_profile BY NAME FROM staging.segment_profile {mine}", [wanted]
     )
-    return {file.segment_id: file.outcome() for file in files}
+    return {file.segment_id: file.as_outcome() for file in files}
 
 
 def _insert(

@@ -132,5 +132,5 @@ def _promote(con: duckdb.DuckDBPyConnection, files: Mapping[str, Path]) -> dict[
         )
         con.execute("DROP TABLE found")
     return outcomes | {
-        path: file.outcome() for path, file in zip(fresh.values(), recorded, strict=True)
+        path: file.as_outcome() for path, file in zip(fresh.values(), recorded, strict=True)
     }

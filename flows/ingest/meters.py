@@ -94,4 +94,4 @@ def _record(
                 "INSERT INTO meter_reading VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [*same, one.valid_from, one.valid_to, one.energy_mj, str(path), key],
             )
-    return file.outcome()
+    return file.as_outcome()

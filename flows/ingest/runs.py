@@ -27,7 +27,7 @@ from flows.warehouse.locks import transaction
 from flows.warehouse.registry import Outcome
 from flows.warehouse.store import open_exclusively, store_of
 from transforms.constants import NO_GPU
-from wattledger.runs.records import Record, from_json
+from wattledger.runs.records import Record, make_record
 
 _T = pl.Datetime("us", "UTC")
 _RUNS: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -179,7 +179,7 @@ def _load_jobs(
 def _load_codecarbon(
     con: duckdb.DuckDBPyConnection, settings: Settings, path: Path, digest: str, tz: str
 ) -> Outcome:
-    def store_runs(runs: list[Run], gpus: list[tuple[str, str, int | None, str | None]]) -> int:
+    def store_runs(runs: list[Run], gpus: list[registry.Gpu]) -> int:
         record = _recorder(con, path, digest, "codecarbon", runs)
 
         def store(inserted: int) -> None:
@@ -238,7 +238,7 @@ def _store_records(
         BadInput: the gate refuses the runs; nothing was stored.
     """
     stored = {
-        key: from_json(json.loads(text))
+        key: make_record(json.loads(text))
         for key, text in con.execute("SELECT record_id, record FROM run_record").fetchall()
     }
     newer: dict[str, tuple[Path, Record]] = {}
@@ -254,7 +254,7 @@ def _store_records(
     ids = records.related(every, {record.run_id for _, record in newer.values()})
     runs = records.build(every, ids)
     gpus = {
-        held.gpu_uuid: (held.gpu_uuid, record.host, held.gpu_index, held.model)
+        held.gpu_uuid: registry.Gpu(held.gpu_uuid, record.host, held.gpu_index, held.model)
         for record in every
         if record.run_id in ids
         for held in records.devices(record)
@@ -301,7 +301,7 @@ def _store_records(
     else:
         with transaction(con):
             store(0)
-    return [file.outcome() for file in files]
+    return [file.as_outcome() for file in files]
 
 
 def _load(

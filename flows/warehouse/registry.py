@@ -1,4 +1,4 @@
-"""The catalogue of files and verdicts: what came in, once, and what the gate said of it."""
+"""The registry of what came in: each file once, what the gate said of it, and the GPUs that are known."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import duckdb
 import polars as pl
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from expectations.checks import Verdict
 from flows.settings import Settings
-from flows.warehouse.frames import query_rows, register
+from flows.warehouse.frames import insert, load_query, query_rows
 from flows.warehouse.locks import transaction
 
 
@@ -40,18 +40,18 @@ class Outcome:
 
 
 def find_loaded(con: duckdb.DuckDBPyConnection, digests: Sequence[str]) -> set[str]:
-    """Those of some digests whose files are loaded; a refused file may be offered again."""
-    found = con.execute(
+    """The digests whose files are loaded already; a refused file may be offered again."""
+    rows = con.execute(
         "SELECT segment_id FROM segment WHERE verdict = 'loaded' "
-        "AND segment_id IN (SELECT unnest(?))",
-        [list(digests)],
+        "AND segment_id IN (SELECT unnest($digests))",
+        {"digests": list(digests)},
     )
-    return {row[0] for row in found.fetchall()}
+    return {segment_id for (segment_id,) in rows.fetchall()}
 
 
 @dataclass(frozen=True)
 class File:
-    """A file's row in the catalogue: the columns of `segment`, but for its key and when it was loaded."""
+    """A file's row in the registry: the columns of `segment`, except its key and when it was loaded."""
 
     segment_id: str
     source_name: str
@@ -67,8 +67,8 @@ class File:
     last_ts: datetime | None = None
     collector: str | None = None
 
-    def outcome(self) -> Outcome:
-        """What became of the file, by its row."""
+    def as_outcome(self) -> Outcome:
+        """What became of the file, as its row says."""
         return Outcome(
             self.source_name,
             self.segment_id,
@@ -89,23 +89,26 @@ _FILE_TYPES = pa.schema(
     + [("collector", pa.string())]
 )
 
+_EXAMPLES = 10
+"""Rows that break a check, as many as are kept with its verdict."""
+
 
 def record_files(con: duckdb.DuckDBPyConnection, files: Sequence[File]) -> list[int]:
-    """Write files' catalogue rows (inside the caller's transaction); returns their keys, one after the other."""
+    """Write the rows of files (inside the caller's transaction), and give their keys, in sequence."""
     con.execute(
-        "DELETE FROM segment WHERE segment_id IN (SELECT unnest(?))",
-        [[file.segment_id for file in files]],
+        "DELETE FROM segment WHERE segment_id IN (SELECT unnest($digests))",
+        {"digests": [file.segment_id for file in files]},
     )
-    [(top,)] = con.execute("SELECT coalesce(max(segment_key), 0) FROM segment").fetchall()
-    keys = [int(top) + place for place in range(1, len(files) + 1)]
-    fresh = pa.Table.from_pylist([vars(file) for file in files], _FILE_TYPES)
-    with register(con, recorded=fresh.append_column("segment_key", pa.array(keys, pa.int32()))):
-        con.execute("INSERT INTO segment BY NAME SELECT *, now() AS loaded_at FROM recorded")
+    [(newest,)] = con.execute("SELECT coalesce(max(segment_key), 0) FROM segment").fetchall()
+    keys = [int(newest) + number for number in range(1, len(files) + 1)]
+    rows = pa.Table.from_pylist([vars(file) for file in files], _FILE_TYPES)
+    rows = rows.append_column("segment_key", pa.array(keys, pa.int32()))
+    insert(con, "segment", rows, loaded_at="now()")
     return keys
 
 
 def record_file(con: duckdb.DuckDBPyConnection, file: File) -> int:
-    """Write a file's catalogue row (inside the caller's transaction); returns its key."""
+    """Write the row of a file (inside the caller's transaction), and give its key."""
     return record_files(con, [file])[0]
 
 
@@ -118,82 +121,65 @@ def quarantine_file(
     reason: str,
     source_format: str = "",
 ) -> Outcome:
-    """Keep a refused file's bytes and the reason; offering it again adds nothing."""
+    """Keep the bytes of a refused file and the reason; offering it again adds nothing."""
     kept = settings.quarantine / f"{segment_id[:12]}-{path.name}"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        half = kept.with_name(kept.name + ".part")
-        shutil.copyfile(path, half)
-        half.replace(kept)
+        part = kept.with_name(kept.name + ".part")
+        shutil.copyfile(path, part)
+        part.replace(kept)
+    row = {
+        "segment_id": segment_id,
+        "source_name": str(path),
+        "suite": suite,
+        "reason": reason,
+        "kept_path": str(kept.relative_to(settings.root)),
+    }
     with transaction(con):
-        seen = con.execute(
-            "SELECT 1 FROM quarantine WHERE segment_id = ? AND reason = ?", [segment_id, reason]
+        recorded = con.execute(
+            "SELECT 1 FROM quarantine WHERE segment_id = $segment_id AND reason = $reason",
+            {"segment_id": segment_id, "reason": reason},
         ).fetchall()
-        if not seen:
-            con.execute(
-                "INSERT INTO quarantine VALUES (?, ?, ?, ?, ?, now())",
-                [segment_id, str(path), suite, reason, str(kept.relative_to(settings.root))],
-            )
+        if not recorded:
+            insert(con, "quarantine", [row], recorded_at="now()")
             record_file(con, File(segment_id, str(path), source_format or "unread", "quarantined"))
     return Outcome(str(path), segment_id, "quarantined", reason=reason)
 
 
 def record_verdict(con: duckdb.DuckDBPyConnection, verdict: Verdict) -> str:
-    """Write a verdict as rows (inside the caller's transaction); returns its id."""
-    validation_id = uuid.uuid4().hex
-    con.execute(
-        "INSERT INTO validation_run VALUES (?, ?, now(), ?, ?)",
-        [validation_id, verdict.suite.name, verdict.success, verdict.checked_rows],
-    )
-    con.executemany(
-        "INSERT INTO validation_result VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+    """Write a verdict as rows (inside the caller's transaction), and give its id."""
+    identity = {"validation_id": uuid.uuid4().hex, "suite": verdict.suite.name}
+    summary = {**identity, "success": verdict.success, "checked_rows": verdict.checked_rows}
+    insert(con, "validation_run", [summary], recorded_at="now()")
+    insert(
+        con,
+        "validation_result",
         [
-            [
-                validation_id,
-                verdict.suite.name,
-                result.check.name,
-                result.check.severity,
-                result.check.statement,
-                result.success,
-                result.unexpected,
-                json.dumps(result.rows[:10], default=str),
-            ]
+            {
+                **identity,
+                "check_name": result.check.name,
+                "severity": result.check.severity,
+                "statement": result.check.statement,
+                "success": result.success,
+                "unexpected_rows": result.unexpected,
+                "examples": json.dumps(result.rows[:_EXAMPLES], default=str),
+            }
             for result in verdict.results
         ],
     )
-    return validation_id
+    return identity["validation_id"]
 
 
-def declare_gpus(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
-    """Write the GPUs of [[gpu]] in wattledger.toml, and their models, into the table `gpu`."""
-    declared: list[Gpu] = []
-    for entry in settings.gpu:
-        declared += [(f"{entry.host}/gpu{i}", entry.host, i, entry.model) for i in entry.indices]
-        declared += [(given, entry.host, None, entry.model) for given in entry.uuids]
-    with transaction(con):
-        add_gpus(con, declared)
-        for entry in settings.gpu:
-            if entry.model:
-                con.execute(
-                    "UPDATE gpu SET model = ? WHERE host GLOB ? AND model IS DISTINCT FROM ? "
-                    "AND (len(?) = 0 OR list_contains(?, gpu_index)) "
-                    "AND (len(?) = 0 OR list_contains(?, gpu_uuid))",
-                    [
-                        entry.model,
-                        entry.host,
-                        entry.model,
-                        entry.indices,
-                        entry.indices,
-                        entry.uuids,
-                        entry.uuids,
-                    ],
-                )
+class Gpu(NamedTuple):
+    """A GPU as the registry knows it."""
+
+    gpu_uuid: str
+    host: str
+    gpu_index: int | None
+    model: str | None
 
 
-Gpu = tuple[str, str, int | None, str | None]
-"""UUID, host, index, model."""
-
-_GPU = {
+_GPU_ROW = {
     "gpu_key": pl.Int32,
     "gpu_uuid": pl.String,
     "host": pl.String,
@@ -202,16 +188,27 @@ _GPU = {
 }
 
 
-def add_gpus(con: duckdb.DuckDBPyConnection, found: Sequence[Gpu]) -> None:
-    """Add GPUs that are not known yet, in order of UUID; of several of one UUID, the first counts."""
-    stored = {row["gpu_uuid"] for row in query_rows(con, "SELECT gpu_uuid FROM gpu")}
-    fresh = sorted({gpu[0]: gpu for gpu in reversed(found) if gpu[0] not in stored}.items())
-    if fresh:
-        [(top,)] = con.execute("SELECT coalesce(max(gpu_key), 0) FROM gpu").fetchall()
-        new = pl.DataFrame(
-            [[top + i, *gpu] for i, (_, gpu) in enumerate(fresh, 1)],
-            schema=_GPU,
-            orient="row",
-        )
-        with register(con, new_gpu=new):
-            con.execute("INSERT INTO gpu BY NAME FROM new_gpu")
+def declare_gpus(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    """Write the GPUs of [[gpu]] in wattledger.toml, and their models, into the table `gpu`."""
+    declared: list[Gpu] = []
+    for entry in settings.gpu:
+        declared += [Gpu(f"{entry.host}/gpu{i}", entry.host, i, entry.model) for i in entry.indices]
+        declared += [Gpu(uuid, entry.host, None, entry.model) for uuid in entry.uuids]
+    with transaction(con):
+        add_gpus(con, declared)
+        for entry in settings.gpu:
+            if entry.model:
+                con.execute(load_query("warehouse/set_gpu_model"), entry.model_dump())
+
+
+def add_gpus(con: duckdb.DuckDBPyConnection, gpus: Sequence[Gpu]) -> None:
+    """Add GPUs that are not known yet, in order of UUID (inside the caller's transaction).
+
+    Of several with one UUID, the first counts.
+    """
+    known = {row["gpu_uuid"] for row in query_rows(con, "SELECT gpu_uuid FROM gpu")}
+    new = sorted({gpu.gpu_uuid: gpu for gpu in reversed(gpus) if gpu.gpu_uuid not in known}.items())
+    if new:
+        [(newest,)] = con.execute("SELECT coalesce(max(gpu_key), 0) FROM gpu").fetchall()
+        rows = [(newest + number, *gpu) for number, (_, gpu) in enumerate(new, 1)]
+        insert(con, "gpu", pl.DataFrame(rows, schema=_GPU_ROW, orient="row"))
