@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.fleets import NEEDED, WORK, make, of_collectors, partial_slots, segments, transformed
+from bench.fleets import NEEDED, WORK, make, of_collectors, reduce_files, segments, transformed
 
 if TYPE_CHECKING:
     from flows.settings import Settings
@@ -431,12 +431,12 @@ def _slice(readings: int) -> dict[str, Any]:
         start = time.perf_counter()
         scan(folder, NEEDED)
         between = time.perf_counter()
-        parts.append(partial_slots(segments(folder), keys, rule))
+        parts.append(reduce_files(segments(folder), keys, rule))
         reduced += time.perf_counter() - between
         scanned += between - start
         shutil.rmtree(folder)
     start = time.perf_counter()
-    slots = energy.gpu_slots(pl.concat(parts).lazy(), rule).collect()
+    slots = energy.compute_gpu_slots(pl.concat(parts).lazy(), rule).collect()
     reduced += time.perf_counter() - start
     assert int(slots["readings"].sum()) == count
     return {

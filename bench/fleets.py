@@ -11,7 +11,8 @@ from threading import Lock
 import polars as pl
 import pyarrow.parquet as pq
 
-from flows.samples.fleet import Fleet, Made, simulate
+from flows.samples.fleet import SimulatedFleet, simulate_fleet
+from flows.samples.fleet_plan import Fleet
 from transforms import energy
 from transforms.energy import GapRule
 
@@ -32,13 +33,13 @@ def make(
     seed: int = 1,
     hours: int = HOURS,
     period_s: int = 1,
-) -> Made | None:
+) -> SimulatedFleet | None:
     """A simulated fleet of about so many readings; None if it is there already."""
     if (folder / "made").exists():
         return None
     shutil.rmtree(folder, ignore_errors=True)
     gpus = max(8, round(readings * period_s / (hours * 3600) / 8) * 8)
-    made = simulate(Fleet(gpus, hours, seed, period_s, counters), folder)
+    made = simulate_fleet(Fleet(gpus, hours, seed, period_s, counters), folder)
     (folder / "made").touch()
     return made
 
@@ -94,12 +95,12 @@ def read(path: Path) -> Iterator[tuple[pl.DataFrame, list[str]]]:
         yield readings, gpus.dictionary.to_pylist()
 
 
-def partial_slots(paths: Sequence[Path], keys: Keys, rule: GapRule) -> pl.DataFrame:
+def reduce_files(paths: Sequence[Path], keys: Keys, rule: GapRule) -> pl.DataFrame:
     """Files side by side, each a million readings at a time."""
 
     def one(path: Path) -> list[pl.DataFrame]:
         return [
-            energy.partial_slots(frame, rule).with_columns(
+            energy.reduce_readings(frame, rule).with_columns(
                 pl.lit(keys.of(gpus)).gather("gpu_key").alias("gpu_key")
             )
             for frame, gpus in read(path)
@@ -112,4 +113,4 @@ def partial_slots(paths: Sequence[Path], keys: Keys, rule: GapRule) -> pl.DataFr
 def transformed(paths: Sequence[Path]) -> pl.DataFrame:
     """From files to metered energy per GPU and slot."""
     rule = GapRule()
-    return energy.gpu_slots(partial_slots(paths, Keys(), rule).lazy(), rule).collect()
+    return energy.compute_gpu_slots(reduce_files(paths, Keys(), rule).lazy(), rule).collect()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import polars as pl
 
 from transforms.constants import PPM, SLOT_US
-from transforms.energy import over_slots
+from transforms.energy import explode_slots
 
 METERED = ("counter_mj", "power_integral_mj", "gap_mj")
 """The parts of metered energy; each is conserved by itself."""
@@ -17,7 +17,7 @@ METERED = ("counter_mj", "power_integral_mj", "gap_mj")
 _CELL = ["gpu_key", "slot", "cell_start", "cell_end"]
 
 
-def spans(allocations: pl.LazyFrame, as_of_us: int) -> pl.LazyFrame:
+def close_allocations(allocations: pl.LazyFrame, as_of_us: int) -> pl.LazyFrame:
     """Allocations in microseconds, those without an end closed at `as_of_us`.
 
     Takes run_id, gpu_key, from_ts, to_ts (null = goes on), share_ppm. Gives run_id, gpu_key,
@@ -32,10 +32,10 @@ def spans(allocations: pl.LazyFrame, as_of_us: int) -> pl.LazyFrame:
     ).filter(pl.col("to_us") > pl.col("from_us"))
 
 
-def cut_cells(held: pl.LazyFrame) -> pl.LazyFrame:
+def cut_slots(held: pl.LazyFrame) -> pl.LazyFrame:
     """The cells of every slot that an allocation border cuts: `_CELL` columns.
 
-    Takes the frame of `spans`. Borders on the slot grid cut nothing.
+    Takes the frame of `close_allocations`. Borders on the slot grid cut nothing.
     """
     borders = (
         pl.concat(
@@ -64,12 +64,12 @@ def cut_cells(held: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def held_cells(held: pl.LazyFrame, cut: pl.LazyFrame) -> pl.LazyFrame:
+def list_held_cells(held: pl.LazyFrame, cut: pl.LazyFrame) -> pl.LazyFrame:
     """Every cell that some run holds: run_id, share_ppm and the `_CELL` columns.
 
-    Takes the frames of `spans` and `cut_cells`.
+    Takes the frames of `close_allocations` and `cut_slots`.
     """
-    slots = over_slots(held, "from_us", "to_us")
+    slots = explode_slots(held, "from_us", "to_us")
     cells = slots.join(cut, on=["gpu_key", "slot"], how="left").with_columns(
         cell_start=pl.col("cell_start").fill_null(pl.col("slot") * SLOT_US),
         cell_end=pl.col("cell_end").fill_null((pl.col("slot") + 1) * SLOT_US),
@@ -79,7 +79,7 @@ def held_cells(held: pl.LazyFrame, cut: pl.LazyFrame) -> pl.LazyFrame:
     return cells.filter(inside).group_by("run_id", *_CELL).agg(pl.col("share_ppm").sum())
 
 
-def share(energy: str) -> pl.Expr:
+def share_energy(energy: str) -> pl.Expr:
     """A run's part of a cell's energy: cumulative floor over the runs of the cell.
 
     What the shares leave is the cell's energy less the last cumulative floor, so parts and rest
@@ -92,7 +92,7 @@ def share(energy: str) -> pl.Expr:
     return (upto - before).alias(energy)
 
 
-def attribute(
+def attribute_energy(
     slots: pl.LazyFrame,
     cut_energy: pl.LazyFrame,
     held: pl.LazyFrame,
@@ -101,7 +101,7 @@ def attribute(
     """Share metered energy out to runs, idle and unallocated (docs/method.md, "Attribution").
 
     Takes `slots` (gpu_key, slot, `METERED`, covered_us, gap_us), `cut_energy` (the same by cell,
-    from `transforms.energy.cell_energy`), `held` (from `held_cells`) and `limits` (gpu_key,
+    from `transforms.energy.compute_cell_energy`), `held` (from `list_held_cells`) and `limits` (gpu_key,
     idle_mw, limit_mw). Gives kind, run_id, gpu_key, slot, `METERED`, gap_low_mj, gap_high_mj,
     filled_mj, filled_low_mj, held_us; per GPU and slot the `METERED` columns add up to `slots`.
     """
@@ -131,7 +131,7 @@ def attribute(
         "run_id",
         "gpu_key",
         "slot",
-        *(share(name) for name in METERED),
+        *(share_energy(name) for name in METERED),
         **_bounds(pl.col("share_ppm")),
         held_us=pl.col("length_us") * pl.col("share_ppm") // PPM,
     )
@@ -146,7 +146,7 @@ def attribute(
             pl.lit(None, pl.String).alias("run_id"),
             "gpu_key",
             "slot",
-            *(share(name) for name in METERED),
+            *(share_energy(name) for name in METERED),
             **_bounds(pl.col("share_ppm")),
             held_us=(pl.col("covered_us") + pl.col("gap_us")) * pl.col("share_ppm") // PPM,
         )
@@ -198,10 +198,10 @@ def _bounds(share_ppm: pl.Expr) -> dict[str, pl.Expr]:
     }
 
 
-def with_bounds(energy: pl.LazyFrame, counter_ppm: int, power_ppm: int) -> pl.LazyFrame:
+def add_bounds(energy: pl.LazyFrame, counter_ppm: int, power_ppm: int) -> pl.LazyFrame:
     """Add energy_mj, energy_low_mj, energy_high_mj and measured_mj.
 
-    Takes the frame of `attribute`. Measured energy carries the sensor's tolerance
+    Takes the frame of `attribute_energy`. Measured energy carries the sensor's tolerance
     (`counter_ppm`, `power_ppm`), rounded outwards; gaps and filled time their own bounds.
     """
     counter, power = pl.col("counter_mj"), pl.col("power_integral_mj")
@@ -216,10 +216,10 @@ def with_bounds(energy: pl.LazyFrame, counter_ppm: int, power_ppm: int) -> pl.La
     )
 
 
-def conservation(slots: pl.LazyFrame, attributed: pl.LazyFrame) -> pl.LazyFrame:
+def check_conservation(slots: pl.LazyFrame, attributed: pl.LazyFrame) -> pl.LazyFrame:
     """Metered against attributed + idle + unallocated, by GPU; the difference is 0 or a defect.
 
-    Takes `slots` and the result of `attribute`. Gives gpu_key, metered_mj, attributed_mj, idle_mj,
+    Takes `slots` and the result of `attribute_energy`. Gives gpu_key, metered_mj, attributed_mj, idle_mj,
     unallocated_mj, difference_mj.
     """
     total = pl.sum_horizontal(*METERED)

@@ -16,7 +16,7 @@ GROUP = 512
 WINDOW = ["host_group", "first", "last"]
 
 
-def host_groups(devices: pl.LazyFrame) -> pl.LazyFrame:
+def assign_host_groups(devices: pl.LazyFrame) -> pl.LazyFrame:
     """Add host_group to devices (gpu_key, host): the smallest key of the host, by `GROUP`.
 
     Keys only ever grow, so a host never changes its group.
@@ -24,17 +24,17 @@ def host_groups(devices: pl.LazyFrame) -> pl.LazyFrame:
     return devices.with_columns(host_group=pl.col("gpu_key").min().over("host") // GROUP)
 
 
-def slots_of(spans: pl.LazyFrame) -> pl.LazyFrame:
+def find_slot_ranges(spans: pl.LazyFrame) -> pl.LazyFrame:
     """Spans of time (from_us, to_us; the end excluded) as ranges of slots, first and last."""
     return spans.with_columns(
         first=pl.col("from_us") // SLOT_US, last=(pl.col("to_us") - 1) // SLOT_US
     )
 
 
-def changed_spans(before: pl.LazyFrame, now: pl.LazyFrame) -> pl.LazyFrame:
+def find_changed_spans(before: pl.LazyFrame, now: pl.LazyFrame) -> pl.LazyFrame:
     """The time in which allocations differ: gpu_key, from_us, to_us.
 
-    Takes frames of `transforms.attribution.spans`. One that only ends at another time (it goes on, say)
+    Takes frames of `transforms.attribution.close_allocations`. One that only ends at another time (it goes on, say)
     differs between both ends; of all others the whole counts.
     """
     same = ["run_id", "gpu_key", "from_us", "share_ppm"]
@@ -55,7 +55,7 @@ def changed_spans(before: pl.LazyFrame, now: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def merged(windows: pl.DataFrame, key: str = "host_group") -> pl.DataFrame:
+def merge_windows(windows: pl.DataFrame, key: str = "host_group") -> pl.DataFrame:
     """Ranges of slots (key, first, last) that overlap or touch as one, in order."""
     reach = pl.col("last").cum_max().shift().over(key, order_by="first")
     apart = (pl.col("first") > reach + 1).fill_null(True)
@@ -70,7 +70,7 @@ def merged(windows: pl.DataFrame, key: str = "host_group") -> pl.DataFrame:
     )
 
 
-def parts(windows: pl.DataFrame, sizes: pl.DataFrame, most: int) -> list[pl.DataFrame]:
+def cut_into_parts(windows: pl.DataFrame, sizes: pl.DataFrame, most: int) -> list[pl.DataFrame]:
     """Cut merged windows into parts of about `most` cells (a device in a slot) each.
 
     Takes sizes (host_group, devices). Each part holds whole slots of whole groups, so parts can be computed in

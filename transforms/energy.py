@@ -1,7 +1,7 @@
 """From readings to metered energy per GPU and slot (docs/method.md, "Energy of a GPU").
 
-The work is done in two steps so that it can be cut anywhere. `partial_slots` reduces any piece of
-the readings to stretches within slots; `slot_energy` adds them and what lies between them, from
+The work is done in two steps so that it can be cut anywhere. `reduce_readings` reduces any piece of
+the readings to stretches within slots; `compute_slot_energy` adds them and what lies between them, from
 one piece or from thousands. All sums are integers: counter energy in millijoules, power integrals in
 "double nanojoules" ((p0 + p1) mW x dt us = 2 nJ), so order and partitioning cannot change them.
 """
@@ -18,7 +18,7 @@ import polars as pl
 from transforms.constants import SLOT_US
 
 READING_COLUMNS = ("gpu_key", "ts", "power_mw", "energy_mj", "averaged")
-"""Input of `partial_slots`: `averaged` is true where power is NVML's 1 s average."""
+"""Input of `reduce_readings`: `averaged` is true where power is NVML's 1 s average."""
 
 _AVERAGE_WINDOW_US = 1_500_000
 """Up to this step a 1 s average stands for the whole interval before it; beyond, it is a sample."""
@@ -27,7 +27,7 @@ _BLOCK = 1 << 15
 """Readings whose columns stay in the processor's cache while several passes go over them."""
 
 _Numbers = npt.NDArray[np.signedinteger[Any]]
-_Truths = npt.NDArray[np.bool_]
+_Booleans = npt.NDArray[np.bool_]
 
 _DNJ_PER_MJ = 2_000_000
 """Double nanojoules in a millijoule."""
@@ -78,15 +78,15 @@ def _has_value() -> pl.Expr:
     return pl.col("power_mw").is_not_null() | pl.col("energy_mj").is_not_null()
 
 
-def partial_slots(readings: pl.DataFrame, rule: GapRule) -> pl.DataFrame:
+def reduce_readings(readings: pl.DataFrame, rule: GapRule) -> pl.DataFrame:
     """Reduce readings to one row per GPU, slot and unbroken stretch of one kind of measurement.
 
     Takes `READING_COLUMNS`, best in order of time within each run of one GPU; any contiguous piece
-    will do, and a GPU may come in several runs (segments one after the other; see `overlapping`). A new
+    will do, and a GPU may come in several runs (segments one after the other; see `find_overlaps`). A new
     stretch begins with another GPU or slot, after a step longer than `max_gap_us`, where the
     counter goes back, and where counter or power begin or cease to be there. So a stretch with a
     counter has measured last - first, one without it the integral of its power, and everything
-    in between stretches (gaps, resets, slot borders) is left to `seams`.
+    in between stretches (gaps, resets, slot borders) is left to `measure_seams`.
 
     Gives gpu_key, slot (slot number since the epoch), readings, power_dnj (integral of power
     within the stretch) and its first and last reading (first_t, first_p, ..., last_t, ...).
@@ -102,9 +102,9 @@ def partial_slots(readings: pl.DataFrame, rule: GapRule) -> pl.DataFrame:
         c=pl.col("energy_mj"),
         averaged=pl.col("averaged").fill_null(False),
     )
-    starts, power_dnj = _stretches(columns, rule)
-    if _goes_back(columns, starts):
-        return partial_slots(readings.sort(READING_COLUMNS, nulls_last=True), rule)
+    starts, power_dnj = _find_stretches(columns, rule)
+    if _goes_back_in_time(columns, starts):
+        return reduce_readings(readings.sort(READING_COLUMNS, nulls_last=True), rule)
     lengths = np.diff(starts, append=columns.height)
     first, last = columns[starts], columns[starts + lengths - 1]
     ends = {
@@ -116,22 +116,22 @@ def partial_slots(readings: pl.DataFrame, rule: GapRule) -> pl.DataFrame:
     return pl.DataFrame({"gpu_key": first["gpu_key"], **made, **ends})
 
 
-def _goes_back(columns: pl.DataFrame, starts: _Numbers) -> bool:
+def _goes_back_in_time(columns: pl.DataFrame, starts: _Numbers) -> bool:
     """Whether a reading is earlier than the one before of its GPU; such steps all begin a stretch."""
     now, before = columns[starts[1:]], columns[starts[1:] - 1]
     earlier = (now["gpu_key"] == before["gpu_key"]) & (now["t"] < before["t"])
     return bool(earlier.any())
 
 
-def _stretches(columns: pl.DataFrame, rule: GapRule) -> tuple[_Numbers, _Numbers]:
+def _find_stretches(columns: pl.DataFrame, rule: GapRule) -> tuple[_Numbers, _Numbers]:
     """Where stretches begin, and the integral of power within each (docs/performance.md).
 
     In NumPy, block by block: the passes over a block find it in the processor's cache, and what
     falls out is small. The same in expressions took twice as long.
     """
     gpu, t = columns["gpu_key"].to_numpy(), columns["t"].to_numpy()
-    averaged = _truths(columns["averaged"])
-    (p, no_power), (c, no_counter) = (_filled(columns[name]) for name in ("p", "c"))
+    averaged = _as_booleans(columns["averaged"])
+    (p, no_power), (c, no_counter) = (_fill_unless_absent(columns[name]) for name in ("p", "c"))
     counted = columns["c"].null_count() < columns.height
     starts = [np.zeros(min(1, columns.height), np.int64)]
     sums = [np.zeros(min(1, columns.height), np.int64)]
@@ -169,14 +169,14 @@ def _stretches(columns: pl.DataFrame, rule: GapRule) -> tuple[_Numbers, _Numbers
     return np.concatenate(starts), np.concatenate(sums)
 
 
-def _truths(values: pl.Series) -> _Truths:
+def _as_booleans(values: pl.Series) -> _Booleans:
     """Truth values, without an array of their own where all are the same."""
     if values.all() or not values.any():
         return np.broadcast_to(np.bool_(values.any()), len(values))
     return values.to_numpy()
 
 
-def _filled(values: pl.Series) -> tuple[_Numbers, _Truths | None]:
+def _fill_unless_absent(values: pl.Series) -> tuple[_Numbers, _Booleans | None]:
     """Numbers with 0 for null; and where those are, unless all are or none is."""
     if not values.null_count():
         return values.to_numpy(), None
@@ -185,12 +185,12 @@ def _filled(values: pl.Series) -> tuple[_Numbers, _Truths | None]:
     return values.fill_null(0).to_numpy(), values.is_null().to_numpy()
 
 
-def _within(partials: pl.LazyFrame) -> pl.LazyFrame:
+def _sum_within(stretches: pl.LazyFrame) -> pl.LazyFrame:
     """Energy inside each stretch, in the columns of `_SUMS`."""
     counted = pl.col("first_c").is_not_null()
     length = pl.col("last_t") - pl.col("first_t")
     nothing = pl.lit(0, pl.Int64)
-    return partials.select(
+    return stretches.select(
         "gpu_key",
         "slot",
         "readings",
@@ -203,12 +203,12 @@ def _within(partials: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def overlapping(partials: pl.DataFrame) -> pl.DataFrame:
+def find_overlaps(stretches: pl.DataFrame) -> pl.DataFrame:
     """The slots (gpu_key, slot) in which stretches overlap, so that their readings must be merged first.
 
-    Those that only touch are fine. Takes rows of `partial_slots`, all of each slot.
+    Those that only touch are fine. Takes rows of `reduce_readings`, all of each slot.
     """
-    ordered = partials.sort("gpu_key", "first_t", "last_t")
+    ordered = stretches.sort("gpu_key", "first_t", "last_t")
     overlap = (
         (pl.col("gpu_key") == pl.col("gpu_key").shift())
         & (pl.col("slot") == pl.col("slot").shift())
@@ -217,12 +217,12 @@ def overlapping(partials: pl.DataFrame) -> pl.DataFrame:
     return ordered.filter(overlap).select("gpu_key", "slot").unique()
 
 
-def seams(partials: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
+def measure_seams(stretches: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
     """The intervals between one stretch and the next of the same GPU.
 
     Gives gpu_key, t0, t1 (us since the epoch) and the columns of `_interval_energy`.
     """
-    ordered = partials.sort("gpu_key", "first_t", "last_t")
+    ordered = stretches.sort("gpu_key", "first_t", "last_t")
     return (
         ordered.select(
             "gpu_key",
@@ -240,13 +240,13 @@ def seams(partials: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
     )
 
 
-def border_intervals(partials: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
-    """Those of `seams` that lead from one slot into another; `intervals` has the rest."""
-    return seams(partials, rule).filter(pl.col("t0") // SLOT_US != pl.col("t1") // SLOT_US)
+def measure_slot_crossings(stretches: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
+    """Those of `measure_seams` that lead from one slot into another; `measure_intervals` has the rest."""
+    return measure_seams(stretches, rule).filter(pl.col("t0") // SLOT_US != pl.col("t1") // SLOT_US)
 
 
-def intervals(readings: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
-    """The intervals between successive readings of one GPU inside one slot, as `seams` gives them.
+def measure_intervals(readings: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
+    """The intervals between successive readings of one GPU inside one slot, as `measure_seams` gives them.
 
     Takes `READING_COLUMNS` ordered by (gpu_key, ts).
     """
@@ -271,22 +271,22 @@ def intervals(readings: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
     )
 
 
-def stretch_intervals(partials: pl.LazyFrame) -> pl.LazyFrame:
-    """Stretches as intervals, as `intervals` gives them, where their readings are no longer there.
+def spread_stretches(stretches: pl.LazyFrame) -> pl.LazyFrame:
+    """Stretches as intervals, as `measure_intervals` gives them, where their readings are no longer there.
 
     Energy is spread evenly over a stretch. What does not divide evenly by its length falls into its
-    last microsecond, so that `cell_energy` adds up exactly.
+    last microsecond, so that `compute_cell_energy` adds up exactly.
     """
     length = pl.col("last_t") - pl.col("first_t")
     within = (
-        partials.filter(length > 0)
+        stretches.filter(length > 0)
         .with_columns(
             dt=length,
             counter_mj=(pl.col("last_c") - pl.col("first_c")).fill_null(0),
             power_dnj=pl.when(pl.col("first_c").is_null()).then("power_dnj").otherwise(0),
         )
         .with_columns(
-            most_mj=up_to("counter_mj", pl.col("dt") - 1, pl.col("dt")),
+            most_mj=floor_share("counter_mj", pl.col("dt") - 1, pl.col("dt")),
             most_dnj=pl.col("power_dnj") // pl.col("dt") * (pl.col("dt") - 1),
         )
     )
@@ -315,20 +315,20 @@ def stretch_intervals(partials: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def over_slots(frame: pl.LazyFrame, start: str, end: str) -> pl.LazyFrame:
+def explode_slots(frame: pl.LazyFrame, start: str, end: str) -> pl.LazyFrame:
     """One row per slot that start..end (us) touches, with `slot`."""
     return frame.with_columns(
         slot=pl.int_ranges(pl.col(start) // SLOT_US, (pl.col(end) - 1) // SLOT_US + 1)
     ).explode("slot")
 
 
-def up_to(energy: str, part: pl.Expr, whole: pl.Expr) -> pl.Expr:
+def floor_share(energy: str, part: pl.Expr, whole: pl.Expr) -> pl.Expr:
     """floor(energy * part / whole), in 128 bits: differences of it add up to the energy exactly."""
     wide = pl.col(energy).cast(pl.Int128) * part.cast(pl.Int128)
     return (wide // whole.cast(pl.Int128)).cast(pl.Int64)
 
 
-def _pieces(cut: pl.LazyFrame) -> pl.LazyFrame:
+def _share_over_time(cut: pl.LazyFrame) -> pl.LazyFrame:
     """Share out each interval over its piece a..b, in proportion to time.
 
     Counter energy by cumulative floor from the interval's start, in 128 bits: pieces of one
@@ -337,7 +337,7 @@ def _pieces(cut: pl.LazyFrame) -> pl.LazyFrame:
     dt = pl.col("t1") - pl.col("t0")
 
     def counted(at: str) -> pl.Expr:
-        return up_to("counter_mj", pl.col(at) - pl.col("t0"), dt)
+        return floor_share("counter_mj", pl.col(at) - pl.col("t0"), dt)
 
     part = pl.col("b") - pl.col("a")
     return cut.filter(part > 0).with_columns(
@@ -354,8 +354,8 @@ def _pieces(cut: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _cut_at_slots(spans: pl.LazyFrame) -> pl.LazyFrame:
-    slots = over_slots(spans, "t0", "t1")
-    return _pieces(
+    slots = explode_slots(spans, "t0", "t1")
+    return _share_over_time(
         slots.with_columns(
             a=pl.max_horizontal("t0", pl.col("slot") * SLOT_US),
             b=pl.min_horizontal("t1", (pl.col("slot") + 1) * SLOT_US),
@@ -363,24 +363,24 @@ def _cut_at_slots(spans: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def slot_energy(partials: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
+def compute_slot_energy(stretches: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
     """Metered energy per GPU and slot from partial slots (docs/method.md, "Slots").
 
-    Pieces of one GPU must not overlap in time (see `overlapping`). Gives gpu_key, slot,
+    Pieces of one GPU must not overlap in time (see `find_overlaps`). Gives gpu_key, slot,
     counter_mj, power_dnj, gap_dnj, covered_us, gap_us, readings, counter_resets.
     """
-    between = _cut_at_slots(seams(partials, rule)).select(
+    between = _cut_at_slots(measure_seams(stretches, rule)).select(
         "gpu_key", "slot", pl.lit(0, pl.Int64).alias("readings"), *_SUMS
     )
     return (
-        pl.concat([_within(partials), between])
+        pl.concat([_sum_within(stretches), between])
         .group_by("gpu_key", "slot")
         .agg(pl.col("readings", *_SUMS).sum())
         .sort("gpu_key", "slot")
     )
 
 
-def in_millijoules(energy: pl.LazyFrame, *, within: list[str], order: str) -> pl.LazyFrame:
+def convert_to_millijoules(energy: pl.LazyFrame, *, within: list[str], order: str) -> pl.LazyFrame:
     """Turn power_dnj and gap_dnj into power_integral_mj and gap_mj.
 
     Rounds the running total inside each group `within`, ordered by `order`, so that the parts of
@@ -396,10 +396,10 @@ def in_millijoules(energy: pl.LazyFrame, *, within: list[str], order: str) -> pl
     ).drop("power_dnj", "gap_dnj")
 
 
-def gpu_slots(partials: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
+def compute_gpu_slots(stretches: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
     """Metered energy per GPU and slot, in the columns of the table `gpu_slot` (plus gap_us)."""
     half = _DNJ_PER_MJ // 2
-    return slot_energy(partials, rule).select(
+    return compute_slot_energy(stretches, rule).select(
         "gpu_key",
         slot_start=pl.from_epoch(pl.col("slot") * SLOT_US, "us").dt.replace_time_zone("UTC"),
         counter_mj="counter_mj",
@@ -412,22 +412,22 @@ def gpu_slots(partials: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
     )
 
 
-def cell_energy(spans: pl.LazyFrame, cells: pl.LazyFrame) -> pl.LazyFrame:
+def compute_cell_energy(spans: pl.LazyFrame, cells: pl.LazyFrame) -> pl.LazyFrame:
     """Metered energy of the cells of slots that an allocation border cuts.
 
-    Takes `intervals` and `border_intervals` of those slots together, and cells: gpu_key, slot, cell_start,
+    Takes `measure_intervals` and `measure_slot_crossings` of those slots together, and cells: gpu_key, slot, cell_start,
     cell_end (us), which together fill each slot. Gives gpu_key, slot, cell_start, cell_end,
-    counter_mj, power_integral_mj, gap_mj, covered_us, gap_us. Sums over a slot equal `gpu_slots`.
+    counter_mj, power_integral_mj, gap_mj, covered_us, gap_us. Sums over a slot equal `compute_gpu_slots`.
     """
     sums = ["counter_mj", "power_dnj", "gap_dnj", "covered_us", "gap_us"]
     keys = ["gpu_key", "slot", "cell_start", "cell_end"]
     cut = (
-        over_slots(spans, "t0", "t1")
+        explode_slots(spans, "t0", "t1")
         .join(cells, on=["gpu_key", "slot"], how="inner")
         .with_columns(
             a=pl.max_horizontal("t0", "cell_start"), b=pl.min_horizontal("t1", "cell_end")
         )
     )
-    energy = _pieces(cut).group_by(keys).agg(pl.col(sums).sum())
+    energy = _share_over_time(cut).group_by(keys).agg(pl.col(sums).sum())
     whole = cells.join(energy, on=keys, how="left").with_columns(pl.col(sums).fill_null(0))
-    return in_millijoules(whole, within=["gpu_key", "slot"], order="cell_start")
+    return convert_to_millijoules(whole, within=["gpu_key", "slot"], order="cell_start")

@@ -98,7 +98,7 @@ _GPU_SUMS = ("held_us", "metered_us")
 def by_site(energy: pl.LazyFrame, *more: str) -> pl.LazyFrame:
     """Sum energy over the GPUs of a run at one site in one slot, and by what else is named.
 
-    Takes the result of `transforms.host.with_hosts`, joined with site and is_gpu of each gpu_key, and
+    Takes the result of `transforms.host.add_host_energy`, joined with site and is_gpu of each gpu_key, and
     the result of `transforms.embodied.embodied`. Only GPUs count in gpus and held_us.
     """
     return energy.group_by("kind", "run_id", "site", "slot", *more).agg(

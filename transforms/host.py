@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import polars as pl
 
-from transforms.attribution import share
+from transforms.attribution import share_energy
 from transforms.constants import PPM, SLOT_US
-from transforms.energy import over_slots, up_to
+from transforms.energy import explode_slots, floor_share
 
 ENERGY = ("host_measured_mj", "host_modelled_mj")
 """The parts of a host's energy; each is conserved by itself."""
@@ -23,7 +23,7 @@ _ROW = ["kind", "run_id", "gpu_key", "slot"]
 def _between(energy: str, a: str, b: str) -> pl.Expr:
     """The energy of t0..t1 that falls into a..b, in proportion to time."""
     length = pl.col("t1") - pl.col("t0")
-    before, after = (up_to(energy, pl.col(at) - pl.col("t0"), length) for at in (a, b))
+    before, after = (floor_share(energy, pl.col(at) - pl.col("t0"), length) for at in (a, b))
     return (after - before).alias(energy)
 
 
@@ -39,7 +39,7 @@ def _pieces(readings: pl.LazyFrame) -> pl.LazyFrame:
         host_measured_mj=pl.when("is_modelled").then(nothing).otherwise("energy_mj"),
         host_modelled_mj=pl.when("is_modelled").then("energy_mj").otherwise(nothing),
     )
-    cut = over_slots(spans, "t0", "t1").with_columns(
+    cut = explode_slots(spans, "t0", "t1").with_columns(
         a=pl.max_horizontal("t0", pl.col("slot") * SLOT_US),
         b=pl.min_horizontal("t1", (pl.col("slot") + 1) * SLOT_US),
     )
@@ -63,7 +63,7 @@ def _summed(pieces: pl.LazyFrame, keys: list[str]) -> pl.LazyFrame:
     )
 
 
-def host_slots(readings: pl.LazyFrame) -> pl.LazyFrame:
+def sum_host_slots(readings: pl.LazyFrame) -> pl.LazyFrame:
     """Energy of hosts by slot, from intervals of their parts.
 
     Takes host, component, ts (end), span_us, energy_mj, is_modelled; intervals of one component do
@@ -82,11 +82,13 @@ def host_slots(readings: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def cells(readings: pl.LazyFrame, carriers: pl.LazyFrame, cut: pl.LazyFrame) -> pl.LazyFrame:
+def divide_among_gpus(
+    readings: pl.LazyFrame, carriers: pl.LazyFrame, cut: pl.LazyFrame
+) -> pl.LazyFrame:
     """The part of its host's energy that each GPU carries, by cell.
 
-    Takes readings as `host_slots`; carriers (gpu_key, host, place: 0, 1, ... among the `count` GPUs
-    of the host); cut from `transforms.attribution.cut_cells`. Gives the columns of a cell, `ENERGY`
+    Takes readings as `sum_host_slots`; carriers (gpu_key, host, place: 0, 1, ... among the `count` GPUs
+    of the host); cut from `transforms.attribution.cut_slots`. Gives the columns of a cell, `ENERGY`
     and metered_us; over the GPUs of a host they add up to the host's energy.
     """
     pieces = _pieces(readings)
@@ -121,18 +123,18 @@ def _of_gpu() -> list[pl.Expr]:
     """One GPU's part of the host's energy: cumulative floor over the GPUs in order of place."""
     return [
         (
-            up_to(name, pl.col("place") + 1, pl.col("count"))
-            - up_to(name, pl.col("place"), pl.col("count"))
+            floor_share(name, pl.col("place") + 1, pl.col("count"))
+            - floor_share(name, pl.col("place"), pl.col("count"))
         ).alias(name)
         for name in ENERGY
     ]
 
 
-def attribute(energy: pl.LazyFrame, held: pl.LazyFrame) -> pl.LazyFrame:
+def attribute_host_energy(energy: pl.LazyFrame, held: pl.LazyFrame) -> pl.LazyFrame:
     """Who holds the hosts' energy: runs by their share of the GPU that carries it, idle, the rest.
 
-    Takes the result of `cells` and `transforms.attribution.held_cells`. Gives kind, run_id, gpu_key,
-    slot, `ENERGY` and metered_us (weighted by share); over all of them they add up to `cells`.
+    Takes the result of `divide_among_gpus` and `transforms.attribution.list_held_cells`. Gives kind, run_id, gpu_key,
+    slot, `ENERGY` and metered_us (weighted by share); over all of them they add up to `divide_among_gpus`.
     """
     shared = (
         held.join(energy, on=_CELL, how="inner")
@@ -153,7 +155,7 @@ def attribute(energy: pl.LazyFrame, held: pl.LazyFrame) -> pl.LazyFrame:
     )
     parts = pl.concat([shared, rest]).select(
         *_ROW,
-        *(share(name) for name in ENERGY),
+        *(share_energy(name) for name in ENERGY),
         metered_us=pl.col("metered_us") * pl.col("share_ppm") // PPM,
     )
     idle = energy.join(held.select(_CELL).unique(), on=_CELL, how="anti").select(
@@ -167,7 +169,7 @@ def attribute(energy: pl.LazyFrame, held: pl.LazyFrame) -> pl.LazyFrame:
     return pl.concat([parts, idle]).group_by(_ROW).agg(pl.col(*ENERGY, "metered_us").sum())
 
 
-def with_hosts(
+def add_host_energy(
     energy: pl.LazyFrame,
     hosts: pl.LazyFrame,
     *,
@@ -177,7 +179,7 @@ def with_hosts(
 ) -> pl.LazyFrame:
     """GPU energy and the hosts' energy side by side, with bounds.
 
-    Takes the result of `transforms.attribution.with_bounds` and of `attribute`. `measured_ppm` is
+    Takes the result of `transforms.attribution.add_bounds` and of `attribute_host_energy`. `measured_ppm` is
     the tolerance of measured energy, the other two the range of modelled energy around its value.
     Adds host_mj, host_measured_mj, host_low_mj, host_high_mj, and metered_us: the part of held_us
     for which the host was metered.

@@ -62,8 +62,8 @@ def changed(con: duckdb.DuckDBPyConnection, of: Fleet) -> pl.DataFrame:
         hosts = None
     else:
         hosts = devices.join(others, on="gpu_key", how="semi").select("host").unique()
-    moved = changes.changed_spans(spans.lazy(), of.held.lazy())
-    by_gpu = [changes.slots_of(moved).collect()]
+    moved = changes.find_changed_spans(spans.lazy(), of.held.lazy())
+    by_gpu = [changes.find_slot_ranges(moved).collect()]
     by_host = []
     if hosts is None or hosts.height:
         by_gpu.append(_history(con, of, devices, hosts))
@@ -81,7 +81,7 @@ def changed(con: duckdb.DuckDBPyConnection, of: Fleet) -> pl.DataFrame:
         for key, found in (("gpu_key", by_gpu), ("host", by_host))
         for one in found
     ]
-    return changes.merged(pl.concat(windows).unique())
+    return changes.merge_windows(pl.concat(windows).unique())
 
 
 def _reached(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
@@ -91,7 +91,7 @@ def _reached(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
     ).pl()
     if ranges.is_empty():
         return ranges
-    return around(con, changes.merged(ranges, "gpu_key")).select(
+    return around(con, changes.merge_windows(ranges, "gpu_key")).select(
         "gpu_key",
         first=pl.col("before").fill_null(pl.col("first")),
         last=pl.col("after").fill_null(pl.col("last")),
@@ -103,7 +103,7 @@ def _history(
 ) -> pl.DataFrame:
     """All slots of all devices of some hosts (None: of all)."""
     read = con.execute(f"SELECT gpu_key, {_EDGES} FROM {_STRETCHES} GROUP BY gpu_key").pl()
-    held = changes.slots_of(of.held.lazy()).collect()
+    held = changes.find_slot_ranges(of.held.lazy()).collect()
     both = pl.concat([one.select("gpu_key", "first", "last") for one in (read, held)])
     if hosts is None:
         return both

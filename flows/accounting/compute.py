@@ -164,7 +164,7 @@ def _update(
     sizes = of.devices.group_by("host_group").agg(devices=pl.len().cast(pl.Int64))
     touched, use = [_no_cells()], [con.execute("FROM device_energy LIMIT 0").pl()]
     count = 0
-    for part, found in engine.metered(con, of, changes.parts(windows, sizes, PART)):
+    for part, found in engine.metered(con, of, changes.cut_into_parts(windows, sizes, PART)):
         count += found.gpu_slot.height
         before = _replace_part(con, of, part, found)
         touched += [before.touched, found.site_energy.select("site", "slot")]
@@ -293,7 +293,7 @@ def _add_use(con: duckdb.DuckDBPyConnection, change: pl.DataFrame) -> None:
 
 def _conserved(use: pl.DataFrame) -> pl.DataFrame:
     metered = pl.col("kind") == "metered"
-    return attribution.conservation(
+    return attribution.check_conservation(
         use.lazy().filter(metered), use.lazy().filter(~metered)
     ).collect()
 
@@ -306,7 +306,7 @@ def _update_strangers(con: duckdb.DuckDBPyConnection) -> None:
     )
     found = metering.host_readings_of(con, "SEMI JOIN stranger USING (host)")
     con.execute("DELETE FROM host_slot WHERE host IN (FROM stranger)")
-    _insert(con, "host_slot", _with_start(host.host_slots(found.lazy()).collect()))
+    _insert(con, "host_slot", _with_start(host.sum_host_slots(found.lazy()).collect()))
     con.execute("DROP TABLE stranger")
 
 

@@ -36,7 +36,7 @@ class Fleet:
     made: pl.DataFrame
     """The table gpu_embodied, with model and server."""
     held: pl.DataFrame
-    """`transforms.attribution.spans`."""
+    """`transforms.attribution.close_allocations`."""
     sites: pl.DataFrame
     """The tables site and zone, joined."""
     rule: GapRule
@@ -91,7 +91,7 @@ def fleet(con: duckdb.DuckDBPyConnection, settings: Settings, factors: Sequence[
     modelled = next(f for f in factors if f.factor == "host_model_ratio")
     devices = _devices(con).join(_limits(con, factors), on="gpu_key")
     return Fleet(
-        devices=changes.host_groups(devices.lazy()).collect().sort("gpu_key"),
+        devices=changes.assign_host_groups(devices.lazy()).collect().sort("gpu_key"),
         made=_embodied(con, factors),
         held=_held(con, last_reading(con)),
         sites=con.execute(
@@ -152,20 +152,20 @@ def of_partials(
             return frame
         return frame.join(wanted.select(key, "slot").unique(), on=[key, "slot"], how="semi")
 
-    with_slot = energy.gpu_slots(partials.lazy(), of.rule).with_columns(slot=slot_number())
+    with_slot = energy.compute_gpu_slots(partials.lazy(), of.rule).with_columns(slot=slot_number())
     by_slot = only(with_slot).collect()
-    cut = attribution.cut_cells(held).collect()
-    held_cells = attribution.held_cells(held, cut.lazy()).collect().lazy()
-    shared = attribution.attribute(
+    cut = attribution.cut_slots(held).collect()
+    held_cells = attribution.list_held_cells(held, cut.lazy()).collect().lazy()
+    shared = attribution.attribute_energy(
         by_slot.lazy(), _cut_energy(con, partials, cut, of.rule), held_cells, of.devices.lazy()
     ).collect()
-    bounded = attribution.with_bounds(shared.lazy(), of.counter_ppm, of.power_ppm).collect()
+    bounded = attribution.add_bounds(shared.lazy(), of.counter_ppm, of.power_ppm).collect()
 
     carriers = of.devices.lazy().filter(pl.col("place").is_not_null())
-    by_host = host.attribute(
-        only(host.cells(host_readings.lazy(), carriers, cut.lazy())), held_cells
+    by_host = host.attribute_host_energy(
+        only(host.divide_among_gpus(host_readings.lazy(), carriers, cut.lazy())), held_cells
     )
-    with_hosts = host.with_hosts(
+    with_hosts = host.add_host_energy(
         bounded.lazy(),
         by_host,
         measured_ppm=of.rapl_ppm,
@@ -182,7 +182,7 @@ def of_partials(
     return Metered(
         gpu_slot=by_slot,
         energy_slot=bounded,
-        host_slot=only(host.host_slots(host_readings.lazy()), "host").collect(),
+        host_slot=only(host.sum_host_slots(host_readings.lazy()), "host").collect(),
         host_energy_slot=footprint.host_slots(whole, sites.lazy()).collect(),
         site_energy=at_sites,
     )
@@ -213,7 +213,7 @@ def _held(con: duckdb.DuckDBPyConnection, as_of: datetime | None) -> pl.DataFram
         "SELECT run_id, gpu_key, from_ts, to_ts, share_ppm FROM run_allocation "
         "JOIN gpu USING (gpu_uuid) WHERE superseded_at IS NULL"
     ).pl()
-    return attribution.spans(allocations.lazy(), last_us).collect()
+    return attribution.close_allocations(allocations.lazy(), last_us).collect()
 
 
 def host_readings_of(con: duckdb.DuckDBPyConnection, among: str = "") -> pl.DataFrame:
@@ -239,20 +239,20 @@ def _cut_energy(
 ) -> pl.LazyFrame:
     """Energy of the slots that allocation borders cut, from their readings once more."""
     inside = [
-        energy.intervals(batch.lazy(), rule).collect()
+        energy.measure_intervals(batch.lazy(), rule).collect()
         for batch in _gpu_batches(con, stretches.of_cells(con, cut, "ALL"))
     ]
     # Where a border falls into a slot whose readings were rolled up before.
     inside.append(
-        energy.stretch_intervals(
+        energy.spread_stretches(
             stretches.rolled_up(
                 con, "SEMI JOIN cell ON cell.gpu_key = p.gpu_key AND cell.slot = p.slot"
             ).lazy()
         ).collect()
     )
     gpus = cut.lazy().select("gpu_key").unique()
-    between = energy.border_intervals(partials.lazy().join(gpus, on="gpu_key", how="semi"), rule)
-    return energy.cell_energy(pl.concat([*(i.lazy() for i in inside), between]), cut.lazy())
+    between = energy.measure_slot_crossings(partials.lazy().join(gpus, on="gpu_key", how="semi"), rule)
+    return energy.compute_cell_energy(pl.concat([*(i.lazy() for i in inside), between]), cut.lazy())
 
 
 def _gpu_batches(con: duckdb.DuckDBPyConnection, query: str) -> Iterator[pl.DataFrame]:

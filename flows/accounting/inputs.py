@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 
 from flows.accounting.intensity import COUNTRY_FACTORS
-from flows.errors import BadInput, SettingsError, where
+from flows.errors import BadInput, SettingsError, locate
 from flows.factors import WORLD, Factor, country_of, of_site
 from flows.settings import Contract, Quantity, Settings, Tariff
 from flows.times import parse_time
@@ -162,9 +162,9 @@ def _deliveries(settings: Settings, one: Contract) -> list[tuple[str, datetime, 
     for number, line in enumerate(lines, 2):
         moments = []
         for column in ("valid_from", "valid_to"):
-            moment = parse_time(line.get(column) or "", column, where(path, number), "UTC")
+            moment = parse_time(line.get(column) or "", column, locate(path, number), "UTC")
             if moment is None:
-                raise BadInput("no time", where=where(path, number, column), remedy="Fill it in")
+                raise BadInput("no time", where=locate(path, number, column), remedy="Fill it in")
             moments.append(moment)
         text = line.get("energy_kwh") or ""
         try:
@@ -174,7 +174,7 @@ def _deliveries(settings: Settings, one: Contract) -> list[tuple[str, datetime, 
         if not 0 <= energy < 1e12 or moments[0] >= moments[1]:
             raise BadInput(
                 "an interval needs an end after its start and an energy of 0 kWh or more",
-                where=where(path, number, "energy_kwh", text),
+                where=locate(path, number, "energy_kwh", text),
                 remedy="Mend that row",
             )
         found.append((one.name, moments[0], moments[1], energy))

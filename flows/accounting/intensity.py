@@ -128,10 +128,10 @@ def slot_values(
     for (zone,), asked in slots.sort("zone", "slot").partition_by("zone", as_dict=True).items():
         found.append(_zone_pieces(known, str(zone), asked, quantity, allowed))
     pieces = pl.concat(found)
-    parts = grid.slot_parts(grid.best(pieces.lazy()), slots.lazy()).collect().lazy()
+    parts = grid.cut_at_slots(grid.select_best(pieces.lazy()), slots.lazy()).collect().lazy()
     return (
-        grid.slot_signal(parts, slots.lazy()).collect(),
-        grid.slot_sources(parts).collect(),
+        grid.compute_slot_signal(parts, slots.lazy()).collect(),
+        grid.sum_slot_sources(parts).collect(),
     )
 
 
@@ -143,8 +143,8 @@ def _zone_pieces(
     series = _stored(known, zone, (first, last), quantity).filter(pl.col("rung").is_in(rungs))
     found = [series]
     if "profile" in rungs and quantity in ("intensity", *WATER):
-        covered = grid.slot_parts(grid.best(series.lazy()), slots.lazy())
-        signal = grid.slot_signal(covered, slots.lazy()).collect()
+        covered = grid.cut_at_slots(grid.select_best(series.lazy()), slots.lazy())
+        signal = grid.compute_slot_signal(covered, slots.lazy()).collect()
         open_slots = signal.filter(pl.col("value").is_null())
         if open_slots.height:
             found.append(_profile(known, zone, open_slots, quantity))
@@ -188,7 +188,7 @@ def _profile(known: Known, zone: str, open_slots: pl.DataFrame, quantity: str) -
         .with_columns(pl.col("valid_from").dt.truncate("1h").dt.replace_time_zone("UTC"))
         .unique()
     )
-    usual = grid.typical_profile(grid.best(history.lazy()), hours).collect()
+    usual = grid.compute_typical_profile(grid.select_best(history.lazy()), hours).collect()
     feeds = ", ".join(history["feed"].unique().sort())
     return usual.with_columns(
         rank=pl.lit(_LOWER + TIERS.index("profile"), pl.Int64),
@@ -291,7 +291,7 @@ def _stored(known: Known, zone: str, span: tuple[int, int], quantity: str) -> pl
         fuels = by_fuel(known.factors, MIX_FACTORS[signal])
         keys = ("zone", "valid_from", "valid_to", "feed")
         stale = mix.group_by(*keys).agg(pl.col("stale").any())
-        weighed = grid.mix_factors(mix.lazy(), fuels, keys).collect()
+        weighed = grid.weigh_mix(mix.lazy(), fuels, keys).collect()
         found.append(
             weighed.join(stale, on=list(keys)).with_columns(
                 pl.col("source") + f" x {MIX_FACTORS[signal]}", is_mix=pl.lit(1)

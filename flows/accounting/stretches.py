@@ -1,4 +1,4 @@
-"""Readings reduced to stretches (`transforms.energy.partial_slots`), and those kept of every segment.
+"""Readings reduced to stretches (`transforms.energy.reduce_readings`), and those kept of every segment.
 
 Stretches follow from the readings of their segment alone, so they are computed once: the next computation
 reads only what is new.
@@ -63,7 +63,7 @@ def reduced(
     """Stretches of the readings that a query gives; `key` is the type of its gpu_key."""
     parts = [_none(key)]
     for batch in batches(con, sql):
-        parts.append(energy.partial_slots(batch, rule))
+        parts.append(energy.reduce_readings(batch, rule))
         progress(batch.height)
     return pl.concat(parts)
 
@@ -78,7 +78,7 @@ def _none(key: type[pl.DataType] = pl.Int32) -> pl.DataFrame:
         "energy_mj": pl.Int64,
         "averaged": pl.Boolean,
     }
-    return energy.partial_slots(pl.DataFrame(schema=schema), GapRule())
+    return energy.reduce_readings(pl.DataFrame(schema=schema), GapRule())
 
 
 def by_segment(
@@ -174,7 +174,7 @@ def _together(
     Segments overlap where two recorders saw one GPU, or a log was loaded out of order.
     """
     _check_rolled_up(con, rule)
-    mixed = energy.overlapping(pl.concat([found, old]))
+    mixed = energy.find_overlaps(pl.concat([found, old]))
     if mixed.is_empty():
         return pl.concat([found, old])
     sql = of_cells(con, mixed, "r.gpu_key, r.ts, r.power_mw, r.energy_mj")

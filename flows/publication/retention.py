@@ -197,4 +197,4 @@ def _keyed(stretches: pl.DataFrame) -> pl.DataFrame:
 
 
 def _slots(stretches: pl.DataFrame, rule: GapRule) -> pl.DataFrame:
-    return energy.gpu_slots(_keyed(stretches).lazy(), rule).collect()
+    return energy.compute_gpu_slots(_keyed(stretches).lazy(), rule).collect()

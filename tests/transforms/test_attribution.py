@@ -44,17 +44,17 @@ def attributed(
         schema=_ALLOCATIONS,
         orient="row",
     )
-    partials = energy.partial_slots(frame, RULE)
+    stretches = energy.reduce_readings(frame, RULE)
     slots = (
-        energy.gpu_slots(partials.lazy(), RULE)
+        energy.compute_gpu_slots(stretches.lazy(), RULE)
         .with_columns(slot=pl.col("slot_start").to_physical() // SLOT_US)
         .collect()
     )
     as_of = int((T0 + timedelta(seconds=as_of_s)).timestamp() * 1_000_000)
-    spans = attribution.spans(allocations, as_of)
-    cut = attribution.cut_cells(spans)
+    spans = attribution.close_allocations(allocations, as_of)
+    cut = attribution.cut_slots(spans)
     intervals = pl.concat(
-        [energy.intervals(frame.lazy(), RULE), energy.border_intervals(partials.lazy(), RULE)]
+        [energy.measure_intervals(frame.lazy(), RULE), energy.measure_slot_crossings(stretches.lazy(), RULE)]
     )
     limits = (
         frame.lazy()
@@ -62,10 +62,10 @@ def attributed(
         .unique()
         .with_columns(idle_mw=pl.lit(50_000, pl.Int64), limit_mw=pl.lit(700_000, pl.Int64))
     )
-    found = attribution.attribute(
+    found = attribution.attribute_energy(
         slots.lazy(),
-        energy.cell_energy(intervals, cut),
-        attribution.held_cells(spans, cut),
+        energy.compute_cell_energy(intervals, cut),
+        attribution.list_held_cells(spans, cut),
         limits,
     ).collect()
     return found, slots
@@ -111,7 +111,7 @@ def allocations(draw: st.DrawFn) -> list[Held]:
 @given(allocations())
 def test_energy_is_conserved_to_the_millijoule(held: list[Held]) -> None:
     found, slots = attributed(power_rows(), held)
-    checked = attribution.conservation(slots.lazy(), found.lazy()).collect()
+    checked = attribution.check_conservation(slots.lazy(), found.lazy()).collect()
     assert checked["difference_mj"].abs().sum() == 0
     assert checked["metered_mj"].sum() == kind(found, "run") + kind(found, "idle") + kind(
         found, "unallocated"
@@ -160,7 +160,7 @@ def test_two_runs_on_one_gpu_share_it_and_the_rest_is_unallocated() -> None:
 def test_bounds_hold_the_value_and_gaps_widen_them() -> None:
     frame = power_rows().filter(~pl.col("ts").dt.minute().is_between(3, 6))
     found, _ = attributed(frame, [("a", 0, 0, 1_100_000, 333_333)])
-    bounded = attribution.with_bounds(found.lazy(), 50_000, 50_000).collect()
+    bounded = attribution.add_bounds(found.lazy(), 50_000, 50_000).collect()
     assert (bounded["energy_low_mj"] <= bounded["energy_mj"]).all()
     assert (bounded["energy_mj"] <= bounded["energy_high_mj"]).all()
     assert (bounded["gap_low_mj"] <= bounded["gap_mj"]).all()

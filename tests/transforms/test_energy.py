@@ -50,10 +50,10 @@ def readings(draw: st.DrawFn) -> list[Row]:
 
 def reduce(frame: pl.DataFrame, rule: GapRule = RULE) -> pl.DataFrame:
     """As the flow does it: as the readings come, and sorted only where that will not do."""
-    parts = energy.partial_slots(frame, rule)
-    if not energy.overlapping(parts).is_empty():
-        parts = energy.partial_slots(frame.sort(frame.columns), rule)
-    return energy.gpu_slots(parts.lazy(), rule).collect()
+    parts = energy.reduce_readings(frame, rule)
+    if not energy.find_overlaps(parts).is_empty():
+        parts = energy.reduce_readings(frame.sort(frame.columns), rule)
+    return energy.compute_gpu_slots(parts.lazy(), rule).collect()
 
 
 def oracle(rows: list[Row], rule: GapRule = RULE) -> dict[tuple[int, int, str], Fraction]:
@@ -123,10 +123,10 @@ def test_order_pieces_and_chunks_change_nothing(
     edges = sorted({0, ordered.height, *(c for c in cuts if c < ordered.height)})
     pieces = [ordered.slice(a, b - a) for a, b in itertools.pairwise(edges)]
     random.shuffle(pieces)  # type: ignore[attr-defined]
-    partials = pl.concat([energy.partial_slots(p, RULE) for p in pieces])
-    assert energy.overlapping(partials).is_empty()
+    stretches = pl.concat([energy.reduce_readings(p, RULE) for p in pieces])
+    assert energy.find_overlaps(stretches).is_empty()
     assert (
-        energy.gpu_slots(partials.lazy(), RULE)
+        energy.compute_gpu_slots(stretches.lazy(), RULE)
         .collect()
         .drop("readings")
         .equals(whole.drop("readings"))
@@ -146,8 +146,8 @@ def test_the_same_readings_twice_change_no_millijoule(rows: list[Row]) -> None:
 @given(readings(), st.lists(st.integers(0, 6_000_000_000), min_size=1, max_size=5))
 def test_cut_slots_add_up_to_whole_ones(rows: list[Row], cuts: list[int]) -> None:
     frame = readings_frame(rows)
-    partials = energy.partial_slots(frame, RULE)
-    whole = energy.gpu_slots(partials.lazy(), RULE).collect()
+    stretches = energy.reduce_readings(frame, RULE)
+    whole = energy.compute_gpu_slots(stretches.lazy(), RULE).collect()
     slots = sorted({(BASE_US + c) // SLOT_US for c in cuts})
     cells = []
     for gpu in frame["gpu_key"].unique():
@@ -158,9 +158,9 @@ def test_cut_slots_add_up_to_whole_ones(rows: list[Row], cuts: list[int]) -> Non
     schema = {"gpu_key": pl.Int32, "slot": pl.Int64, "cell_start": pl.Int64, "cell_end": pl.Int64}
     table = pl.LazyFrame(cells, schema=schema, orient="row")
     spans = pl.concat(
-        [energy.intervals(frame.lazy(), RULE), energy.border_intervals(partials.lazy(), RULE)]
+        [energy.measure_intervals(frame.lazy(), RULE), energy.measure_slot_crossings(stretches.lazy(), RULE)]
     )
-    found = energy.cell_energy(spans, table).collect()
+    found = energy.compute_cell_energy(spans, table).collect()
     kinds = ["counter_mj", "power_integral_mj", "gap_mj", "covered_us", "gap_us"]
     by_slot = found.group_by("gpu_key", "slot").agg(pl.col(kinds).sum())
     expected = whole.with_columns(slot=pl.col("slot_start").to_physical() // SLOT_US)
@@ -206,9 +206,9 @@ def test_overlapping_pieces_are_noticed() -> None:
     frame = readings_frame([(1, s, 100_000, None) for s in range(290, 300)])
     after = readings_frame([(1, s, 100_000, None) for s in range(300, 310)])
     odd, even = frame.gather_every(2), frame.gather_every(2, 1)
-    parts = [energy.partial_slots(p, RULE) for p in (odd, even, after[:5], after[4:])]
+    parts = [energy.reduce_readings(p, RULE) for p in (odd, even, after[:5], after[4:])]
     slot = (BASE_US + 290_000_000) // SLOT_US
-    assert energy.overlapping(pl.concat(parts)).rows() == [(1, slot)]
+    assert energy.find_overlaps(pl.concat(parts)).rows() == [(1, slot)]
 
 
 _SCRIPT = """
@@ -218,8 +218,8 @@ from tests.conftest import T0
 from transforms import energy
 r = generate_host_readings("n", gpus=8, start=T0, seconds=20000, work=[Work(range(8), 5, 15000)], counter=False)
 r = r.with_columns(gpu_key=pl.col("gpu_index"), averaged=pl.lit(False))
-parts = energy.partial_slots(r, energy.GapRule())
-slots = energy.gpu_slots(parts.lazy(), energy.GapRule()).collect(engine="streaming")
+parts = energy.reduce_readings(r, energy.GapRule())
+slots = energy.compute_gpu_slots(parts.lazy(), energy.GapRule()).collect(engine="streaming")
 print(slots.sum().row(0), slots.height, slots.hash_rows().sum())
 """
 

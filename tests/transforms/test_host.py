@@ -35,7 +35,7 @@ def readings(rows: list[tuple[str, float, float, int, bool]]) -> pl.LazyFrame:
 
 
 def test_intervals_are_cut_at_slots_and_parts_added() -> None:
-    found = host.host_slots(
+    found = host.sum_host_slots(
         readings(
             [
                 ("cpu", 300, 300, 3_000, False),
@@ -59,7 +59,7 @@ def test_no_energy_is_lost_at_borders(parts: list[tuple[int, int]]) -> None:
     for seconds, energy_mj in parts:
         end += seconds
         rows.append(("cpu", end, seconds, energy_mj, False))
-    found = host.host_slots(readings(rows)).collect()
+    found = host.sum_host_slots(readings(rows)).collect()
     assert found["host_mj"].sum() == sum(mj for _, mj in parts)
     assert found["metered_us"].sum() == end * 1_000_000
 
@@ -76,7 +76,7 @@ def carriers(gpus: int) -> pl.LazyFrame:
 
 
 def allocations(rows: list[tuple[str, int, int, int, int]]) -> pl.LazyFrame:
-    """From (run, gpu_key, from and to in seconds after T0, share_ppm), as `attribution.spans`."""
+    """From (run, gpu_key, from and to in seconds after T0, share_ppm), as `attribution.close_allocations`."""
     return pl.LazyFrame(
         [(run, key, _T0 + a * 10**6, _T0 + b * 10**6, ppm) for run, key, a, b, ppm in rows],
         schema={
@@ -97,9 +97,9 @@ def attributed(
     given_readings: pl.LazyFrame, held: pl.LazyFrame, gpus: int = 2
 ) -> dict[tuple[str, str | None], tuple[int, int, int]]:
     """(kind, run) -> measured and modelled energy, and seconds metered."""
-    cut = attribution.cut_cells(held)
-    energy = host.cells(given_readings, carriers(gpus), cut)
-    found = host.attribute(energy, attribution.held_cells(held, cut)).collect()
+    cut = attribution.cut_slots(held)
+    energy = host.divide_among_gpus(given_readings, carriers(gpus), cut)
+    found = host.attribute_host_energy(energy, attribution.list_held_cells(held, cut)).collect()
     totals = found.group_by("kind", "run_id").agg(pl.col(*host.ENERGY, "metered_us").sum())
     return {(k, r): (a, b, us // 10**6) for k, r, a, b, us in totals.iter_rows()}
 
@@ -186,7 +186,7 @@ def test_gpu_and_host_stand_side_by_side_with_bounds() -> None:
         ]
     )
     found = (
-        host.with_hosts(
+        host.add_host_energy(
             energy,
             hosts,
             measured_ppm=PPM // 10,

@@ -147,5 +147,5 @@ def test_figures_do_not_depend_on_how_intervals_are_cut(minutes: int) -> None:
             schema=HOST_COLUMNS,
             orient="row",
         )
-        totals.append(host.host_slots(frame).collect())
+        totals.append(host.sum_host_slots(frame).collect())
     assert totals[0].equals(totals[1])

@@ -182,8 +182,8 @@ def test_stretches_stand_for_their_intervals(
         rows.append((1, at, power, count if has_counter else None))
     rule = GapRule()
     readings = readings_frame(rows)
-    partials = energy.partial_slots(readings, rule)
-    slots = energy.gpu_slots(partials.lazy(), rule).collect()
+    stretches = energy.reduce_readings(readings, rule)
+    slots = energy.compute_gpu_slots(stretches.lazy(), rule).collect()
     numbers = slots["slot_start"].to_physical() // SLOT_US
     cells = pl.DataFrame({"gpu_key": slots["gpu_key"], "slot": numbers}).with_columns(
         start=pl.col("slot") * SLOT_US
@@ -194,9 +194,9 @@ def test_stretches_stand_for_their_intervals(
         for a, b in borders
     ).drop("start")
     spans = pl.concat(
-        [energy.stretch_intervals(partials.lazy()), energy.seams(partials.lazy(), rule)]
+        [energy.spread_stretches(stretches.lazy()), energy.measure_seams(stretches.lazy(), rule)]
     )
-    found = energy.cell_energy(spans, cut.lazy()).collect()
+    found = energy.compute_cell_energy(spans, cut.lazy()).collect()
     names = ["counter_mj", "power_integral_mj", "gap_mj", "covered_us", "gap_us"]
     summed = found.group_by("slot").agg(pl.col(names).sum()).sort("slot")
     assert summed.select(names).equals(slots.select(names))
