@@ -58,7 +58,7 @@ def _intervals(table: str, key: str) -> tuple[Check, ...]:
     )
 
 
-def intensity_suite(*, schema: str = "staging", max_g_per_kwh: float = 3000) -> Suite:
+def build_intensity_suite(*, schema: str = "staging", max_g_per_kwh: float = 3000) -> Suite:
     """The suite `grid`; the bound comes from [gate] in wattledger.toml."""
     return Suite(
         name="grid",
@@ -80,7 +80,7 @@ def intensity_suite(*, schema: str = "staging", max_g_per_kwh: float = 3000) -> 
     )
 
 
-def mix_suite(*, schema: str = "staging") -> Suite:
+def build_mix_suite(*, schema: str = "staging") -> Suite:
     """The suite `grid_mix`."""
     return Suite(
         name="grid_mix",

@@ -97,7 +97,7 @@ class PipelineFailed(WattledgerError):
     exit_code = 6
 
 
-def where(path: object, row: int | None = None, column: str = "", value: object = None) -> str:
+def locate(path: object, row: int | None = None, column: str = "", value: object = None) -> str:
     """Name a place in a file: `log.csv, row 17, column power.draw, value '12x W'`."""
     parts = [str(path)]
     if row is not None:

@@ -14,7 +14,7 @@ import polars as pl
 
 from flows.errors import SettingsError, UsageError
 from flows.settings import Quantity, Settings, Site
-from transforms.grid import VALUES, mix_factors
+from transforms.grid import VALUES, weigh_mix
 
 WORLD = "world"
 """Scope of the factors of the whole world."""
@@ -132,7 +132,7 @@ def _of_countries(factors: Sequence[Factor]) -> Iterator[Factor]:
         )
     )
     for name, per_fuel in COUNTRY_MIX.items():
-        weighed = mix_factors(mix, by_fuel(factors, per_fuel), ("country", "year")).collect()
+        weighed = weigh_mix(mix, by_fuel(factors, per_fuel), ("country", "year")).collect()
         for row in weighed.iter_rows(named=True):
             yield Factor(
                 name,
@@ -255,7 +255,7 @@ def embodied_factors(
 
 
 def by_fuel(factors: Sequence[Factor], name: str) -> pl.LazyFrame:
-    """One factor for every fuel, as `transforms.grid.mix_factors` takes it."""
+    """One factor for every fuel, as `transforms.grid.weigh_mix` takes it."""
     return pl.LazyFrame(
         [(f.scope, f.value, f.low, f.high) for f in factors if f.factor == name],
         schema={"fuel": pl.String, **dict.fromkeys(VALUES, pl.Float64)},

@@ -14,12 +14,12 @@ from tempfile import NamedTemporaryFile
 
 import polars as pl
 
-from flows.errors import BadInput, where
+from flows.errors import BadInput, locate
 
 _CHUNK = 1 << 20
 
 
-def expand(paths: Iterable[str | Path]) -> list[Path]:
+def expand_paths(paths: Iterable[str | Path]) -> list[Path]:
     """Files named by paths, folders and glob patterns, each once, in a stable order.
 
     Raises:
@@ -40,12 +40,12 @@ def expand(paths: Iterable[str | Path]) -> list[Path]:
     return list(found)
 
 
-def in_spool(path: Path) -> bool:
+def is_in_spool(path: Path) -> bool:
     """Whether a file lies in a collector's folder, with its journal, lock and state."""
     return any((parent / "collector.lock").exists() for parent in list(path.parents)[:2])
 
 
-def sha256(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """Digest of a file's bytes, read in pieces."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -54,7 +54,7 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def first_line(path: Path) -> str:
+def read_first_line(path: Path) -> str:
     """The first line of a text file, packed or not; empty where it can't be read as text."""
     try:
         with path.open("rb") as file:
@@ -66,7 +66,7 @@ def first_line(path: Path) -> str:
 
 
 @contextmanager
-def plain_text(path: Path, scratch: Path) -> Iterator[Path]:
+def open_plain_text(path: Path, scratch: Path) -> Iterator[Path]:
     """The file as UTF-8 text: itself, or an unpacked or transcoded copy that is removed after.
 
     Raises:
@@ -119,7 +119,7 @@ def _check_text(plain: Path, path: Path) -> None:
             if fault >= 0:
                 raise BadInput(
                     "this is not a text file",
-                    where=where(path, lines_before + piece[:fault].count(b"\n") + 1),
+                    where=locate(path, lines_before + piece[:fault].count(b"\n") + 1),
                     remedy="Give a CSV log, or a Parquet file with the ending .parquet",
                 )
             lines_before += piece.count(b"\n")

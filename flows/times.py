@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from flows.errors import BadInput, UsageError, where
+from flows.errors import BadInput, UsageError, locate
 
 _OFFSET = re.compile(r"([+-])(\d{2}):?(\d{2})")
 
@@ -96,7 +96,7 @@ def convert_to_utc(naive: pl.Series, tz: str, path: Path, row_no: pl.Series) -> 
     if not tz:
         raise BadInput(
             "the times carry no time zone",
-            where=where(path, int(row_no[0]), "timestamp", naive[0]),
+            where=locate(path, int(row_no[0]), "timestamp", naive[0]),
             remedy="Say which with --tz, for example --tz UTC or --tz Europe/Berlin",
         )
     if (offset := parse_offset(tz)) is not None:
@@ -114,7 +114,7 @@ def convert_to_utc(naive: pl.Series, tz: str, path: Path, row_no: pl.Series) -> 
         first = int(early.is_null().arg_max() or 0)
         raise BadInput(
             f"the clock in {tz} never showed this time (it was set forward)",
-            where=where(path, int(row_no[first]), "timestamp", naive[first]),
+            where=locate(path, int(row_no[first]), "timestamp", naive[first]),
             remedy="Check --tz, or give a fixed offset such as --tz +01:00",
         )
     twice = early != late
@@ -125,7 +125,7 @@ def convert_to_utc(naive: pl.Series, tz: str, path: Path, row_no: pl.Series) -> 
             raise BadInput(
                 f"the clock in {tz} showed this time twice (it was set back), and the file does "
                 "not tell which is meant",
-                where=where(path, int(row_no[first]), "timestamp", naive[first]),
+                where=locate(path, int(row_no[first]), "timestamp", naive[first]),
                 remedy="Split the file at the change, or give a fixed offset such as --tz +01:00",
             )
         early = pl.select(pl.when(second_pass).then(late).otherwise(early)).to_series()

@@ -20,11 +20,11 @@ VALUES = ("value", "low", "high")
 HOUR_US = 3_600_000_000
 
 
-def _micro(value: pl.Expr) -> pl.Expr:
+def _to_micro(value: pl.Expr) -> pl.Expr:
     return (value * MICRO).round().cast(pl.Int64)
 
 
-def mix_factors(
+def weigh_mix(
     mix: pl.LazyFrame, fuels: pl.LazyFrame, keys: Sequence[str] = ("zone", "valid_from", "valid_to")
 ) -> pl.LazyFrame:
     """Weigh fuel factors by generation: one row per zone and interval.
@@ -47,7 +47,7 @@ def mix_factors(
             pl.col("source").min(),
             *(
                 pl.when(total > 0)
-                .then((weight * _micro(pl.col(bound))).sum() / total)
+                .then((weight * _to_micro(pl.col(bound))).sum() / total)
                 .otherwise(None)
                 .truediv(MICRO)
                 .alias(bound)
@@ -59,7 +59,7 @@ def mix_factors(
     )
 
 
-def best(series: pl.LazyFrame) -> pl.LazyFrame:
+def select_best(series: pl.LazyFrame) -> pl.LazyFrame:
     """Of overlapping intervals, what the lowest rank says: one series per zone without overlaps.
 
     Takes zone, valid_from, valid_to, rank and any further columns; intervals of one zone and rank
@@ -94,7 +94,9 @@ def best(series: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def typical_profile(series: pl.LazyFrame, hours: pl.LazyFrame, min_days: int = 7) -> pl.LazyFrame:
+def compute_typical_profile(
+    series: pl.LazyFrame, hours: pl.LazyFrame, min_days: int = 7
+) -> pl.LazyFrame:
     """What a zone's values usually are at an hour of the day, for hours that have none.
 
     Takes series (zone, valid_from, valid_to, value; non-overlapping) and the hours asked for (zone,
@@ -119,7 +121,7 @@ def typical_profile(series: pl.LazyFrame, hours: pl.LazyFrame, min_days: int = 7
         pieces.group_by("zone", of_day=pl.col("hour") % 24)
         .agg(
             (
-                (_micro(pl.col("value")) * (pl.col("us") // 1000)).sum()
+                (_to_micro(pl.col("value")) * (pl.col("us") // 1000)).sum()
                 / (pl.col("us") // 1000).sum()
             )
             .truediv(MICRO)
@@ -145,10 +147,10 @@ def typical_profile(series: pl.LazyFrame, hours: pl.LazyFrame, min_days: int = 7
     )
 
 
-def slot_parts(series: pl.LazyFrame, slots: pl.LazyFrame) -> pl.LazyFrame:
+def cut_at_slots(series: pl.LazyFrame, slots: pl.LazyFrame) -> pl.LazyFrame:
     """Cut intervals at slot borders.
 
-    Takes the result of `best` and the slots asked for (zone, slot). Gives the series' columns but
+    Takes the result of `select_best` and the slots asked for (zone, slot). Gives the series' columns but
     valid_from and valid_to, with slot and part_us, the time that the interval covers of the slot.
     """
     start, end = (pl.col(name).to_physical() for name in ("valid_from", "valid_to"))
@@ -164,10 +166,10 @@ def slot_parts(series: pl.LazyFrame, slots: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def slot_signal(parts: pl.LazyFrame, slots: pl.LazyFrame) -> pl.LazyFrame:
+def compute_slot_signal(parts: pl.LazyFrame, slots: pl.LazyFrame) -> pl.LazyFrame:
     """One value per zone and slot, weighted by the time each interval covers.
 
-    Takes the result of `slot_parts` (zone, slot, part_us, rung, is_estimated, value, low, high) and
+    Takes the result of `cut_at_slots` (zone, slot, part_us, rung, is_estimated, value, low, high) and
     the slots asked for (zone, slot). A slot that is not covered to the last microsecond has no
     value, never a guess. Gives zone, slot, value, low, high, and the shares of the slot that a
     series covers with reported values (series_ppm), with values that its provider estimated
@@ -179,7 +181,7 @@ def slot_signal(parts: pl.LazyFrame, slots: pl.LazyFrame) -> pl.LazyFrame:
         part.sum().alias("covered_us"),
         part.filter(of_series & ~pl.col("is_estimated")).sum().alias("reported_us"),
         part.filter(of_series & pl.col("is_estimated")).sum().alias("estimated_us"),
-        *((_micro(pl.col(name)) * part).sum() for name in VALUES),
+        *((_to_micro(pl.col(name)) * part).sum() for name in VALUES),
     )
     whole = pl.col("covered_us") == SLOT_US
 
@@ -202,10 +204,10 @@ def slot_signal(parts: pl.LazyFrame, slots: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def slot_sources(parts: pl.LazyFrame) -> pl.LazyFrame:
+def sum_slot_sources(parts: pl.LazyFrame) -> pl.LazyFrame:
     """What each slot's value rests on: covered_us by rung, feed and source.
 
-    Takes the result of `slot_parts`; gives zone, slot, rung, feed, source, is_estimated, covered_us.
+    Takes the result of `cut_at_slots`; gives zone, slot, rung, feed, source, is_estimated, covered_us.
     """
     keys = ("zone", "slot", "rung", "feed", "source", "is_estimated")
     return parts.group_by(*keys).agg(pl.col("part_us").sum().alias("covered_us")).sort(*keys)

@@ -28,15 +28,14 @@ from flows.reporting.numbers import format_number, format_percent, format_range
 from flows.settings import Quantity, Settings, Site, Zone, load
 from flows.sources.gpu import spool as spool_source
 from flows.sources.gpu.segments import COLUMNS
-from flows.sources.runs.records import devices
+from flows.sources.runs.records import list_devices
 from flows.warehouse.connection import connect_in_memory
 from flows.warehouse.frames import query_rows, register
 from flows.warehouse.schema import migrate
 from flows.warehouse.store import store_of
 from transforms.constants import PPM
 from transforms.schema import in_role
-from wattledger.runs import records
-from wattledger.runs.records import Record
+from wattledger.runs.records import Record, load_record, utc_now
 from wattledger.spool.spool import Spool
 
 _MARGIN = timedelta(seconds=60)
@@ -51,13 +50,13 @@ def preview(record: Record, project: Path | None = None) -> dict[str, Any]:
     columns of `run_summary`; `factors` says why CO2e and water are missing, if they are.
     """
     first = datetime.fromisoformat(record.started_at)
-    last = datetime.fromisoformat(record.ended_at or records.now())
+    last = datetime.fromisoformat(record.ended_at or utc_now())
     spool = Spool(Path(record.readings), record.host)
     shares: dict[str, int] = {}
-    for held in devices(record):
+    for held in list_devices(record):
         shares[held.gpu_uuid] = min(PPM, shares.get(held.gpu_uuid, 0) + held.share_ppm)
-    found = spool_source.readings(spool, shares, first - _MARGIN, last + _MARGIN)
-    hosts = spool_source.host_readings(spool, first, last)
+    found = spool_source.read_readings(spool, shares, first - _MARGIN, last + _MARGIN)
+    hosts = spool_source.read_host_readings(spool, first, last)
     summary: dict[str, Any] = {
         "run_id": record.run_id,
         "seconds": (last - first).total_seconds(),
@@ -68,7 +67,7 @@ def preview(record: Record, project: Path | None = None) -> dict[str, Any]:
     }
     if found.is_empty() and (record.gpus or hosts.is_empty()):
         return summary
-    seen = _Seen(record, found, hosts, spool.status().get("gpus", []), shares, first, last)
+    seen = _Seen(record, found, hosts, spool.read_status().get("gpus", []), shares, first, last)
     try:
         settings = load(project) if project else None
         row = _figures(seen, settings)
@@ -156,7 +155,7 @@ def _no_factors() -> Settings:
 
 def _fill(con: duckdb.DuckDBPyConnection, seen: _Seen) -> None:
     record = seen.record
-    found = {held.gpu_uuid: (held.gpu_index, held.model) for held in devices(record)}
+    found = {held.gpu_uuid: (held.gpu_index, held.model) for held in list_devices(record)}
     found |= {gpu["uuid"]: (gpu["index"], gpu["model"]) for gpu in seen.gpus}
     con.executemany(
         "INSERT INTO gpu VALUES (?, ?, ?, ?, ?)",
@@ -249,7 +248,7 @@ def _energy(kwh: float) -> str:
 
 def main(words: list[str]) -> int:
     """Print the summary as JSON; `lines` holds it for people."""
-    record = records.load(Path(words[0]))
+    record = load_record(Path(words[0]))
     summary = preview(record, Path(words[1]) if len(words) > 1 else None)
     summary["lines"] = said(summary, record)
     print(json.dumps(summary, default=_plain))

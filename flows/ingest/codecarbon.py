@@ -15,14 +15,14 @@ import duckdb
 import polars as pl
 
 from flows.errors import BadInput
-from flows.files import plain_text
+from flows.files import open_plain_text
 from flows.ingest.gpu import ingest_gpu
 from flows.settings import Settings
 from flows.sources.gpu import segments
 from flows.sources.gpu.segments import COLUMNS, HOST_COLUMNS
 from flows.sources.runs import codecarbon
-from flows.sources.runs.codecarbon import Measured
-from flows.sources.runs.records import host_device
+from flows.sources.runs.codecarbon import MeasuredRun
+from flows.sources.runs.records import make_host_device
 from flows.sources.runs.table import Allocation, Run
 from flows.warehouse import registry
 from flows.warehouse.locks import transaction
@@ -32,7 +32,7 @@ from transforms.constants import PPM
 METER = "codecarbon"
 
 
-def host_of(run: Measured) -> str:
+def host_of(run: MeasuredRun) -> str:
     """The host of a run that names none: codecarbon/COUNTRY/RUN, for the patterns of [[site]]."""
     return f"codecarbon/{run.labels.get('country_iso_code', 'unknown')}/{run.run_id}"
 
@@ -51,7 +51,7 @@ def as_runs(
     Raises:
         BadInput: a value can't be understood, or the gate refuses readings or runs.
     """
-    with plain_text(path, settings.work / "staging") as plain:
+    with open_plain_text(path, settings.work / "staging") as plain:
         measured = codecarbon.read(path, plain.read_text("utf-8-sig"), tz)
     folder = settings.root / "imported"
     folder.mkdir(exist_ok=True)
@@ -63,7 +63,7 @@ def as_runs(
         mine: list[Gpu] = [Gpu(f"{host}/gpu{i}", host, i, run.gpu_model) for i in range(run.gpus)]
         gpu_rows += _gpu_rows(run, mine)
         host_rows += _host_rows(run, host)
-        none = host_device(host)
+        none = make_host_device(host)
         held = mine or [Gpu(none.gpu_uuid, host, None, none.model)]
         devices += held
         runs.append(
@@ -100,7 +100,7 @@ _GPU_ROW = {
 }
 
 
-def _gpu_rows(run: Measured, devices: Iterable[Gpu]) -> list[tuple[object, ...]]:
+def _gpu_rows(run: MeasuredRun, devices: Iterable[Gpu]) -> list[tuple[object, ...]]:
     """Counters of a run's GPUs, which codecarbon added up: equal parts, to the millijoule."""
     known = [(p.at, p.gpu_mj) for p in run.points if p.gpu_mj is not None]
     points: list[tuple[datetime, int]] = [(run.started_at, 0), *known]
@@ -111,7 +111,7 @@ def _gpu_rows(run: Measured, devices: Iterable[Gpu]) -> list[tuple[object, ...]]
     ]
 
 
-def _host_rows(run: Measured, host: str) -> list[tuple[object, ...]]:
+def _host_rows(run: MeasuredRun, host: str) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
     for component, name in (("cpu", "cpu_mj"), ("dram", "dram_mj")):
         known = [(p.at, getattr(p, name)) for p in run.points if getattr(p, name) is not None]
@@ -123,7 +123,7 @@ def _host_rows(run: Measured, host: str) -> list[tuple[object, ...]]:
 
 
 def record_runs(
-    con: duckdb.DuckDBPyConnection, path: Path, digest: str, measured: Sequence[Measured]
+    con: duckdb.DuckDBPyConnection, path: Path, digest: str, measured: Sequence[MeasuredRun]
 ) -> Outcome:
     """Write an emissions.csv as a second meter of runs that the ledger measures itself."""
     file = registry.File(

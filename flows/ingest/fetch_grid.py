@@ -15,7 +15,7 @@ from pathlib import Path
 import duckdb
 
 from flows.errors import BadInput, SettingsError, SourceError, UsageError
-from flows.files import sha256
+from flows.files import hash_file
 from flows.ingest.grid import load_fetched
 from flows.settings import GridApiInput, Settings, Zone
 from flows.sources.grid.kept_answers import KeptAnswers
@@ -148,7 +148,7 @@ def _fetch(settings: Settings, source: GridApiInput, span: Span, ask: Ask) -> Ou
         except BadInput as error:
             # The name of the file has the time in it: the same fault again is the same reason.
             reason = str(error).replace(str(path), f"answer of {source.name}")
-            quarantine_file(con, settings, path, sha256(path), "grid", reason)
+            quarantine_file(con, settings, path, hash_file(path), "grid", reason)
             path.unlink()
             _record(con, source, span, "failed", reason)
             return Outcome(name, "", "unreachable", reason=reason)

@@ -13,8 +13,8 @@ import polars as pl
 
 from expectations import readings as readings_suite
 from expectations.checks import Result
-from flows.errors import BadInput, where
-from flows.files import expand, in_spool, sha256
+from flows.errors import BadInput, locate
+from flows.files import expand_paths, hash_file, is_in_spool
 from flows.ingest import gpu_profile, host
 from flows.settings import Settings
 from flows.sources.gpu import reader as gpu_source
@@ -59,7 +59,9 @@ def ingest_gpu(
         UsageError: an option or setting is missing or wrong; nothing was loaded from that file on.
         WarehouseError: the disk or the warehouse failed; what was reported loaded is stored.
     """
-    files = [path for path in expand(paths) if path.suffix == ".parquet" or not in_spool(path)]
+    files = [
+        path for path in expand_paths(paths) if path.suffix == ".parquet" or not is_in_spool(path)
+    ]
     outcomes: list[Outcome] = []
     with open_for_writing(store_of(settings)) as con, explain_disk_errors(store_of(settings)):
         registry.declare_gpus(con, settings)
@@ -103,7 +105,7 @@ def _load(
 
     try:
         with ThreadPoolExecutor(_THREADS) as pool:
-            digests = list(pool.map(sha256, files))
+            digests = list(pool.map(hash_file, files))
             loaded = registry.find_loaded(con, digests)
             for path, digest in zip(files, digests, strict=True):
                 progress(path)
@@ -111,7 +113,7 @@ def _load(
                     outcomes[path] = Outcome(str(path), digest, "known")
                 elif digest in staged or digest in hosts:
                     later.add(path)
-                elif path.suffix == ".parquet" and not source and segments.is_host(path):
+                elif path.suffix == ".parquet" and not source and segments.is_host_segment(path):
                     hosts[digest] = path
                 else:
                     try:
@@ -218,12 +220,12 @@ def _reason(con: duckdb.DuckDBPyConnection, staged: Staged, faults: list[Result]
     said = []
     for fault in faults:
         first = fault.rows[0]
-        place = where(staged.source)
+        place = locate(staged.source)
         if fault.check.name in readings_suite.ROWS_WHERE:
             column, predicate = readings_suite.ROWS_WHERE[fault.check.name]
             example = _example(con, staged, first, column, predicate)
             if example:
-                place = where(staged.source, example["row_no"], column, example["value"])
+                place = locate(staged.source, example["row_no"], column, example["value"])
         gpu = first["gpu_uuid"]
         said.append(f"{place}: {fault.check.statement}, but {gpu} breaks it. {fault.check.remedy}")
     return "; ".join(said)

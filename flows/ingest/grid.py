@@ -11,7 +11,7 @@ import polars as pl
 
 from expectations import grid as grid_suites
 from flows.errors import BadInput, UsageError
-from flows.files import expand, sha256
+from flows.files import expand_paths, hash_file
 from flows.ingest.gpu import Progress, no_progress
 from flows.settings import Settings
 from flows.sources.grid import reader as grid_source
@@ -63,10 +63,10 @@ def ingest_grid(
     mapping = settings.grid_sources.get(source)
     outcomes = []
     with open_exclusively(store_of(settings), "grid") as con:
-        for path in expand(paths):
+        for path in expand_paths(paths):
             progress(path)
             # The same bytes read with other options are other data.
-            said = f"{sha256(path)} {options} {layout} {source}"
+            said = f"{hash_file(path)} {options} {layout} {source}"
             digest = hashlib.sha256(said.encode()).hexdigest()
             if registry.find_loaded(con, [digest]):
                 outcomes.append(Outcome(str(path), digest, "known"))
@@ -89,7 +89,7 @@ def load_fetched(settings: Settings, path: Path) -> tuple[Outcome, bool]:
     Raises:
         BadInput: it can't be read or the gate refused it.
     """
-    digest = sha256(path)
+    digest = hash_file(path)
     with open_exclusively(store_of(settings), "grid") as con:
         data = grid_source.read(path, Options(), "auto", settings.work / "staging")
         table, frame = _table_of(data)
@@ -133,9 +133,9 @@ def _load(
     table, frame = _table_of(data)
     _stage(con, table, frame)
     suite = (
-        grid_suites.mix_suite()
+        grid_suites.build_mix_suite()
         if table == "grid_mix"
-        else grid_suites.intensity_suite(max_g_per_kwh=settings.gate.max_intensity_g_per_kwh)
+        else grid_suites.build_intensity_suite(max_g_per_kwh=settings.gate.max_intensity_g_per_kwh)
     )
     verdict = Gate(con).run(suite)
     with transaction(con):

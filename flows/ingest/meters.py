@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 
 from flows.errors import BadInput
-from flows.files import expand, plain_text, sha256
+from flows.files import expand_paths, hash_file, open_plain_text
 from flows.ingest.codecarbon import record_runs
 from flows.ingest.gpu import Progress, no_progress
 from flows.settings import Settings
@@ -35,9 +35,9 @@ def ingest_meter(
     """
     outcomes = []
     with open_exclusively(store_of(settings), "meters") as con:
-        for path in expand(paths):
+        for path in expand_paths(paths):
             progress(path)
-            digest = f"{sha256(path)} meter {tz}".strip()
+            digest = f"{hash_file(path)} meter {tz}".strip()
             if registry.find_loaded(con, [digest]):
                 outcomes.append(Outcome(str(path), digest, "known"))
                 continue
@@ -53,12 +53,12 @@ def ingest_meter(
 def _load(
     con: duckdb.DuckDBPyConnection, settings: Settings, path: Path, digest: str, tz: str
 ) -> Outcome:
-    with plain_text(path, settings.work / "staging") as plain:
+    with open_plain_text(path, settings.work / "staging") as plain:
         text = plain.read_text("utf-8-sig")
     head = text.splitlines()[0]
     if codecarbon.is_emissions(head):
         return record_runs(con, path, digest, codecarbon.read(path, text, tz))
-    if meters.is_meter(head):
+    if meters.is_meter_table(head):
         return _record(con, path, digest, meters.read(path, text, tz))
     raise BadInput(
         "neither an emissions.csv of codecarbon nor a meter's CSV",
@@ -68,7 +68,7 @@ def _load(
 
 
 def _record(
-    con: duckdb.DuckDBPyConnection, path: Path, digest: str, found: list[meters.Metered]
+    con: duckdb.DuckDBPyConnection, path: Path, digest: str, found: list[meters.MeterInterval]
 ) -> Outcome:
     file = registry.File(
         segment_id=digest,

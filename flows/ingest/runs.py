@@ -14,7 +14,7 @@ import polars as pl
 
 from expectations import runs as runs_suite
 from flows.errors import BadInput
-from flows.files import expand, first_line, in_spool, plain_text, sha256
+from flows.files import expand_paths, hash_file, is_in_spool, open_plain_text, read_first_line
 from flows.ingest import codecarbon as ingest_codecarbon
 from flows.ingest.gpu import Progress, no_progress
 from flows.settings import Settings
@@ -68,19 +68,19 @@ def ingest_runs(
     noted: list[Path] = []
     with open_exclusively(store_of(settings), "runs") as con:
         registry.declare_gpus(con, settings)
-        for path in expand(paths):
-            if in_spool(path) and path.parent.name != "runs":
+        for path in expand_paths(paths):
+            if is_in_spool(path) and path.parent.name != "runs":
                 continue
             progress(path)
             if records.is_record(path):
                 noted.append(path)
                 continue
             gpus = _gpus(con)
-            content = sha256(path)
-            header = first_line(path)
+            content = hash_file(path)
+            header = read_first_line(path)
             accounting = sacct.is_sacct(header)
             # What can be read from accounting depends on the GPUs that are known by then.
-            known = f" {gpus.known}" if accounting else ""
+            known = f" {gpus.devices}" if accounting else ""
             digest = hashlib.sha256(f"{content} runs {tz}{known}".encode()).hexdigest()
             if registry.find_loaded(con, [digest]):
                 outcomes.append(Outcome(str(path), digest, "known"))
@@ -154,7 +154,7 @@ def _load_jobs(
     Raises:
         BadInput: a line can't be understood, or the gate refuses.
     """
-    with plain_text(path, settings.work / "staging") as plain:
+    with open_plain_text(path, settings.work / "staging") as plain:
         jobs = sacct.read(path, plain, gpus, tz)
 
     store = _recorder(con, path, digest, "sacct", jobs.runs, jobs.rows)
@@ -196,7 +196,7 @@ def _load_records(
 ) -> list[Outcome]:
     """Load run records, all at once; if the gate refuses, run by run, to find those at fault."""
     outcomes: list[Outcome] = []
-    digests = [sha256(path) for path in paths]
+    digests = [hash_file(path) for path in paths]
     known = registry.find_loaded(con, digests)
     fresh: dict[str, list[tuple[Path, str, Record]]] = {}
     for path, digest in zip(paths, digests, strict=True):
@@ -251,13 +251,13 @@ def _store_records(
         if last is None or records.supersedes(record, last):
             newer[record.record_id] = (path, record)
     every = list({**stored, **{key: record for key, (_, record) in newer.items()}}.values())
-    ids = records.related(every, {record.run_id for _, record in newer.values()})
-    runs = records.build(every, ids)
+    ids = records.find_related_runs(every, {record.run_id for _, record in newer.values()})
+    runs = records.build_runs(every, ids)
     gpus = {
         held.gpu_uuid: registry.Gpu(held.gpu_uuid, record.host, held.gpu_index, held.model)
         for record in every
         if record.run_id in ids
-        for held in records.devices(record)
+        for held in records.list_devices(record)
     }
 
     files = []

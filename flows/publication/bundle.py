@@ -20,7 +20,7 @@ import duckdb
 
 from flows import __version__
 from flows.errors import BadInput, UsageError
-from flows.files import sha256
+from flows.files import hash_file
 from flows.publication import evidence
 from flows.publication import manifest as ledger
 from flows.publication.revisions import folder_of, publications
@@ -90,7 +90,7 @@ def bundle(
     with tempfile.TemporaryDirectory(dir=settings.work) as scratch:
         store = Path(scratch) / _STORE
         readings = _keep(store_of(settings), folder / DATABASE, store, run_id)
-        digest = sha256(manifest)
+        digest = hash_file(manifest)
         about = {"format": FORMAT, "run_id": run_id, "publication_id": folder.name}
         readme = _README.format(**about, version=__version__, name=path.name, digest=digest)
         half = path.with_name(path.name + ".part")
@@ -197,7 +197,7 @@ def verify(path: Path, trust: Trust | None = None) -> Iterator[Finding]:
         run_id, folder = _open(path, Path(scratch))
         manifest = folder / ledger.MANIFEST
         if trust.expected:
-            same = manifest.is_file() and sha256(manifest) == trust.expected
+            same = manifest.is_file() and hash_file(manifest) == trust.expected
             detail = "the manifest has another one"
             yield Finding(folder.name, "chain", "expected digest", same, detail)
         before = ""
@@ -205,7 +205,7 @@ def verify(path: Path, trust: Trust | None = None) -> Iterator[Finding]:
             said = _previous(one / ledger.MANIFEST)
             detail = "it names another publication before it than there is"
             yield Finding(one.name, "chain", "previous_digest", said == before, detail)
-            before = sha256(one / ledger.MANIFEST) if said is not None else ""
+            before = hash_file(one / ledger.MANIFEST) if said is not None else ""
         yield from check_folder(folder, trust, before, {})
         store = FileStore(Path(scratch) / _STORE)
         try:

@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 
 from flows.errors import SettingsError
-from flows.files import sha256
+from flows.files import hash_file
 from flows.settings import Settings
 from flows.warehouse.digests import digest_rows, digest_text
 from flows.warehouse.frames import query_rows, quote_literal
@@ -25,7 +25,7 @@ FORMAT = 1
 _SOFTWARE = ("wattledger", "polars", "duckdb", "great-expectations", "pyarrow", "numpy")
 
 
-def entry_digest(entry: Mapping[str, Any]) -> str:
+def digest_entry(entry: Mapping[str, Any]) -> str:
     """The digest of a row of `publication`: its versions and digests, a line each, in this order."""
     return digest_text(*(f"{name} {entry[name]}" for name in _DIGESTED))
 
@@ -44,64 +44,74 @@ _DIGESTED = (
 )
 
 
-def manifest(folder: Path, entry: dict[str, Any], database: duckdb.DuckDBPyConnection) -> bytes:
-    """The manifest of the publication in `folder`, whose database is open; `entry` is its row."""
-    whole = {
+def build_manifest(
+    folder: Path, entry: Mapping[str, Any], database: duckdb.DuckDBPyConnection
+) -> bytes:
+    """Build the manifest of a publication.
+
+    Args:
+        folder: Where its files are.
+        entry: Its row of `publication`.
+        database: Its figures, open.
+    """
+    manifest = {
         "format": FORMAT,
         "publication": {name: value for name, value in entry.items() if name != "manifest_sha256"},
-        "tables": tables(database),
-        "views": views(database),
-        "files": files(folder),
+        "tables": digest_tables(database),
+        "views": digest_views(database),
+        "files": digest_files(folder),
         "software": {
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in _SOFTWARE},
         },
     }
-    return (json.dumps(whole, indent=1, sort_keys=True, default=str) + "\n").encode()
+    return (json.dumps(manifest, indent=1, sort_keys=True, default=str) + "\n").encode()
 
 
-def tables(con: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Any]]:
+def digest_tables(con: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Any]]:
     """Rows and digest of every table of a database."""
-    found = {}
-    for name in sorted(tables_of(con)):
-        content = digest_rows(con, f'FROM "{name}"')
-        found[name] = {"rows": content.rows, "sha256": content.sha256}
-    return found
+    contents = {name: digest_rows(con, f'FROM "{name}"') for name in sorted(list_tables(con))}
+    return {
+        name: {"rows": content.rows, "sha256": content.sha256} for name, content in contents.items()
+    }
 
 
-def views(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
+def digest_views(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
     """Digest of the text of every view of a database."""
-    found = query_rows(
+    views = query_rows(
         con,
         "SELECT view_name, sql FROM duckdb_views() WHERE NOT internal AND schema_name = 'main' "
         "AND database_name = current_database() ORDER BY view_name",
     )
-    return {row["view_name"]: digest_text(row["sql"]) for row in found}
+    return {view["view_name"]: digest_text(view["sql"]) for view in views}
 
 
-def tables_of(con: duckdb.DuckDBPyConnection, database: str = "") -> set[str]:
-    """Names of the tables of a database."""
-    found = con.execute(
+def list_tables(con: duckdb.DuckDBPyConnection, database: str = "") -> set[str]:
+    """Names of the tables of a database; of the current one, if none is named."""
+    tables = con.execute(
         "SELECT table_name FROM duckdb_tables() WHERE NOT internal AND schema_name = 'main' "
         f"AND database_name = {quote_literal(database) if database else 'current_database()'}"
     ).fetchall()
-    return {name for (name,) in found}
+    return {name for (name,) in tables}
 
 
-def files(folder: Path) -> dict[str, dict[str, Any]]:
+def digest_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Size and digest of every file of a publication but its manifest and signature."""
     return {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        path.relative_to(folder).as_posix(): {
+            "bytes": path.stat().st_size,
+            "sha256": hash_file(path),
+        }
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name not in (MANIFEST, SIGNATURE)
     }
 
 
-def sign(settings: Settings, signed: bytes) -> bytes | None:
-    """The Ed25519 signature with the key of [ledger], if there is one.
+def sign_manifest(settings: Settings, manifest: bytes) -> bytes | None:
+    """The Ed25519 signature of a manifest with the key of [ledger], if there is one.
 
     Raises:
-        SettingsError: the key can't be read, or is of another kind.
+        SettingsError: the key cannot be read, or is of another kind.
     """
     if not settings.ledger.signing_key:
         return None
@@ -112,17 +122,17 @@ def sign(settings: Settings, signed: bytes) -> bytes | None:
     try:
         key = load_pem_private_key(path.read_bytes(), None)
     except (OSError, ValueError, TypeError) as error:
-        raise _unusable(path, str(error)) from None
+        raise _explain_key(path, str(error)) from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise _unusable(path, "it is of another kind")
-    return key.sign(signed)
+        raise _explain_key(path, "it is of another kind")
+    return key.sign(manifest)
 
 
-def is_signed_by(path: Path, signature: bytes, signed: bytes) -> bool:
+def is_signed_by(path: Path, signature: bytes, manifest: bytes) -> bool:
     """Whether the signature is by the Ed25519 key whose public part is in a PEM file.
 
     Raises:
-        SettingsError: the key can't be read, or is of another kind.
+        SettingsError: the key cannot be read, or is of another kind.
     """
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -131,17 +141,17 @@ def is_signed_by(path: Path, signature: bytes, signed: bytes) -> bool:
     try:
         key = load_pem_public_key(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise _unusable(path, str(error)) from None
+        raise _explain_key(path, str(error)) from None
     if not isinstance(key, Ed25519PublicKey):
-        raise _unusable(path, "it is of another kind")
+        raise _explain_key(path, "it is of another kind")
     try:
-        key.verify(signature, signed)
+        key.verify(signature, manifest)
     except InvalidSignature:
         return False
     return True
 
 
-def _unusable(path: Path, why: str) -> SettingsError:
+def _explain_key(path: Path, why: str) -> SettingsError:
     return SettingsError(
         f"can't use the key: {why.splitlines()[0] if why else 'unreadable'}",
         where=str(path),

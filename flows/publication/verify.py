@@ -16,7 +16,7 @@ from typing import Any
 import duckdb
 
 from flows.errors import UsageError, WarehouseError
-from flows.files import sha256
+from flows.files import hash_file
 from flows.publication import evidence
 from flows.publication import manifest as ledger
 from flows.publication.revisions import computed_again, folder_of, publications
@@ -146,7 +146,7 @@ def check_folder(
         said = "published before there were manifests" if old else "it is missing"
         yield Finding(name, "manifest", ledger.MANIFEST, None if old else False, said)
         return
-    digest = sha256(path)
+    digest = hash_file(path)
     if recorded:
         same = digest == recorded["manifest_sha256"]
         yield Finding(name, "manifest", ledger.MANIFEST, same, "not the one of the ledger")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from flows.errors import BadInput, where
+from flows.errors import BadInput, locate
 from flows.times import parse_time
 
 COLUMNS = ("meter", "scope", "metered", "valid_from", "valid_to", "energy_kwh")
@@ -17,7 +17,7 @@ _MOST_KWH = 1e9
 
 
 @dataclass(frozen=True, order=True)
-class Metered:
+class MeterInterval:
     """Energy that a meter counted of a host or a site between two times."""
 
     meter: str
@@ -28,12 +28,12 @@ class Metered:
     energy_mj: int
 
 
-def is_meter(first_line: str) -> bool:
+def is_meter_table(first_line: str) -> bool:
     """Whether a file's first line is that of a meter's CSV."""
     return set(COLUMNS) <= {name.strip() for name in first_line.split(",")}
 
 
-def read(path: Path, text: str, tz: str) -> list[Metered]:
+def read(path: Path, text: str, tz: str) -> list[MeterInterval]:
     """The intervals of a file, in order.
 
     Raises:
@@ -45,15 +45,15 @@ def read(path: Path, text: str, tz: str) -> list[Metered]:
         values = {name: (row.get(name) or "").strip() for name in COLUMNS}
         for name, value in values.items():
             if not value:
-                raise BadInput("no value", where=where(path, line, name), remedy="Fill it in")
+                raise BadInput("no value", where=locate(path, line, name), remedy="Fill it in")
         if values["scope"] not in SCOPES:
             raise BadInput(
                 f"a meter measures a {' or a '.join(SCOPES)}",
-                where=where(path, line, "scope", values["scope"]),
+                where=locate(path, line, "scope", values["scope"]),
                 remedy="Sum up what is finer",
             )
         begin, end = (
-            parse_time(values[name], name, where(path, line), tz)
+            parse_time(values[name], name, locate(path, line), tz)
             for name in ("valid_from", "valid_to")
         )
         assert begin is not None
@@ -65,12 +65,14 @@ def read(path: Path, text: str, tz: str) -> list[Metered]:
         if not 0 <= energy_kwh < _MOST_KWH or begin >= end:
             raise BadInput(
                 "an interval needs an end after its start, and an energy of 0 kWh or more",
-                where=where(path, line, "energy_kwh", values["energy_kwh"]),
+                where=locate(path, line, "energy_kwh", values["energy_kwh"]),
                 remedy="Mend the row; a meter that counts up needs the difference of two readings",
             )
         energy_mj = round(energy_kwh * 3_600_000_000)
         found.append(
-            Metered(values["meter"], values["scope"], values["metered"], begin, end, energy_mj)
+            MeterInterval(
+                values["meter"], values["scope"], values["metered"], begin, end, energy_mj
+            )
         )
     found.sort()
     for one, next_ in itertools.pairwise(found):

@@ -24,7 +24,7 @@ from flows.sources.grid import layouts, reader
 from flows.warehouse.connection import connect
 from flows.warehouse.store import store_of
 from tests.conftest import make_project, runs_csv
-from transforms.grid import mix_factors
+from transforms.grid import weigh_mix
 
 pytestmark = pytest.mark.real
 
@@ -278,7 +278,7 @@ def test_our_german_mix_against_a_published_series(data: Path, tmp_path: Path) -
     assert mix is not None
     assert other is not None
     fuels = by_fuel(effective(Settings()), "lifecycle_g_per_kwh")
-    ours = mix_factors(mix.lazy(), fuels).collect()
+    ours = weigh_mix(mix.lazy(), fuels).collect()
     both = ours.join(other, on="valid_from", how="inner")
     assert both.height > 2_900
     assert both.select(pl.corr("value", "intensity_g_per_kwh")).item() > 0.97

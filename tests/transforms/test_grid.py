@@ -49,8 +49,8 @@ def slots(count: int) -> pl.LazyFrame:
 
 
 def signal(ladder: list[pl.LazyFrame], count: int) -> pl.DataFrame:
-    parts = grid.slot_parts(grid.best(pl.concat(ladder)), slots(count))
-    return grid.slot_signal(parts, slots(count)).collect()
+    parts = grid.cut_at_slots(grid.select_best(pl.concat(ladder)), slots(count))
+    return grid.compute_slot_signal(parts, slots(count)).collect()
 
 
 @pytest.mark.parametrize("minutes", [5, 15, 30, 60])
@@ -111,7 +111,7 @@ def test_a_ladder_is_what_each_minute_says_on_its_own(
             rows.append((rank, minutes(start, start + length, 100 * rank + start)))
     random.shuffle(rows)
     ladder = [series([row], rank=rank) for rank, row in rows] or [series([])]
-    found = grid.best(pl.concat(ladder)).collect()
+    found = grid.select_best(pl.concat(ladder)).collect()
     for minute in range(62):
         at = T0 + timedelta(minutes=minute)
         expected = min(
@@ -132,11 +132,11 @@ def test_a_profile_is_the_mean_of_each_hour_with_its_range() -> None:
     asked = pl.LazyFrame(
         {"zone": ["XX", "XX"], "valid_from": [day + timedelta(days=90, hours=h) for h in (0, 7)]}
     )
-    found = grid.typical_profile(series(rows), asked).collect()
+    found = grid.compute_typical_profile(series(rows), asked).collect()
     assert found["value"].to_list() == [35.0, 735.0]
     assert found.select("low", "high").rows() == [(0.0, 70.0), (700.0, 770.0)]
     assert (found["valid_to"] - found["valid_from"]).unique().to_list() == [timedelta(hours=1)]
-    assert grid.typical_profile(series(rows[: 6 * 24]), asked).collect().is_empty()
+    assert grid.compute_typical_profile(series(rows[: 6 * 24]), asked).collect().is_empty()
 
 
 def mix(**generation: int) -> pl.LazyFrame:
@@ -164,23 +164,23 @@ FUELS = pl.LazyFrame(
 
 
 def test_a_mix_is_weighed_by_generation() -> None:
-    found = grid.mix_factors(mix(coal=250, wind=750), FUELS).collect()
+    found = grid.weigh_mix(mix(coal=250, wind=750), FUELS).collect()
     assert found["value"].item() == pytest.approx(0.25 * 820 + 0.75 * 11)
     assert found["high"].item() == pytest.approx(0.25 * 910 + 0.75 * 56)
 
 
 def test_pumping_and_storage_are_no_source() -> None:
-    found = grid.mix_factors(mix(coal=500, wind=-100, storage=900), FUELS).collect()
+    found = grid.weigh_mix(mix(coal=500, wind=-100, storage=900), FUELS).collect()
     assert found["value"].item() == pytest.approx(820)
 
 
 def test_an_interval_where_nothing_generates_is_a_gap() -> None:
-    assert grid.mix_factors(mix(coal=0, wind=0), FUELS).collect().is_empty()
+    assert grid.weigh_mix(mix(coal=0, wind=0), FUELS).collect().is_empty()
 
 
 @given(st.permutations(["coal", "wind", "storage"]), st.integers(1, 10**8), st.integers(1, 10**8))
 def test_the_order_of_fuels_changes_no_bit(order: list[str], coal: int, wind: int) -> None:
     amounts = {"coal": coal, "wind": wind, "storage": 7}
-    first = grid.mix_factors(mix(**amounts), FUELS).collect()
-    other = grid.mix_factors(mix(**{k: amounts[k] for k in order}), FUELS).collect()
+    first = grid.weigh_mix(mix(**amounts), FUELS).collect()
+    other = grid.weigh_mix(mix(**{k: amounts[k] for k in order}), FUELS).collect()
     assert first.equals(other)

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import polars as pl
 
-from flows.errors import BadInput, SettingsError, UsageError, where
-from flows.files import plain_text, scan_lines, split_fields
+from flows.errors import BadInput, SettingsError, UsageError, locate
+from flows.files import open_plain_text, scan_lines, split_fields
 from flows.settings import Column, GpuSource
 from flows.sources.gpu.nvidia_smi import MISSING, NUMBER, Options
 from flows.sources.gpu.staged import (
     STAGED,
     Staged,
-    milliwatts,
+    convert_to_milliwatts,
     refuse_out_of_range,
     refuse_unparsed,
     write,
@@ -75,7 +75,7 @@ def _table(path: Path, staged: Staged, source: GpuSource) -> pl.DataFrame:
             raise BadInput(
                 f"not a Parquet file: {error}", where=str(path), remedy="Write it again"
             ) from None
-    with plain_text(path, staged.path.parent) as plain:
+    with open_plain_text(path, staged.path.parent) as plain:
         lines = scan_lines(plain).filter(pl.col("line").str.strip_chars() != "")
         if source.columns:
             names = source.columns
@@ -92,7 +92,7 @@ def _table(path: Path, staged: Staged, source: GpuSource) -> pl.DataFrame:
     elif wrong.height:
         raise BadInput(
             f"{wrong['fields'][0]} fields where {len(names)} are expected",
-            where=where(path, wrong["row_no"][0]),
+            where=locate(path, wrong["row_no"][0]),
             remedy=_REMEDY,
         )
     return table.select("row_no", **{name: f"f{i}" for i, name in enumerate(names)})
@@ -146,7 +146,7 @@ def _refuse(frame: pl.DataFrame, column: str, bad: pl.Series, what: str, path: P
         first = int(bad.arg_max() or 0)
         raise BadInput(
             what,
-            where=where(path, frame["row_no"][first], column, frame[column][first]),
+            where=locate(path, frame["row_no"][first], column, frame[column][first]),
             remedy=_REMEDY,
         )
 
@@ -181,7 +181,9 @@ def _quantities(
         refuse_unparsed(parsed, "raw", "number", column.column, path, _REMEDY)
         number = parsed["number"]
         if key == "power":
-            scaled = parsed.select(milliwatts(pl.col("number"), column.unit or source.power_unit))
+            scaled = parsed.select(
+                convert_to_milliwatts(pl.col("number"), column.unit or source.power_unit)
+            )
             number = scaled.to_series()
         elif key == "energy":
             if (column.unit or "mJ") not in _ENERGY_MJ:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import polars as pl
 
-from flows.errors import BadInput, UsageError, where
-from flows.files import plain_text, scan_lines, split_fields
+from flows.errors import BadInput, UsageError, locate
+from flows.files import open_plain_text, scan_lines, split_fields
 from flows.sources.gpu.staged import (
     STAGED,
     Staged,
-    milliwatts,
+    convert_to_milliwatts,
     refuse_out_of_range,
     refuse_unparsed,
     write,
@@ -77,7 +77,7 @@ def read(path: Path, staged: Staged, options: Options) -> Staged:
         BadInput: anything that keeps a value from being understood, with row and column.
         UsageError: the log names no host and none was given.
     """
-    with plain_text(path, staged.path.parent) as plain:
+    with open_plain_text(path, staged.path.parent) as plain:
         header_line = _first_line(plain)
         names = _header_names(header_line)
         _check_header(path, header_line, names)
@@ -102,7 +102,7 @@ def read(path: Path, staged: Staged, options: Options) -> Staged:
     if wrong.height:
         raise BadInput(
             f"{wrong['fields'][0]} fields where the header has {len(names)}",
-            where=where(path, wrong["row_no"][0]),
+            where=locate(path, wrong["row_no"][0]),
             remedy="Remove or mend the line",
         )
     frame = rows.select("row_no", "header", **{k: f"f{names.index(v)}" for k, v in columns.items()})
@@ -133,19 +133,19 @@ def _check_header(path: Path, line: str, names: list[str]) -> None:
         if other is not None:
             raise BadInput(
                 f"fields are separated by {other!r}",
-                where=where(path, 1),
+                where=locate(path, 1),
                 remedy="nvidia-smi writes commas; convert the file, or map it under [sources.NAME]",
             )
     if "timestamp" not in names or not any(name in names for name in _POWER):
         missing = "timestamp" if "timestamp" not in names else "power.draw"
         raise BadInput(
             f"no column {missing!r}",
-            where=where(path, 1, value=line.strip()),
+            where=locate(path, 1, value=line.strip()),
             remedy="Record with --query-gpu=timestamp,index,uuid,name,power.draw,... or describe "
             "the columns under [sources.NAME] in wattledger.toml and pass --source NAME",
         )
     if twice := {name for name in names if names.count(name) > 1}:
-        raise BadInput(f"column {sorted(twice)[0]!r} stands twice", where=where(path, 1))
+        raise BadInput(f"column {sorted(twice)[0]!r} stands twice", where=locate(path, 1))
 
 
 def _choose(names: list[str]) -> dict[str, str]:
@@ -200,7 +200,7 @@ def _values(frame: pl.DataFrame, columns: dict[str, str], path: Path) -> pl.Data
     if bad.height:
         raise BadInput(
             "not a time",
-            where=where(path, bad["row_no"][0], "timestamp", bad["timestamp"][0]),
+            where=locate(path, bad["row_no"][0], "timestamp", bad["timestamp"][0]),
             remedy="nvidia-smi writes 2025/07/26 23:32:09.703; remove or mend the line",
         )
     remedy = "Remove or mend the line; [N/A] stands for a value that was not available"
@@ -209,11 +209,11 @@ def _values(frame: pl.DataFrame, columns: dict[str, str], path: Path) -> pl.Data
     if parsed["power_n"].null_count() == parsed.height and "energy_mj" not in columns:
         raise BadInput(
             "no reading has a power",
-            where=where(path, column=columns["power"], value=frame["power"][0]),
+            where=locate(path, column=columns["power"], value=frame["power"][0]),
             remedy="This GPU or driver does not report power, so there is nothing to account",
         )
     result = parsed.with_columns(
-        power_mw=milliwatts(pl.col("power_n"), "W"),
+        power_mw=convert_to_milliwatts(pl.col("power_n"), "W"),
         power_source=pl.lit(_POWER[columns["power"]]),
         **{
             name: pl.col(f"{name}_n").round() if name in columns else pl.lit(None, pl.Float64)
@@ -243,7 +243,7 @@ def _identity(
         if bad.height and "gpu_uuid" not in columns:
             raise BadInput(
                 "not a GPU index",
-                where=where(path, bad["row_no"][0], "index", bad["gpu_index"][0]),
+                where=locate(path, bad["row_no"][0], "index", bad["gpu_index"][0]),
                 remedy="Remove or mend the line",
             )
     elif "bus" in columns:
@@ -261,7 +261,7 @@ def _identity(
         if bad.height:
             raise BadInput(
                 "no GPU UUID",
-                where=where(path, bad["row_no"][0], "uuid"),
+                where=locate(path, bad["row_no"][0], "uuid"),
                 remedy="Remove or mend the line",
             )
         return named
@@ -304,6 +304,6 @@ def _check_sweeps(readings: pl.DataFrame, count: int, path: Path) -> None:
     if odd.height:
         raise BadInput(
             f"the rows do not come {count} to a sweep here, so their GPUs can't be told",
-            where=where(path, odd["row_no"][0]),
+            where=locate(path, odd["row_no"][0]),
             remedy="Record with index or uuid among the columns, or say --gpus-per-sweep N",
         )

@@ -18,9 +18,9 @@ import polars as pl
 from flows.errors import SettingsError, SourceError
 from flows.settings import PrometheusInput
 from flows.sources.gpu.segments import COLUMNS
-from flows.sources.gpu.staged import with_all_columns
+from flows.sources.gpu.staged import fill_columns
 from wattledger.meters import dcgm
-from wattledger.runs.records import Held
+from wattledger.readings import Held
 
 _POINTS = 10_000
 """Prometheus refuses more than 11,000 points per series."""
@@ -151,7 +151,7 @@ def _series(
     holds: list[Hold] = []
     for series in values:
         labels = series["metric"]
-        if (who := dcgm.identity(labels)) is None:
+        if (who := dcgm.identify_gpu(labels)) is None:
             continue
         uuid, index, model, host = who
         at = taken.get(_key(labels), {})
@@ -169,9 +169,9 @@ def _series(
         ]
         is_instance = bool(labels.get("GPU_I_ID"))
         rows += [(*one[:5], is_instance, quantity, one[5]) for one in mine]
-        pod = dcgm.holder(labels, source.run_label)
+        pod = dcgm.identify_pod(labels, source.run_label)
         if pod is not None and mine:
-            part = dcgm.held(labels, uuid, index, model)
+            part = dcgm.make_held(labels, uuid, index, model)
             moments = sorted({one[4] for one in mine})
             holds += [
                 Hold(*pod, host, part, _when(a), _when(b))
@@ -221,7 +221,7 @@ def _joined(raw: pl.DataFrame) -> pl.DataFrame:
             power_mw=pl.col("power_mw").cast(pl.Int32),
         )
     )
-    return with_all_columns(joined, COLUMNS).sort("gpu_uuid", "ts")
+    return fill_columns(joined, COLUMNS).sort("gpu_uuid", "ts")
 
 
 def _merged(holds: Sequence[Hold], step_s: float) -> list[Hold]:

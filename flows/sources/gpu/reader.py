@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.errors import UsageError
-from flows.files import sha256
+from flows.files import hash_file
 from flows.settings import Settings
 from flows.sources.gpu import mapped, nvidia_smi, segments
 from flows.sources.gpu.nvidia_smi import Options
@@ -21,7 +21,7 @@ def stage(
         BadInput: the file can't be used.
         UsageError: `source` is not described in wattledger.toml, or an option is missing.
     """
-    digest = digest or sha256(path)
+    digest = digest or hash_file(path)
     staged = Staged(
         source=path,
         segment_id=digest,

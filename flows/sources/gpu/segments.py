@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flows.errors import BadInput
-from flows.sources.gpu.staged import STAGED, Staged, with_all_columns
+from flows.sources.gpu.staged import STAGED, Staged, fill_columns
 from transforms.constants import PPM
 from wattledger.spool.spool import COLLECTOR_KEY, EVENTS_KEY, SAMPLE_KEY
 
@@ -33,7 +33,7 @@ HOST_COLUMNS = {
 
 def write(readings: pl.DataFrame, path: Path, *, sample: bool = False) -> None:
     """Write readings (COLUMNS, already in order) as a segment."""
-    with_all_columns(readings, COLUMNS).write_parquet(
+    fill_columns(readings, COLUMNS).write_parquet(
         path, metadata={SAMPLE_KEY: "true" if sample else "false"}, row_group_size=1 << 20
     )
 
@@ -123,7 +123,7 @@ def _damaged(path: Path, what: str) -> BadInput:
     )
 
 
-def is_host(path: Path) -> bool:
+def is_host_segment(path: Path) -> bool:
     """Whether a Parquet file holds energy of CPU and memory rather than GPU readings."""
     try:
         return {"component", "span_us"} <= set(pq.read_schema(path).names)

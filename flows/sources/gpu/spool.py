@@ -11,17 +11,19 @@ from pathlib import Path
 import polars as pl
 
 from flows.sources.gpu.segments import COLUMNS, HOST_COLUMNS
-from flows.sources.gpu.staged import with_all_columns
-from wattledger.meters.nvml import QUANTITIES
+from flows.sources.gpu.staged import fill_columns
+from wattledger.readings import QUANTITIES
 from wattledger.spool.spool import Spool
 
 
-def readings(spool: Spool, uuids: Collection[str], first: datetime, last: datetime) -> pl.DataFrame:
+def read_readings(
+    spool: Spool, uuids: Collection[str], first: datetime, last: datetime
+) -> pl.DataFrame:
     """Readings of some GPUs in a span of time, in the columns of a segment, each once, in order."""
     span = pl.col("ts").is_between(first, last)
     parts = [pl.DataFrame(schema=COLUMNS)]
     # Journals first: one that is sealed meanwhile is found again as a segment.
-    for journal in spool.left_over():
+    for journal in spool.list_journals():
         found = _journal(journal, uuids, first, last, spool.host)
         if found is not None:
             parts.append(found)
@@ -30,14 +32,14 @@ def readings(spool: Spool, uuids: Collection[str], first: datetime, last: dateti
             mine = pl.scan_parquet(path, glob=False).filter(
                 span, pl.col("gpu_uuid").is_in(list(uuids))
             )
-            parts.append(with_all_columns(mine.collect(), COLUMNS).cast(COLUMNS))  # type: ignore[arg-type]
+            parts.append(fill_columns(mine.collect(), COLUMNS).cast(COLUMNS))  # type: ignore[arg-type]
     return pl.concat(parts).unique(["gpu_uuid", "ts"], keep="first").sort("gpu_uuid", "ts")
 
 
-def host_readings(spool: Spool, first: datetime, last: datetime) -> pl.DataFrame:
+def read_host_readings(spool: Spool, first: datetime, last: datetime) -> pl.DataFrame:
     """Intervals of CPU and memory that touch a span of time, in the columns of a host segment."""
     parts = [pl.DataFrame(schema=HOST_COLUMNS)]
-    for journal in spool.left_over():
+    for journal in spool.list_journals():
         found = _ask(
             journal,
             "SELECT ?, ts_us, span_us, component, energy_mj, is_modelled, method "

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from flows.errors import BadInput, where
+from flows.errors import BadInput, locate
 
 STAGED: dict[str, pl.DataType] = {
     "gpu_uuid": pl.String(),
@@ -38,7 +38,7 @@ EXTRA = ["power_average_mw", "mem_temp_c", "power_limit_mw", "throttle_reasons"]
 """What only the collector gives."""
 
 
-def with_all_columns(readings: pl.DataFrame, wanted: Iterable[str] = STAGED) -> pl.DataFrame:
+def fill_columns(readings: pl.DataFrame, wanted: Iterable[str] = STAGED) -> pl.DataFrame:
     """The wanted columns in order; those that a source does not have are null."""
     return readings.select(
         name if name in readings.columns else pl.lit(None, STAGED[name]).alias(name)
@@ -83,7 +83,7 @@ def write(readings: pl.DataFrame, staged: Staged, *, unsorted: bool = False) -> 
     )
     if not unsorted:
         staged.steps_back = {uuid: (count, row) for uuid, count, row in back.iter_rows()}
-    ordered = with_all_columns(readings).sort("gpu_uuid", "ts", "row_no")
+    ordered = fill_columns(readings).sort("gpu_uuid", "ts", "row_no")
     unique = ordered.unique(["gpu_uuid", "ts", *VALUES], keep="first", maintain_order=True)
     staged.rows_duplicate = ordered.height - unique.height
     staged.columns = frozenset(one.name for one in unique if one.null_count() < unique.height)
@@ -92,7 +92,7 @@ def write(readings: pl.DataFrame, staged: Staged, *, unsorted: bool = False) -> 
     return staged
 
 
-def milliwatts(value: pl.Expr, unit: str) -> pl.Expr:
+def convert_to_milliwatts(value: pl.Expr, unit: str) -> pl.Expr:
     """Power in whole milliwatts from a number in `unit`."""
     factor = {"w": 1000.0, "mw": 1.0, "kw": 1e6}[unit.lower()]
     return (value * factor).round()
@@ -109,7 +109,7 @@ def refuse_unparsed(
     if bad.height:
         raise BadInput(
             "not a usable value",
-            where=where(path, bad["row_no"][0], name, bad[raw][0]),
+            where=locate(path, bad["row_no"][0], name, bad[raw][0]),
             remedy=remedy,
         )
 
@@ -122,6 +122,6 @@ def refuse_out_of_range(frame: pl.DataFrame, column: str, path: Path) -> None:
     if bad.height:
         raise BadInput(
             f"out of range for {column}",
-            where=where(path, bad["row_no"][0], column, bad[column][0]),
+            where=locate(path, bad["row_no"][0], column, bad[column][0]),
             remedy="Check the column and its unit",
         )

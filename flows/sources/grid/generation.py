@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import polars as pl
 
-from flows.errors import BadInput, where
+from flows.errors import BadInput, locate
 
 PRODUCTION_TYPES = {
     "Biomass": "biomass",
@@ -177,7 +177,7 @@ def read_entsoe_document(
         root = ElementTree.parse(plain).getroot()
     except ElementTree.ParseError as error:
         raise BadInput(
-            f"not XML: {error}", where=where(path, error.position[0]), remedy="Fetch it again"
+            f"not XML: {error}", where=locate(path, error.position[0]), remedy="Fetch it again"
         ) from None
     name = root.tag.rsplit("}", 1)[-1]
     if name != "GL_MarketDocument":

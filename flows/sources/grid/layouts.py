@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from flows.errors import BadInput, UsageError, where
+from flows.errors import BadInput, UsageError, locate
 from flows.settings import GridSource
 from flows.sources.grid.generation import PRODUCTION_TYPES
 from flows.sources.grid.series import (
@@ -195,7 +195,7 @@ def _find_fuel(production_type: str, path: Path) -> str:
     if fuel is None:
         raise BadInput(
             f"unknown production type {production_type!r}",
-            where=where(path, 1),
+            where=locate(path, 1),
             remedy=f"Known: {', '.join(PRODUCTION_TYPES)}",
         )
     return fuel

@@ -8,8 +8,8 @@ from typing import Any
 
 import polars as pl
 
-from flows.errors import BadInput, UsageError, where
-from flows.files import plain_text
+from flows.errors import BadInput, UsageError, locate
+from flows.files import open_plain_text
 from flows.settings import GridSource
 from flows.sources.grid.generation import read_eia_answer, read_entsoe_document
 from flows.sources.grid.layouts import (
@@ -45,7 +45,7 @@ def read(
     _check_options(options)
     name = path.name.removesuffix(".gz")
     if name.endswith(".xml"):
-        with plain_text(path, scratch) as plain:
+        with open_plain_text(path, scratch) as plain:
             mix = read_entsoe_document(plain, path, options.zone, options.provider)
         return build_grid_data("entsoe-xml", mix, mix.height)
     if name.endswith(".json"):
@@ -80,12 +80,12 @@ def _check_options(options: Options) -> None:
 
 
 def _parse_json(path: Path, scratch: Path) -> Any:
-    with plain_text(path, scratch) as plain:
+    with open_plain_text(path, scratch) as plain:
         try:
             return json.loads(plain.read_text("utf-8"))
         except json.JSONDecodeError as error:
             raise BadInput(
-                f"not JSON: {error.msg}", where=where(path, error.lineno), remedy="Fetch it again"
+                f"not JSON: {error.msg}", where=locate(path, error.lineno), remedy="Fetch it again"
             ) from None
 
 
@@ -110,14 +110,14 @@ def _read_table(path: Path, scratch: Path) -> pl.DataFrame:
         except (pl.exceptions.PolarsError, OSError) as error:
             raise BadInput(f"not a Parquet file: {error}", where=str(path)) from None
         return frame.with_row_index("row_no", 1)
-    with plain_text(path, scratch) as plain:
+    with open_plain_text(path, scratch) as plain:
         with plain.open(encoding="utf-8-sig") as file:
             head = file.readline()
         for other in (";", "\t"):
             if other in head and "," not in head:
                 raise BadInput(
                     f"fields are separated by {other!r}",
-                    where=where(path, 1),
+                    where=locate(path, 1),
                     remedy="Convert the file to commas",
                 )
         try:

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from flows.errors import BadInput, where
+from flows.errors import BadInput, locate
 from flows.times import convert_to_utc
 from transforms.constants import FILE_FEED
 
@@ -155,7 +155,7 @@ def parse_numbers(frame: pl.DataFrame, column: str, path: Path) -> pl.Series:
         first = int(bad.arg_max() or 0)
         raise BadInput(
             "not a usable number",
-            where=where(path, frame["row_no"][first], column, text[first]),
+            where=locate(path, frame["row_no"][first], column, text[first]),
             remedy=REMEDY,
         )
     return number
@@ -193,7 +193,7 @@ def parse_times(frame: pl.DataFrame, column: str, tz: str, path: Path) -> pl.Ser
         first = int(parsed.is_null().arg_max() or 0)
         raise BadInput(
             "not a time",
-            where=where(path, frame["row_no"][first], column, raw[first]),
+            where=locate(path, frame["row_no"][first], column, raw[first]),
             remedy=REMEDY,
         )
     if aware:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from flows.errors import BadInput, where
+from flows.errors import BadInput, locate
 from flows.times import parse_time
 
 NEEDED = ("timestamp", "project_name", "duration", "emissions", "cpu_energy", "gpu_energy")
@@ -44,7 +44,7 @@ class Point:
 
 
 @dataclass
-class Measured:
+class MeasuredRun:
     """A run as codecarbon saw it."""
 
     run_id: str
@@ -71,14 +71,14 @@ def is_emissions(header: str) -> bool:
     return set(NEEDED) <= {name.strip().strip('"') for name in header.split(",")}
 
 
-def read(path: Path, text: str, tz: str) -> list[Measured]:
+def read(path: Path, text: str, tz: str) -> list[MeasuredRun]:
     """Runs of a file, in order of start.
 
     Raises:
         BadInput: a value that can't be understood, or energy that goes back, with its place.
         UsageError: times are local (codecarbon writes no zone) and no zone was given.
     """
-    found: list[Measured] = []
+    found: list[MeasuredRun] = []
     reader = csv.DictReader(text.splitlines())
     for row in reader:
         _add(found, row, reader.line_num, path, tz)
@@ -97,7 +97,7 @@ def read(path: Path, text: str, tz: str) -> list[Measured]:
     return sorted(found, key=lambda run: (run.started_at, run.run_id))
 
 
-def _add(found: list[Measured], row: Mapping[str, str], line: int, path: Path, tz: str) -> None:
+def _add(found: list[MeasuredRun], row: Mapping[str, str], line: int, path: Path, tz: str) -> None:
     at = f"{path}, row {line}"
     ended = parse_time(row["timestamp"], "timestamp", at, tz)
     seconds = _number(row, "duration", path, line)
@@ -125,7 +125,7 @@ def _add(found: list[Measured], row: Mapping[str, str], line: int, path: Path, t
     model = re.sub(r"^\d+ x ", "", row.get("gpu_model", "")).strip()
     labels = {name: row[name] for name in _LABELS if row.get(name)}
     found.append(
-        Measured(
+        MeasuredRun(
             run_id,
             row["project_name"],
             started,
@@ -161,7 +161,7 @@ def _number(row: Mapping[str, str], name: str, path: Path, line: int) -> float |
     except ValueError:
         raise BadInput(
             "not a usable value",
-            where=where(path, line, name, given),
+            where=locate(path, line, name, given),
             remedy="Mend or remove the row",
         ) from None
     return value

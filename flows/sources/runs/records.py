@@ -19,8 +19,8 @@ from typing import Any
 from flows.errors import BadInput
 from flows.sources.runs.table import Allocation, Run
 from transforms.constants import NO_GPU, PPM
-from wattledger.runs import records
-from wattledger.runs.records import Held, Record
+from wattledger.readings import Held
+from wattledger.runs.records import FORMAT_KEY, Record, load_record
 
 ASSUMED = "shares_assumed"
 _OPEN = datetime.max.replace(tzinfo=UTC)
@@ -50,7 +50,7 @@ def is_record(path: Path) -> bool:
         given = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return False
-    return isinstance(given, dict) and records.FORMAT_KEY in given
+    return isinstance(given, dict) and FORMAT_KEY in given
 
 
 def read(path: Path) -> Record:
@@ -60,10 +60,10 @@ def read(path: Path) -> Record:
         BadInput: something is missing or impossible.
     """
     try:
-        record = records.load(path)
+        record = load_record(path)
         if not record.run_id or not record.record_id:
             raise ValueError("no run_id or record_id")
-        begin, end = span(record)
+        begin, end = parse_span(record)
         if end < begin:
             raise ValueError(f"it ends ({record.ended_at}) before it starts ({record.started_at})")
         for held in record.gpus:
@@ -74,7 +74,7 @@ def read(path: Path) -> Record:
     return record
 
 
-def span(record: Record) -> tuple[datetime, datetime]:
+def parse_span(record: Record) -> tuple[datetime, datetime]:
     """Start and end; a record without an end goes on."""
     begin = datetime.fromisoformat(record.started_at)
     end = datetime.fromisoformat(record.ended_at) if record.ended_at else _OPEN
@@ -87,33 +87,33 @@ def supersedes(new: Record, old: Record) -> bool:
     """Whether one state of a record comes after another: what has ended stays so, the later end counts."""
     if old.ended_at is None:
         return True
-    return new.ended_at is not None and span(new)[1] >= span(old)[1]
+    return new.ended_at is not None and parse_span(new)[1] >= parse_span(old)[1]
 
 
-def claims(found: Iterable[Record]) -> list[Claim]:
+def list_claims(found: Iterable[Record]) -> list[Claim]:
     """What the processes could use, and when."""
     return [
-        Claim(r.run_id, held.gpu_uuid, held.instance, held.share_ppm, *span(r))
+        Claim(r.run_id, held.gpu_uuid, held.instance, held.share_ppm, *parse_span(r))
         for r in found
-        for held in devices(r)
+        for held in list_devices(r)
     ]
 
 
-def devices(record: Record) -> list[Held]:
+def list_devices(record: Record) -> list[Held]:
     """The GPUs of a record; without any, its host stands for them."""
-    return record.gpus or [host_device(record.host)]
+    return record.gpus or [make_host_device(record.host)]
 
 
-def host_device(host: str) -> Held:
+def make_host_device(host: str) -> Held:
     """What a run without any GPU holds (docs/method.md, "Host")."""
     return Held(f"{host}/host", None, NO_GPU)
 
 
-def related(every: Sequence[Record], changed: Iterable[str]) -> set[str]:
+def find_related_runs(every: Sequence[Record], changed: Iterable[str]) -> set[str]:
     """The run ids whose shares may depend on those of `changed`: runs at the same time on one GPU."""
     by_gpu: dict[str, list[Claim]] = defaultdict(list)
     by_run: dict[str, list[Claim]] = defaultdict(list)
-    for claim in claims(every):
+    for claim in list_claims(every):
         by_gpu[claim.gpu_uuid].append(claim)
         by_run[claim.run_id].append(claim)
     reached, waiting = set(changed), list(changed)
@@ -127,7 +127,7 @@ def related(every: Sequence[Record], changed: Iterable[str]) -> set[str]:
     return reached
 
 
-def shares(found: Iterable[Claim]) -> Iterator[tuple[str, str, datetime, datetime, int, bool]]:
+def divide_gpus(found: Iterable[Claim]) -> Iterator[tuple[str, str, datetime, datetime, int, bool]]:
     """Who holds what: run_id, gpu_uuid, from, to, share_ppm, and whether the share is assumed.
 
     On one GPU at one time, a run holds each instance once, however many ranks name it; where the
@@ -167,15 +167,15 @@ def _at(present: Iterable[Claim]) -> dict[str, tuple[int, bool]]:
     return {run_id: (share * PPM // total, True) for run_id, share in wanted.items()}
 
 
-def build(every: Sequence[Record], wanted: Iterable[str]) -> list[Run]:
+def build_runs(every: Sequence[Record], wanted: Iterable[str]) -> list[Run]:
     """Runs, with their allocations, from all records of the wanted run ids."""
     ids = set(wanted)
     mine = [r for r in every if r.run_id in ids]
     by_run: dict[str, list[Record]] = defaultdict(list)
-    for record in sorted(mine, key=lambda r: (span(r)[0], r.record_id)):
+    for record in sorted(mine, key=lambda r: (parse_span(r)[0], r.record_id)):
         by_run[record.run_id].append(record)
     runs = {run_id: _run(run_id, found) for run_id, found in sorted(by_run.items())}
-    for run_id, uuid, begin, end, share, assumed in shares(claims(mine)):
+    for run_id, uuid, begin, end, share, assumed in divide_gpus(list_claims(mine)):
         run = runs[run_id]
         to = None if end == _OPEN else end
         run.allocations.append(Allocation(uuid, begin, to, share, "run record"))
@@ -187,7 +187,7 @@ def build(every: Sequence[Record], wanted: Iterable[str]) -> list[Run]:
 def _run(run_id: str, found: Sequence[Record]) -> Run:
     """A run without its allocations, from its records in order of start."""
     first = found[0]
-    spans = [span(r) for r in found]
+    spans = [parse_span(r) for r in found]
     end = max(end for _, end in spans)
     labels: dict[str, Any] = {}
     for record in found:

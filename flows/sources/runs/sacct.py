@@ -16,7 +16,7 @@ from datetime import datetime
 from itertools import product
 from pathlib import Path
 
-from flows.errors import BadInput, where
+from flows.errors import BadInput, locate
 from flows.sources.runs.table import Allocation, Gpus, Run
 from flows.times import parse_time
 from transforms.constants import PPM
@@ -134,7 +134,7 @@ def _rows(path: Path, plain: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 if missing := [name for name in NEEDED if name not in names]:
                     raise BadInput(
                         f"no field {missing[0]!r}",
-                        where=where(path, number),
+                        where=locate(path, number),
                         remedy=f"Ask sacct for --format={','.join(NEEDED)},cluster,user,jobname",
                     )
                 continue
@@ -146,7 +146,7 @@ def _rows(path: Path, plain: Path) -> Iterator[tuple[int, dict[str, str]]]:
             if len(fields) != len(names):
                 raise BadInput(
                     f"{len(fields)} fields, expected {len(names)}",
-                    where=where(path, number),
+                    where=locate(path, number),
                     remedy="Use sacct --parsable2 with its header; a bar inside a job name breaks it",
                 )
             yield number, dict(zip(names, fields, strict=True))
@@ -161,7 +161,7 @@ def _add(jobs: Jobs, row: Mapping[str, str], number: int, path: Path, gpus: Gpus
     if state not in _NEVER_RAN | _GOES_ON | _ENDED:
         raise BadInput(
             "unknown state",
-            where=where(path, number, "State", row["state"]),
+            where=locate(path, number, "State", row["state"]),
             remedy="If a newer Slurm has it, please report it; else mend the line",
         )
     at = f"{path}, row {number}"
@@ -173,20 +173,20 @@ def _add(jobs: Jobs, row: Mapping[str, str], number: int, path: Path, gpus: Gpus
     if end is None and state in _ENDED:
         raise BadInput(
             "an ended job without an end",
-            where=where(path, number, "End", row["end"]),
+            where=locate(path, number, "End", row["end"]),
             remedy="Ask sacct again; the accounting may lag behind",
         )
     if end is not None and end < start:
         raise BadInput(
             "the job ends before it starts",
-            where=where(path, number, "End", row["end"]),
+            where=locate(path, number, "End", row["end"]),
             remedy="Check the line",
         )
-    count = gpu_count(row["alloctres"])
+    count = count_gpus(row["alloctres"])
     if count == 0:
         jobs.without_gpus += 1
         return
-    hosts = hosts_of(row["nodelist"])
+    hosts = expand_nodelist(row["nodelist"])
     on_host = {host: _on(gpus, host) for host in hosts}
     unknown = [host for host, found in on_host.items() if not found]
     if unknown or not hosts:
@@ -223,7 +223,7 @@ def _time(given: str, column: str, at: str, tz: str) -> datetime | None:
 def _on(gpus: Gpus, host: str) -> list[str]:
     """GPUs of a host; Slurm may know it by its short name and the ledger by its long one."""
     return gpus.find(host, "all") or next(
-        (gpus.find(full, "all") for full in gpus.full_names(host)), []
+        (gpus.find(full, "all") for full in gpus.find_full_names(host)), []
     )
 
 
@@ -241,7 +241,7 @@ def _shares(count: int, on_host: Mapping[str, Sequence[str]]) -> dict[str, int]:
     return {host: given[host] * PPM // len(found) for host, found in on_host.items() if given[host]}
 
 
-def gpu_count(tres: str) -> int:
+def count_gpus(tres: str) -> int:
     """GPUs in a text of trackable resources: the total, or else the sum of the types."""
     total, typed = 0, 0
     for part in tres.split(","):
@@ -253,7 +253,7 @@ def gpu_count(tres: str) -> int:
     return total or typed
 
 
-def hosts_of(nodelist: str) -> list[str]:
+def expand_nodelist(nodelist: str) -> list[str]:
     """The hosts of a Slurm node list: `n[01-03,7],gpu2-[a,b]` and the like."""
     if nodelist in ("", "None assigned", "(null)"):
         return []

@@ -12,8 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from flows.errors import BadInput, where
-from flows.files import plain_text
+from flows.errors import BadInput, locate
+from flows.files import open_plain_text
 from flows.times import parse_time
 
 RUN_FIELDS = ("run_id", "name", "owner", "model", "started_at", "ended_at")
@@ -49,14 +49,14 @@ class Run:
 class Gpus:
     """The GPUs that the warehouse knows: (uuid, host, index)."""
 
-    known: tuple[tuple[str, str, int | None], ...]
+    devices: tuple[tuple[str, str, int | None], ...]
 
     def find(self, host: str, wanted: str) -> list[str]:
         """UUIDs meant by `wanted` on `host`: all, an index, a range, a list, or a UUID itself."""
-        on_host = [(uuid, index) for uuid, h, index in self.known if h == host]
+        on_host = [(uuid, index) for uuid, h, index in self.devices if h == host]
         if wanted.strip().lower() in ("", "all", "*"):
             return sorted(uuid for uuid, _ in on_host)
-        uuids = {uuid for uuid, _, _ in self.known}
+        uuids = {uuid for uuid, _, _ in self.devices}
         found: list[str] = []
         for part in re.split(r"[,; ]+", wanted.strip()):
             if part in uuids:
@@ -73,12 +73,12 @@ class Gpus:
             found += [uuid for uuid in picked if uuid]
         return found
 
-    def full_names(self, short: str) -> list[str]:
+    def find_full_names(self, short: str) -> list[str]:
         """Hosts whose first label is `short`."""
-        return sorted({host for _, host, _ in self.known if host.split(".")[0] == short})
+        return sorted({host for _, host, _ in self.devices if host.split(".")[0] == short})
 
-    def hosts(self) -> str:
-        return ", ".join(sorted({host for _, host, _ in self.known})[:10]) or "none"
+    def list_hosts(self) -> str:
+        return ", ".join(sorted({host for _, host, _ in self.devices})[:10]) or "none"
 
 
 def read(path: Path, gpus: Gpus, tz: str, scratch: Path) -> list[Run]:
@@ -88,7 +88,7 @@ def read(path: Path, gpus: Gpus, tz: str, scratch: Path) -> list[Run]:
         BadInput: missing column, unknown GPU, or a value that can't be understood, with its place.
         UsageError: a time without zone, and none given.
     """
-    with plain_text(path, scratch) as plain:
+    with open_plain_text(path, scratch) as plain:
         text = plain.read_text("utf-8-sig")
     kind = path.name.removesuffix(".gz").rsplit(".", 1)[-1].lower()
     if kind == "json":
@@ -112,14 +112,14 @@ def _from_csv(text: str, path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
     if len(names) == 1 and any(d in names[0] for d in ";\t|"):
         raise BadInput(
             f"fields are not separated by commas ({names[0][:40]!r})",
-            where=where(path, 1),
+            where=locate(path, 1),
             remedy="Save the table with commas",
         )
     for needed in ("run_id", "started_at"):
         if needed not in names:
             raise BadInput(
                 f"no column {needed!r}",
-                where=where(path, 1, value=",".join(names)),
+                where=locate(path, 1, value=",".join(names)),
                 remedy="Columns: run_id, started_at, ended_at, host, gpu, share, name, owner, model",
             )
     reader.fieldnames = names
@@ -127,7 +127,7 @@ def _from_csv(text: str, path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
         if None in row or None in row.values():
             raise BadInput(
                 f"not {len(names)} fields",
-                where=where(path, reader.line_num),
+                where=locate(path, reader.line_num),
                 remedy="Mend the line; lists of GPUs need quotes or semicolons",
             )
         yield f"row {reader.line_num}", {k: v.strip() for k, v in row.items() if v.strip()}
@@ -138,7 +138,7 @@ def _from_json(text: str, path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
         given = json.loads(text)
     except json.JSONDecodeError as error:
         raise BadInput(
-            f"not JSON: {error.msg}", where=where(path, error.lineno), remedy="Mend the file"
+            f"not JSON: {error.msg}", where=locate(path, error.lineno), remedy="Mend the file"
         ) from None
     runs = given.get("runs") if isinstance(given, dict) else given
     return _from_entries(runs, path)
@@ -207,7 +207,7 @@ def _add(
             raise BadInput(
                 f"unknown GPU {wanted or 'all'!r} on host {host!r}",
                 where=f"{at}, column 'gpu', value {wanted!r}",
-                remedy=f"Known hosts: {gpus.hosts()}. Load its readings first, or declare it under "
+                remedy=f"Known hosts: {gpus.list_hosts()}. Load its readings first, or declare it under "
                 "[[gpu]] in wattledger.toml",
             )
         run.allocations += [Allocation(uuid, from_ts, to_ts, share, place) for uuid in found]

@@ -19,7 +19,7 @@ import pytest
 from flows import settings as settings_module
 from flows.accounting.compute import compute
 from flows.errors import BadInput, SettingsError, UsageError
-from flows.files import sha256
+from flows.files import hash_file
 from flows.ingest.grid import ingest_grid
 from flows.publication import bundle as bundles
 from flows.publication import manifest as ledger
@@ -119,8 +119,8 @@ def test_digests_can_be_taken_without_our_code(published: Settings) -> None:
     con = duckdb.connect(str(published.published / "published.duckdb"), read_only=True)
     con.execute("SET TimeZone = 'UTC'")
     [(table,)] = con.execute(
-        "SELECT sha256(string_agg(digest, '' ORDER BY digest)) FROM "
-        "(SELECT sha256(to_json(t)::VARCHAR) AS digest FROM run_footprint AS t)"
+        "SELECT hash_file(string_agg(digest, '' ORDER BY digest)) FROM "
+        "(SELECT hash_file(to_json(t)::VARCHAR) AS digest FROM run_footprint AS t)"
     ).fetchall()
     [(kept,)] = con.execute(
         "SELECT content_sha256 FROM kept_input WHERE table_name = 'gpu_reading'"
@@ -145,7 +145,9 @@ def test_digests_can_be_taken_without_our_code(published: Settings) -> None:
         )
     ]  # fmt: skip
     assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == said["digest"]
-    assert manifest["files"]["report.html"]["sha256"] == sha256(published.published / "report.html")
+    assert manifest["files"]["report.html"]["sha256"] == hash_file(
+        published.published / "report.html"
+    )
 
 
 def test_every_changed_table_view_and_file_is_named(accounted: Settings) -> None:
@@ -306,7 +308,7 @@ def test_a_broken_chain_is_named(what: str, republished: Settings) -> None:
                 [(same,)] = con.execute("SELECT max(manifest_sha256) FROM publication").fetchall()
                 expected = (
                     ("manifest", ledger.MANIFEST)
-                    if same == sha256(first / ledger.MANIFEST)
+                    if same == hash_file(first / ledger.MANIFEST)
                     else expected
                 )
     assert expected in failed(verify(republished))
@@ -388,7 +390,7 @@ def test_a_signature_is_checked_by_us_and_by_openssl(published: Settings, tmp_pa
 
 
 def test_an_expected_digest_shows_that_it_is_the_same_ledger(published: Settings) -> None:
-    digest = sha256(published.published / ledger.MANIFEST)
+    digest = hash_file(published.published / ledger.MANIFEST)
     assert ("chain", "expected digest") not in failed(
         verify(published, trust=Trust(expected=digest))
     )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import polars as pl
 
-from flows.errors import BadInput, SourceError, UsageError, where
+from flows.errors import BadInput, SourceError, UsageError, locate
 from flows.settings import GridApiInput
 from flows.sources.grid.series import (
     GridData,
@@ -217,7 +217,7 @@ def read_intensities(
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise BadInput(
                 "not a usable intensity",
-                where=where(path, number, "intensity", value),
+                where=locate(path, number, "intensity", value),
                 remedy=f"Fetch it again; it is about {start}",
             )
         values.append(float(value) * grams)

@@ -17,7 +17,8 @@ from flows.warehouse.frames import query_rows
 from flows.warehouse.store import store_of
 from tests.conftest import T0, runs_csv, segment
 from transforms.constants import PPM
-from wattledger.runs.records import Held, Record
+from wattledger.readings import Held
+from wattledger.runs.records import Record
 
 
 def at(minutes: float) -> datetime:
@@ -171,7 +172,7 @@ _claims = st.builds(
 
 @given(st.lists(_claims, max_size=8))
 def test_no_gpu_is_given_away_more_than_once(claims: list[Claim]) -> None:
-    given_away = list(run_records.shares(claims))
+    given_away = list(run_records.divide_gpus(claims))
     for minute in range(10):
         moment = at(minute) + timedelta(seconds=30)
         for uuid in ("a", "b"):
@@ -180,14 +181,14 @@ def test_no_gpu_is_given_away_more_than_once(claims: list[Claim]) -> None:
             # Each run that claims the GPU now has one part of it, and no other has any.
             assert sorted(g[0] for g in present) == sorted(wanted)
             assert sum(g[4] for g in present) <= PPM
-    assert given_away == list(run_records.shares(reversed(claims)))
+    assert given_away == list(run_records.divide_gpus(reversed(claims)))
 
 
 def test_related_runs_are_found_through_others(tmp_path: Path) -> None:
-    from wattledger.runs import records
+    from wattledger.runs.records import load_record
 
     every = [
-        records.load(record(tmp_path / "r", run, begin, end, gpus))
+        load_record(record(tmp_path / "r", run, begin, end, gpus))
         for run, begin, end, gpus in (
             ("one", 0, 5, ["a"]),
             ("two", 4, 8, ["a", "b"]),
@@ -196,5 +197,5 @@ def test_related_runs_are_found_through_others(tmp_path: Path) -> None:
             ("five", 0, 10, ["c"]),
         )
     ]
-    assert run_records.related(every, ["one"]) == {"one", "two", "three"}
+    assert run_records.find_related_runs(every, ["one"]) == {"one", "two", "three"}
     assert T0.tzinfo == UTC

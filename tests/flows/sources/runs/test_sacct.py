@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.files import plain_text
+from flows.files import open_plain_text
 from flows.ingest.gpu import ingest_gpu
 from flows.ingest.runs import ingest_runs
 from flows.settings import Settings
@@ -51,7 +51,7 @@ def job(
     ],
 )
 def test_node_lists(text: str, hosts: list[str]) -> None:
-    assert sacct.hosts_of(text) == hosts
+    assert sacct.expand_nodelist(text) == hosts
 
 
 @pytest.mark.real
@@ -59,12 +59,12 @@ def test_gpu_counts_are_those_that_others_read(data: Path) -> None:
     cases = json.loads(
         (data / "jobs_slurm_sacct" / "alloc_tres_gpu_count_expected.json").read_text()
     )
-    assert [sacct.gpu_count(text) for text, _ in cases] == [count for _, count in cases]
+    assert [sacct.count_gpus(text) for text, _ in cases] == [count for _, count in cases]
 
 
 def test_a_total_counts_rather_than_its_types() -> None:
-    assert sacct.gpu_count("gres/gpu=4,gres/gpu:a100=3,gres/gpu:v100=1") == 4
-    assert sacct.gpu_count("gres/gpu:a100=3,gres/gpu:v100=1") == 4
+    assert sacct.count_gpus("gres/gpu=4,gres/gpu:a100=3,gres/gpu:v100=1") == 4
+    assert sacct.count_gpus("gres/gpu:a100=3,gres/gpu:v100=1") == 4
 
 
 def test_a_job_on_whole_nodes_holds_their_gpus(project: Settings, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_missing_field_is_named(project: Settings, tmp_path: Path) -> None:
 def test_real_accounting_is_read_whole(data: Path, tmp_path: Path) -> None:
     path = data / "jobs_slurm_sacct" / "phillips.sacct.txt.gz"
     gpus = Gpus((("u0", "cpn-f11-31", 0), ("u1", "cpn-f11-31", 1)))
-    with plain_text(path, tmp_path) as plain:
+    with open_plain_text(path, tmp_path) as plain:
         jobs = sacct.read(path, plain, gpus, "America/New_York")
     assert jobs.rows == 4285
     assert [run.run_id for run in jobs.runs] == ["phillips-163485", "phillips-196835"]
