@@ -27,7 +27,8 @@ from flows import settings as settings_module
 from flows.accounting.compute import compute
 from flows.ingest.gpu import ingest_gpu
 from flows.publication.verify import verify
-from flows.samples.fleet import Fleet, simulate
+from flows.samples.fleet import simulate_fleet
+from flows.samples.fleet_plan import Fleet
 from flows.settings import Settings
 from flows.warehouse.store import store_of
 
@@ -64,7 +65,7 @@ def soak(folder: Path, days: float, gpus: int = 16, seed: int = 1, period_s: int
     shutil.rmtree(folder, ignore_errors=True)
     chance = random.Random(seed)
     hours = round(days * 24)
-    simulate(Fleet(gpus, hours, seed, period_s), folder / "all")
+    simulate_fleet(Fleet(gpus, hours, seed, period_s), folder / "all")
     sent = _by_host(folder / "all")
     project = _project(folder / "all", folder / "project")
     inbox = project.root / "readings"

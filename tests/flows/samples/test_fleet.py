@@ -15,8 +15,9 @@ from flows.errors import UsageError
 from flows.ingest.gpu import ingest_gpu
 from flows.ingest.grid import ingest_grid
 from flows.ingest.runs import ingest_runs
-from flows.samples import fleet as simulate
-from flows.samples.fleet import Fleet
+from flows.samples import fleet_plan
+from flows.samples.fleet import TRUTH, simulate_fleet
+from flows.samples.fleet_plan import Fleet, plan_fleet
 from flows.sources.grid import layouts
 from flows.warehouse.store import store_of
 from tests.conftest import wattledger
@@ -24,7 +25,7 @@ from tests.conftest import wattledger
 
 def accounted(folder: Path, fleet: Fleet) -> tuple[pl.DataFrame, Any]:
     """Every run with its true energy and the ledger's, and a connection to the warehouse."""
-    made = simulate.simulate(fleet, folder)
+    made = simulate_fleet(fleet, folder)
     project = settings.load(folder)
     outcomes = ingest_gpu(project, [folder / "readings"])
     assert {o.verdict for o in outcomes} == {"loaded"}
@@ -36,7 +37,7 @@ def accounted(folder: Path, fleet: Fleet) -> tuple[pl.DataFrame, Any]:
     con = store_of(project).connect(read_only=True)
     found = con.execute("FROM run_footprint WHERE kind = 'run'").pl()
     truth = (
-        pl.read_parquet(folder / simulate.TRUTH)
+        pl.read_parquet(folder / TRUTH)
         .filter(pl.col("run_id").is_not_null())
         .group_by("run_id")
         .agg(true_mj=pl.col("energy_nj").sum() / 1e6)
@@ -79,9 +80,9 @@ def test_accidents_are_seen_and_change_little(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counters: bool
 ) -> None:
     for name in ("_GPU_FAILURES_PER_H", "_REBOOTS_PER_H", "_OUTAGES_PER_H"):
-        monkeypatch.setattr(simulate, name, 0.03)
+        monkeypatch.setattr(fleet_plan, name, 0.03)
     fleet = Fleet(120, 3, counters=counters)
-    plan = simulate.plan_of(fleet)
+    plan = plan_fleet(fleet)
     assert plan.failures
     assert plan.reboots
     assert plan.outages
@@ -106,17 +107,17 @@ def digests(folder: Path) -> dict[str, str]:
 
 def test_the_same_arguments_give_the_same_bytes(tmp_path: Path) -> None:
     fleet = Fleet(600, 1, seed=5, period_s=10)
-    made = [simulate.simulate(fleet, tmp_path / str(n), workers=n) for n in (1, 3)]
+    made = [simulate_fleet(fleet, tmp_path / str(n), workers=n) for n in (1, 3)]
     assert digests(tmp_path / "1") == digests(tmp_path / "3")
     assert made[0].readings == made[1].readings == 600 * 360 - made[0].missed
-    simulate.simulate(Fleet(600, 1, seed=6, period_s=10), tmp_path / "other")
+    simulate_fleet(Fleet(600, 1, seed=6, period_s=10), tmp_path / "other")
     assert digests(tmp_path / "other") != digests(tmp_path / "1")
 
 
 def test_counters_or_not_is_the_same_fleet(tmp_path: Path) -> None:
     for counters in (True, False):
-        simulate.simulate(Fleet(64, 1, period_s=5, counters=counters), tmp_path / str(counters))
-    one, other = (pl.read_parquet(tmp_path / name / simulate.TRUTH) for name in ("True", "False"))
+        simulate_fleet(Fleet(64, 1, period_s=5, counters=counters), tmp_path / str(counters))
+    one, other = (pl.read_parquet(tmp_path / name / TRUTH) for name in ("True", "False"))
     assert one.equals(other)
 
 
@@ -148,5 +149,5 @@ def test_the_command(tmp_path: Path) -> None:
 )
 def test_nonsense_is_refused(tmp_path: Path, fleet: Fleet, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        simulate.simulate(fleet, tmp_path / "fleet")
+        simulate_fleet(fleet, tmp_path / "fleet")
     assert not (tmp_path / "fleet").exists()

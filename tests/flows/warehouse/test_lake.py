@@ -30,7 +30,8 @@ from flows.ingest.grid import ingest_grid
 from flows.ingest.runs import ingest_runs
 from flows.publication.publish import publish
 from flows.publication.retention import roll_up
-from flows.samples.fleet import Fleet, simulate
+from flows.samples.fleet import simulate_fleet
+from flows.samples.fleet_plan import Fleet
 from flows.settings import Settings
 from flows.sources.grid import layouts
 from flows.warehouse.locks import FIGURES, hold_lock
@@ -297,7 +298,7 @@ def test_postgres_goes_away_while_files_are_loaded(
 
 @pytest.mark.long
 def test_the_pipeline_on_dask_while_a_worker_dies(postgres: Postgres, tmp_path: Path) -> None:
-    simulate(Fleet(64, 2, 1), tmp_path / "file")
+    simulate_fleet(Fleet(64, 2, 1), tmp_path / "file")
     shutil.copytree(tmp_path / "file", tmp_path / "lake")
     toml = tmp_path / "lake" / "wattledger.toml"
     toml.write_text(
