@@ -14,8 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from flows.errors import UsageError
-from flows.samples import host as simulator
-from flows.samples.host import Work
+from flows.samples.host import Work, generate_host_readings
 from flows.settings import FILE_NAME, Settings
 from flows.sources.gpu import segments
 from flows.sources.gpu.nvidia_smi import Options
@@ -88,15 +87,23 @@ def prepare_demo(
     gpu_log: Path | None = None,
     options: Options | None = None,
     live: bool = False,
-    progress: Callable[[float], None] = lambda done: None,
+    progress: Callable[[float], None] = lambda seconds: None,
 ) -> str:
-    """Write the demo project into `folder`; says in a sentence where the readings come from.
+    """Write the demo project into a folder.
 
-    With `gpu_log` the readings are the given log's, with `live` this machine's GPUs are measured,
-    else they are generated (the same every time).
+    Args:
+        folder: The project folder; what it holds of an earlier demo is kept.
+        gpu_log: Take the readings from this log.
+        options: What the log does not say of itself.
+        live: Without a log, measure this machine's GPUs; else readings are generated, the same ones
+            every time.
+        progress: Is told how many seconds were measured.
+
+    Returns:
+        A sentence: where the readings come from.
 
     Raises:
-        BadInput, UsageError: the given log can't be used.
+        BadInput, UsageError: the log cannot be used.
         UsageError: `folder` holds something that is not a demo project.
     """
     settings = folder / FILE_NAME
@@ -107,29 +114,30 @@ def prepare_demo(
             remedy="Choose another with --project",
         )
     readings = folder / "readings"
-    for part in (readings, folder / "grid"):
-        part.mkdir(parents=True, exist_ok=True)
+    for subfolder in (readings, folder / "grid"):
+        subfolder.mkdir(parents=True, exist_ok=True)
     for name in _GRID:
         data = resources.files("flows").joinpath(f"data/grid/{name}").read_bytes()
-        _write(folder / "grid" / name, data)
+        _write_if_changed(folder / "grid" / name, data)
+    reader_options = ""
     if gpu_log is not None:
-        said, given = _from_log(folder, gpu_log, options or Options())
+        origin, reader_options = _take_log(folder, gpu_log, options or Options())
     elif live:
-        said, given = _measured(folder, progress), ""
+        origin = _measure_gpus(folder, progress)
     else:
-        said, given = _sample(folder), ""
+        origin = _generate_sample(folder)
     title = "Demo: sample readings on a real grid" if not (gpu_log or live) else "Demo"
-    _write(settings, _SETTINGS.format(title=title, options=given).encode())
-    return said
+    _write_if_changed(settings, _SETTINGS.format(title=title, options=reader_options).encode())
+    return origin
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write_if_changed(path: Path, data: bytes) -> None:
     if not path.exists() or path.read_bytes() != data:
         path.write_bytes(data)
 
 
-def _sample(folder: Path) -> str:
-    """Two nodes of 8 x H100, eight hours; the second one without energy counter."""
+def _generate_sample(folder: Path) -> str:
+    """Generate readings of two nodes of 8 x H100, eight hours; the second one without energy counter."""
     work = {
         "node01": [
             Work(range(4), 900, 20_400),
@@ -139,37 +147,41 @@ def _sample(folder: Path) -> str:
         ],
         "node02": [Work(range(4), 900, 20_400), Work(range(4, 8), 7_400, 24_425)],
     }
-    for host, done in work.items():
+    for host, host_work in work.items():
         path = folder / "readings" / f"{host}.parquet"
         if path.exists():
             continue
         counter = host == "node01"
-        made = simulator.generate_host_readings(
-            host, gpus=8, start=_START, seconds=_SECONDS, work=done, counter=counter
+        readings = generate_host_readings(
+            host, gpus=8, start=_START, seconds=_SECONDS, work=host_work, counter=counter
         )
-        segments.write(_with_faults(made, counter), path, sample=True)
-    _write(folder / "runs.csv", _RUNS.encode())
+        segments.write(_add_faults(readings, counter), path, sample=True)
+    _write_if_changed(folder / "runs.csv", _RUNS.encode())
     return (
         "GPU readings: SAMPLE made by Wattledger's generator (2 nodes of 8 x H100, 8 hours at 1 Hz); "
         "grid: real, Germany 2020-10-24/25, ENTSO-E Transparency Platform"
     )
 
 
-def _with_faults(made: pl.DataFrame, counter: bool) -> pl.DataFrame:
-    """What real logs have: minutes without readings, and a driver reload (counter from zero)."""
+def _add_faults(readings: pl.DataFrame, counter: bool) -> pl.DataFrame:
+    """Add what real logs have: minutes without readings, and a driver reload (counter from zero)."""
     since = (pl.col("ts") - pl.lit(_START)).dt.total_seconds()
     hole = (pl.col("gpu_index") == 2) & since.is_between(9_000, 9_240)
     if not counter:
-        return made.filter(~hole)
+        return readings.filter(~hole)
     reloaded = since >= 20_700
     start = pl.col("energy_mj").filter(reloaded).first().over("gpu_uuid")
-    return made.filter(~hole).with_columns(
+    return readings.filter(~hole).with_columns(
         energy_mj=pl.when(reloaded).then(pl.col("energy_mj") - start).otherwise("energy_mj")
     )
 
 
-def _measured(folder: Path, progress: Callable[[float], None]) -> str:
-    """Let the collector run for a quarter of a minute, and make a run of it."""
+def _measure_gpus(folder: Path, progress: Callable[[float], None]) -> str:
+    """Let the collector run for a quarter of a minute, and add a run over that time.
+
+    Raises:
+        UsageError: the collector found no GPU.
+    """
     from wattledger.config import Config
     from wattledger.process import child_environment, module_command
 
@@ -180,30 +192,35 @@ def _measured(folder: Path, progress: Callable[[float], None]) -> str:
             env=child_environment(),
         )
         began = time.monotonic()
-        while (done := time.monotonic() - began) < LIVE_SECONDS and collector.poll() is None:
-            progress(done)
+        while (spent := time.monotonic() - began) < LIVE_SECONDS and collector.poll() is None:
+            progress(spent)
             time.sleep(0.1)
         collector.terminate()
-        found = sorted(Path(spool).glob("*/*.parquet")) if collector.wait() == 0 else []
-        if not found:
+        written = sorted(Path(spool).glob("*/*.parquet")) if collector.wait() == 0 else []
+        if not written:
             raise UsageError(
                 "the collector found no GPU to read",
-                remedy="See what it said above, or pass --sample",
+                remedy="See its message above, or pass --sample",
             )
-        made = pl.read_parquet(found[0], glob=False)
-        first, last = made["ts"].min(), made["ts"].max()
+        readings = pl.read_parquet(written[0], glob=False)
+        first, last = readings["ts"].min(), readings["ts"].max()
         assert isinstance(first, datetime)
         assert isinstance(last, datetime)
         name = f"live-{first:%Y%m%dT%H%M%SZ}"
-        shutil.move(found[0], folder / "readings" / f"{name}.parquet")
-    _add_run(folder, name, first, last, [made["host"][0]])
+        shutil.move(written[0], folder / "readings" / f"{name}.parquet")
+    _add_run(folder, name, first, last, [readings["host"][0]])
     return (
-        f"GPU readings: measured now through NVML, {made['gpu_uuid'].n_unique()} GPUs, "
+        f"GPU readings: measured now through NVML, {readings['gpu_uuid'].n_unique()} GPUs, "
         f"{LIVE_SECONDS:g} s; grid: Germany's yearly mix"
     )
 
 
-def _from_log(folder: Path, log: Path, options: Options) -> tuple[str, str]:
+def _take_log(folder: Path, log: Path, options: Options) -> tuple[str, str]:
+    """Copy a log into the project, and add a run over all of it.
+
+    Returns:
+        A sentence on where the readings come from, and lines of [[input.gpu]] with its options.
+    """
     from flows.sources.gpu.reader import stage
 
     host, tz = options.host or "my-node", options.tz or "UTC"
@@ -231,18 +248,18 @@ def _from_log(folder: Path, log: Path, options: Options) -> tuple[str, str]:
     if copied.resolve() != log.resolve():
         shutil.copyfile(log, copied)
     _add_run(folder, "my-run", row["first"], row["last"], hosts)
-    given = f'host = "{host}"\ntz = "{tz}"\nmodel = "{options.model}"\ngpus_per_sweep = {options.gpus}\n'
+    reader_options = f'host = "{host}"\ntz = "{tz}"\nmodel = "{options.model}"\ngpus_per_sweep = {options.gpus}\n'
     return (
         f"GPU readings: {log} ({row['gpus']} GPUs, host {host}, times read as {tz}; change with "
         "--host and --tz); grid: the bundled German series where it covers, else Germany's yearly mix",
-        given,
+        reader_options,
     )
 
 
 def _add_run(folder: Path, run_id: str, first: datetime, last: datetime, hosts: list[str]) -> None:
     path = folder / "runs.csv"
     header = "run_id,started_at,ended_at,host,gpu\n"
-    kept = path.read_text("utf-8") if path.exists() else header
+    text = path.read_text("utf-8") if path.exists() else header
     line = f"{run_id},{first.isoformat()},{last.isoformat()},{';'.join(hosts)},all\n"
-    others = [text for text in kept.splitlines(keepends=True) if not text.startswith(f"{run_id},")]
-    _write(path, "".join([*others, line]).encode())
+    others = [row for row in text.splitlines(keepends=True) if not row.startswith(f"{run_id},")]
+    _write_if_changed(path, "".join([*others, line]).encode())
