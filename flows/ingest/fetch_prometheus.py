@@ -68,7 +68,7 @@ def _record(hold: Hold, source: PrometheusInput) -> Record:
     text = f"{hold.namespace} {hold.name} {hold.held.gpu_uuid} {hold.held.instance} {hold.first}"
     return Record(
         record_id=f"{source.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}",
-        run_id=dcgm.run_id(hold.namespace, hold.name),
+        run_id=dcgm.make_run_id(hold.namespace, hold.name),
         name=hold.name,
         owner=hold.namespace,
         host=hold.host,

@@ -73,7 +73,7 @@ class Node:
         return process
 
     def stored(self, process: subprocess.Popen[str]) -> int:
-        status = self.spool.status()
+        status = self.spool.read_status()
         return int(status["readings_stored"]) if status.get("pid") == process.pid else 0
 
     def more(self, process: subprocess.Popen[str], readings: int = 20) -> None:
@@ -121,6 +121,6 @@ def node(tmp_path: Path, driver: Path) -> Iterator[Node]:
         with suppress(ProcessLookupError):
             process.kill()
         process.communicate()
-    if (running := made.spool.running()) is not None:
+    if (running := made.spool.read_running_status()) is not None:
         with suppress(ProcessLookupError):
             os.kill(running["pid"], signal.SIGKILL)

@@ -15,11 +15,11 @@ from tests.conftest import ROOT
 _SCRIPT = """
 import sys
 from pathlib import Path
-from flows import demo
-from wattledger.nvml import any_gpu
+from flows.samples import demo
+from wattledger.meters.nvml import has_gpu
 demo.LIVE_SECONDS = 3.0
 seen = []
-print(any_gpu(), demo.prepare(Path(sys.argv[1]), live=any_gpu(), progress=seen.append))
+print(has_gpu(), demo.prepare_demo(Path(sys.argv[1]), live=has_gpu(), progress=seen.append))
 assert max(seen) > 2
 """
 

@@ -9,8 +9,8 @@
     @wattledger.track("nightly-eval")
     def evaluate(): ...
 
-Nothing is imported into your process but the standard library; recording happens beside it, and
-whatever fails there is said on stderr and never stops your work. For PyTorch Lightning and the
+Nothing is imported into your process but the standard library. Recording happens in a process beside
+it; whatever fails there is reported on stderr and never stops your work. For PyTorch Lightning and the
 Hugging Face Trainer: `wattledger.callbacks`.
 """
 
@@ -36,8 +36,8 @@ _PATIENCE_S = 30.0
 class Tracked(ContextDecorator):
     """A run that is being recorded: a context manager, and a decorator.
 
-    `run_id` is set when it has begun, `summary` when it has ended (a dictionary of energy and, where
-    a project gives factors, CO2e and water, with units in the keys; empty if there is none).
+    `run_id` is set when the run has begun, `summary` when it has ended: a dictionary of energy and,
+    where a project gives factors, CO2e and water, with units in the keys; empty if there is none.
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -81,7 +81,7 @@ class Tracked(ContextDecorator):
                 start_new_session=True,
             )
             begin = {**self._options, "pid": self._pid, "program": sys.argv[:1]}
-            self.run_id = self._tell(begin).get("run_id", "")
+            self.run_id = self._ask_helper(begin).get("run_id", "")
             if not self.run_id:
                 raise ValueError("its helper ended at once")
         except (OSError, ValueError) as error:
@@ -95,7 +95,7 @@ class Tracked(ContextDecorator):
             return
         self._helper = helper
         with suppress(OSError, ValueError):
-            self.summary = self._tell({"exit_code": exit_code})
+            self.summary = self._ask_helper({"exit_code": exit_code})
         self._helper = None
         for pipe in (helper.stdin, helper.stdout):
             with suppress(OSError):
@@ -104,11 +104,12 @@ class Tracked(ContextDecorator):
         with suppress(subprocess.TimeoutExpired):
             helper.wait(timeout=_PATIENCE_S)
 
-    def _tell(self, what: Mapping[str, Any]) -> dict[str, Any]:
+    def _ask_helper(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Send the helper a line of JSON; returns its answer, empty where it gives none."""
         assert self._helper is not None
         assert self._helper.stdin is not None
         assert self._helper.stdout is not None
-        self._helper.stdin.write(json.dumps(what) + "\n")
+        self._helper.stdin.write(json.dumps(message) + "\n")
         self._helper.stdin.flush()
         answer = json.loads(self._helper.stdout.readline() or "{}")
         return answer if isinstance(answer, dict) else {}
@@ -130,7 +131,7 @@ def track(
     Args:
         name: name of the run; the script's name if left out.
         labels: free labels, kept with the run.
-        run_id: the same on all ranks and nodes; found from Slurm, torchrun, MPI or Kubernetes if
+        run_id: the same on all ranks and nodes; taken from Slurm, torchrun, MPI or Kubernetes if
             left out. Inside `wattledger run`, a tracked part belongs to that run.
         spool: folder of the readings; `WATTLEDGER_SPOOL` or the default if left out.
         project: folder with wattledger.toml, whose site and grid give CO2e and water.

@@ -1,4 +1,4 @@
-"""Adapters for training frameworks. They import none: they have the methods a framework calls.
+"""Adapters for training frameworks. They import none of them: they have the methods that a framework calls.
 
 from wattledger.callbacks import HuggingFaceCallback
 Trainer(..., callbacks=[HuggingFaceCallback("finetune")])
@@ -15,7 +15,7 @@ from typing import Any
 import wattledger
 
 
-def _nothing(*given: Any, **named: Any) -> None:
+def _do_nothing(*positional: Any, **named: Any) -> None:
     """A hook that needs no answer."""
 
 
@@ -27,7 +27,7 @@ class _Callback:
     def __getattr__(self, hook: str) -> Callable[..., None]:
         # Frameworks call every hook they know on every callback.
         if hook.startswith("on_") or hook in ("setup", "teardown"):
-            return _nothing
+            return _do_nothing
         raise AttributeError(hook)
 
     def _start(self) -> None:

@@ -188,17 +188,17 @@ def rapl(folder: Path, micro_joules: int) -> str:
 def test_codecarbon_reads_rapl_where_it_can(tmp_path: Path) -> None:
     from wattledger.meters import host
 
-    cpu, memory = host.meters(rapl(tmp_path, 10_000_000))
+    cpu, memory = host.start_meters(rapl(tmp_path, 10_000_000))
     assert (cpu.method, cpu.is_modelled) == ("RAPL", False)
     rapl(tmp_path, 135_000_000)
-    assert cpu.energy_mj(2.0) == 125_000
+    assert cpu.measure_mj(2.0) == 125_000
     assert memory.is_modelled
-    assert memory.energy_mj(2.0) is not None
+    assert memory.measure_mj(2.0) is not None
 
 
 def test_without_rapl_it_models_and_says_so(tmp_path: Path) -> None:
     from wattledger.meters import host
 
-    cpu, _ = host.meters(str(tmp_path / "nothing"))
+    cpu, _ = host.start_meters(str(tmp_path / "nothing"))
     assert cpu.is_modelled
     assert "TDP" in cpu.method

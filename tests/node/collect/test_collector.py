@@ -17,12 +17,15 @@ import pytest
 from flows.ingest.gpu import ingest_gpu
 from flows.settings import Settings
 from flows.sources.gpu.segments import COLUMNS
-from flows.warehouse.connection import connect, rows
+from flows.warehouse.frames import query_rows
+from flows.warehouse.store import store_of
 from tests.node.conftest import HOST, Node
-from wattledger.collect.collector import BUSY, DISK, NO_DRIVER, Collector, Lane
+from wattledger.collect.collector import BUSY, DISK, NO_DRIVER, Collector
+from wattledger.collect.lane import Lane
 from wattledger.config import Config
-from wattledger.meters.nvml import Gpu, Values
+from wattledger.meters.nvml import NvmlGpu
 from wattledger.process import module_command
+from wattledger.readings import Values
 
 GPU0, GPU1 = "GPU-01010101-stand-in", "GPU-02020202-stand-in"
 
@@ -130,8 +133,8 @@ def test_instances_are_listed_with_their_shares_and_their_gpu_is_metered_once(
     assert [i["share_ppm"] for i in said["gpus"][0]["instances"]] == [571_428, 285_714, 142_857]
     assert said["gpus"][0]["unsupported"] == {"util_pct": "NVML_ERROR_NOT_SUPPORTED"}
     assert ingest_gpu(project, node.segments())[0].verdict == "loaded"
-    con = connect(project.warehouse, read_only=True)
-    found = rows(con, "FROM gpu_instance ORDER BY share_ppm DESC")
+    con = store_of(project).connect(read_only=True)
+    found = query_rows(con, "FROM gpu_instance ORDER BY share_ppm DESC")
     assert [(r["gpu_uuid"], r["share_ppm"]) for r in found] == [
         (GPU0, 571_428),
         (GPU0, 285_714),
@@ -153,8 +156,8 @@ def test_a_gpu_off_the_bus_is_recorded_and_the_others_go_on(node: Node, project:
     assert gaps_s(found, GPU0) > 1
     assert gaps_s(found, GPU1) < 1
     ingest_gpu(project, node.segments())
-    con = connect(project.warehouse, read_only=True)
-    asked = rows(con, "FROM collector_event WHERE gpu_uuid IS NOT NULL ORDER BY ts")
+    con = store_of(project).connect(read_only=True)
+    asked = query_rows(con, "FROM collector_event WHERE gpu_uuid IS NOT NULL ORDER BY ts")
     assert [(r["host"], r["event"], r["gpu_uuid"]) for r in asked] == [
         (HOST, "gpu_lost", GPU0),
         (HOST, "gpu_back", GPU0),
@@ -238,13 +241,13 @@ def test_an_error_nobody_thought_of_is_an_event_and_the_lane_goes_on(tmp_path: P
     said: list[str] = []
     collector = Collector(Config(spool=str(tmp_path), host=HOST), said.append)
 
-    class Odd(Gpu):
+    class Odd(NvmlGpu):
         probed = True  # type: ignore[assignment]
 
         def read(self) -> Values:
             raise UnicodeDecodeError("ascii", b"x", 0, 1, "odd")
 
-    lane = Lane(collector, [], 0)
+    lane = Lane(collector, collector.config, [], 0)
     lane._visit(Odd("GPU-odd", 0, "odd"))
     assert "read failed GPU 0 (GPU-odd): UnicodeDecodeError" in said[0]
     lane._visit(Odd("GPU-odd", 0, "odd"))
@@ -265,7 +268,7 @@ def test_a_call_that_never_returns_does_not_keep_the_collector_from_ending(node:
 def test_a_slow_gpu_does_not_slow_the_others(node: Node) -> None:
     node.fault("slow:0:120")
     process = node.collect()
-    node.until(lambda: "hung" in json.dumps(node.spool.status()) or node.stored(process) > 60)
+    node.until(lambda: "hung" in json.dumps(node.spool.read_status()) or node.stored(process) > 60)
     node.stop(process)
     found = node.readings()
     counts = dict(found.group_by("gpu_uuid").len().iter_rows())
@@ -276,7 +279,7 @@ def test_a_slow_gpu_does_not_slow_the_others(node: Node) -> None:
 def test_a_driver_reload_is_survived_and_its_counter_starts_anew(node: Node) -> None:
     process = node.collect()
     node.fault("gone")
-    node.until(lambda: node.spool.status()["driver_problem"] is not None)
+    node.until(lambda: node.spool.read_status()["driver_problem"] is not None)
     node.fault("")
     node.more(process, 30)
     said = node.stop(process)
@@ -308,13 +311,13 @@ def test_a_seal_that_was_killed_is_done_again_to_the_same_bytes(
     process = node.collect()
     node.more(process)
     node.stop(process, signal.SIGKILL)
-    [journal] = node.spool.left_over()
+    [journal] = node.spool.list_journals()
     # SQLite folds its log into the file when it closes it, so keep all three parts.
     kept = {p: p.read_bytes() for p in node.spool.journals.iterdir()}
     subprocess.run(module_command("wattledger.spool.seal", str(journal)), check=True)
     [segment] = node.segments()
     before = segment.read_bytes()
-    assert node.spool.left_over() == []
+    assert node.spool.list_journals() == []
     for path, content in kept.items():
         path.write_bytes(content)
     subprocess.run(module_command("wattledger.spool.seal", str(journal)), check=True)
@@ -345,11 +348,11 @@ def test_a_full_disk_makes_readings_wait_and_none_is_lost(node: Node) -> None:
     process = node.collect()
     node.more(process)
     limit_files(process, 4096)
-    node.until(lambda: node.spool.status().get("spool_problem") is not None)
+    node.until(lambda: node.spool.read_status().get("spool_problem") is not None)
     waiting_at = time.time()
     time.sleep(0.5)
     limit_files(process, resource.RLIM_INFINITY)
-    node.until(lambda: node.spool.status().get("spool_problem") is None)
+    node.until(lambda: node.spool.read_status().get("spool_problem") is None)
     node.more(process)
     said = node.stop(process)
     assert "spool full" in said
@@ -363,7 +366,7 @@ def test_a_full_disk_makes_readings_wait_and_none_is_lost(node: Node) -> None:
 
 def test_what_can_not_be_stored_is_thinned_not_dropped_and_said_at_the_end(node: Node) -> None:
     process = node.collect(wait=False, max_spool_mib=-1, max_buffer=40)
-    node.until(lambda: node.spool.status().get("readings_thinned", 0) > 40)
+    node.until(lambda: node.spool.read_status().get("readings_thinned", 0) > 40)
     said = node.stop(process)
     assert process.returncode == DISK
     assert "fetch and delete finished segments" in said
@@ -374,9 +377,9 @@ def test_what_can_not_be_stored_is_thinned_not_dropped_and_said_at_the_end(node:
 def test_thinned_readings_keep_first_and_span(node: Node) -> None:
     process = node.collect(max_buffer=20)
     limit_files(process, 4096)
-    node.until(lambda: node.spool.status().get("readings_thinned", 0) > 20)
+    node.until(lambda: node.spool.read_status().get("readings_thinned", 0) > 20)
     limit_files(process, resource.RLIM_INFINITY)
-    node.until(lambda: node.spool.status().get("spool_problem") is None)
+    node.until(lambda: node.spool.read_status().get("spool_problem") is None)
     node.stop(process)
     assert "thinned" in node.events()
     found = node.readings().sort("gpu_uuid", "ts")
@@ -426,7 +429,7 @@ def test_a_spool_that_can_not_be_written(node: Node) -> None:
 def test_a_damaged_journal_is_kept_aside_and_the_rest_goes_on(node: Node) -> None:
     process = node.collect()
     node.stop(process, signal.SIGKILL)
-    [journal] = node.spool.left_over()
+    [journal] = node.spool.list_journals()
     journal.with_name("node01-00000000T000000.000000Z.sqlite").write_bytes(b"not a database" * 99)
     second = node.collect()
     node.until(lambda: (node.spool.folder / "damaged").exists())
@@ -441,7 +444,7 @@ def test_a_journal_killed_at_its_birth_leaves_nothing(node: Node) -> None:
     sqlite3.connect(node.spool.journals / "node01-20200101T000000.000000Z.sqlite").close()
     process = node.collect()
     node.stop(process)
-    assert node.spool.left_over() == []
+    assert node.spool.list_journals() == []
     assert len(node.segments()) == 1
 
 

@@ -1,167 +1,26 @@
-"""Who a process is and which GPUs it holds, from its environment."""
+"""Run records: what is written is read again."""
 
 from __future__ import annotations
 
-import os
-import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from wattledger.meters.nvml import Gpu, Instance
-from wattledger.runs import records
+from wattledger.readings import Gpu
+from wattledger.runs.environment import begin_record
+from wattledger.runs.records import format_utc, load_record
 
-GPUS = [
-    Gpu("GPU-aaaa1111", 0, "H100"),
-    Gpu("GPU-aaaa2222", 1, "H100"),
-    Gpu(
-        "GPU-bbbb0000",
-        2,
-        "H100",
-        (Instance("MIG-cccc", 571_428), Instance("MIG-dddd", 428_571)),
-    ),
-]
-
-
-def visible(text: str | None, gpus: list[Gpu] = GPUS, **more: str) -> tuple[list[str], list[str]]:
-    environment = more if text is None else {"CUDA_VISIBLE_DEVICES": text, **more}
-    held, notes = records.visible(environment, gpus)
-    return [h.instance or h.gpu_uuid for h in held], notes
-
-
-ALL = [gpu.uuid for gpu in GPUS]
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        (None, ALL),
-        ("", []),
-        ("-1", []),
-        ("NoDevFiles", []),
-        ("1", ["GPU-aaaa2222"]),
-        ("2,0", ["GPU-bbbb0000", "GPU-aaaa1111"]),
-        (" 0 , 1 ", ["GPU-aaaa1111", "GPU-aaaa2222"]),
-        ("GPU-bbbb", ["GPU-bbbb0000"]),
-        ("GPU-aaaa1", ["GPU-aaaa1111"]),
-        ("MIG-dddd", ["MIG-dddd"]),
-        ("MIG-cccc,MIG-dddd", ["MIG-cccc", "MIG-dddd"]),
-        # As CUDA does: the list ends at the first entry that names nothing.
-        ("1,-1,0", ["GPU-aaaa2222"]),
-    ],
-)
-def test_visible_devices(text: str | None, found: list[str]) -> None:
-    assert visible(text) == (found, [])
-
-
-def test_doubts_about_visible_devices_are_said() -> None:
-    assert visible("0,9,1")[0] == ["GPU-aaaa1111"]
-    assert "'9', which is not here" in visible("0,9,1")[1][0]
-    assert visible("0,0") == ([], ["CUDA_VISIBLE_DEVICES names '0' twice: CUDA then uses no GPU"])
-    assert visible("GPU-aaaa")[0] == []  # of two GPUs
-    mixed = [*GPUS, Gpu("GPU-eeee", 3, "RTX A400")]
-    assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in visible("0", mixed)[1][0]
-    assert visible("0", mixed, CUDA_DEVICE_ORDER="PCI_BUS_ID")[1] == []
-
-
-def test_an_instance_is_held_as_a_share_of_its_gpu() -> None:
-    [held], _ = records.visible({"CUDA_VISIBLE_DEVICES": "MIG-cccc"}, GPUS)
-    assert (held.gpu_uuid, held.share_ppm, held.instance) == ("GPU-bbbb0000", 571_428, "MIG-cccc")
-
-
-@given(st.text(alphabet="0123,-GPUMIabcd ", max_size=40))
-def test_any_text_gives_known_gpus_each_once(text: str) -> None:
-    found, _ = visible(text)
-    assert len(found) == len(set(found))
-    assert set(found) <= {*ALL, "MIG-cccc", "MIG-dddd"}
-
-
-def run_id(**environment: str) -> str:
-    return records.identity(environment, "train", "node01")[0]
-
-
-def test_ranks_agree_on_the_run() -> None:
-    slurm = {"SLURM_JOB_ID": "12", "SLURM_CLUSTER_NAME": "hpc"}
-    assert run_id(**slurm) == "hpc-12"
-    assert run_id(**slurm, SLURM_STEP_ID="3") == "hpc-12"
-    assert run_id(**slurm, SLURM_ARRAY_JOB_ID="9", SLURM_ARRAY_TASK_ID="4") == "hpc-9_4"
-    assert run_id(TORCHELASTIC_RUN_ID="exp7") == "torchrun-exp7"
-    assert run_id(PMIX_NAMESPACE="prterun-n1-55@1") == "mpi-prterun-n1-55-1"
-    assert run_id(WATTLEDGER_RUN_ID="mine", **slurm) == "mine"
-    pods = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "POD_NAMESPACE": "ml"}
-    for index in ("0", "1"):
-        pod = f"llama-{index}-x2x4z"
-        assert run_id(JOB_COMPLETION_INDEX=index, POD_NAME=pod, **pods) == "k8s-ml-llama"
-
-
-def test_ranks_of_one_host_agree_without_any_id() -> None:
-    ranks = {"MASTER_ADDR": "n1", "MASTER_PORT": "29500", "TORCHELASTIC_RUN_ID": "none"}
-    first, notes = records.identity(
-        {**ranks, "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "RANK": "0"}, "train", "n1"
-    )
-    second, _ = records.identity(
-        {**ranks, "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "RANK": "1"}, "train", "n1"
-    )
-    assert first == second
-    assert notes == []
-    _, notes = records.identity({**ranks, "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}, "t", "n1")
-    assert "--rdzv-id" in notes[0]
-
-
-def test_runs_without_a_launcher_are_apart() -> None:
-    assert run_id() != run_id()
-    assert run_id().startswith("train-")
-
-
-def test_what_slurm_and_kubernetes_say_is_kept() -> None:
-    environment = {
-        "SLURM_JOB_ID": "1",
-        "SLURM_JOB_NODELIST": "n[1-4]",
-        "SLURM_PROCID": "3",
-        "SLURM_LOCALID": "1",
-        "SLURM_NTASKS": "4",
-        "KUBERNETES_SERVICE_HOST": "x",
-        "HOSTNAME": "pod-1",
-        "NODE_NAME": "n1",
-        "AWS_SECRET_ACCESS_KEY": "no",
-    }
-    record = records.begin(environment, GPUS, "n1", program=["/usr/bin/python3", "-u", "/a/fit.py"])
-    assert record.name == "fit"
-    assert record.slurm["SLURM_JOB_NODELIST"] == "n[1-4]"
-    assert record.ranks == {"rank": 3, "local_rank": 1, "world_size": 4}
-    assert record.kubernetes["pod"] == "pod-1"
-    assert "no" not in record.slurm.values()
-    assert not records.is_first_here(record)
+GPUS = [Gpu("GPU-aaaa1111", 0, "H100"), Gpu("GPU-aaaa2222", 1, "H100")]
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
-    record = records.begin({}, GPUS, "n1", labels={"ключ": "значение"})
+    record = begin_record({}, GPUS, "n1", labels={"ключ": "значение"})
     path = record.save(tmp_path)
-    assert records.load(path) == record
+    assert load_record(path) == record
     path.write_text('{"run_id": "x"}')
     with pytest.raises(ValueError, match="not a run record"):
-        records.load(path)
+        load_record(path)
 
 
 def test_times_are_written_to_the_microsecond() -> None:
-    assert records.at(1_700_000_000_000_001) == "2023-11-14T22:13:20.000001Z"
-
-
-def test_a_run_of_another_container_is_known_by_its_heartbeat(tmp_path: Path) -> None:
-    record = records.begin({}, GPUS, "n1")
-    record.pid, record.pid_started, record.pid_namespace = 1, "elsewhere", "pid:[1]"
-    path = record.save(tmp_path)
-    active = records.Active(tmp_path, "n1")
-    assert active.changed()
-    active.look()
-    assert active.any()
-    old = path.stat().st_mtime - 3600
-    os.utime(path, (old, old))
-    active.look()
-    assert active.any()  # its launcher may be writing the end just now
-    time.sleep(records.GRACE_S + 0.1)
-    active.look()
-    assert not active.any()
-    assert records.load(path).ended_by == "lost"
+    assert format_utc(1_700_000_000_000_001) == "2023-11-14T22:13:20.000001Z"

@@ -18,7 +18,8 @@ import pytest
 from flows.ingest.gpu import ingest_gpu
 from flows.ingest.runs import ingest_runs
 from flows.settings import Settings
-from flows.warehouse.connection import connect, rows
+from flows.warehouse.frames import query_rows
+from flows.warehouse.store import store_of
 from tests.conftest import make_project
 from tests.node.conftest import HOST, Node
 
@@ -71,7 +72,7 @@ def test_the_command_runs_as_it_is_and_its_energy_is_said(node: Node) -> None:
     assert [held["gpu_index"] for held in record["gpus"]] == [0, 1]
     assert "--lr" not in json.dumps(record)
     # The collector that was started for it ends by itself.
-    node.until(lambda: node.spool.running() is None)
+    node.until(lambda: node.spool.read_running_status() is None)
     assert node.readings().height > 0
 
 
@@ -182,7 +183,7 @@ def test_a_launcher_that_is_killed_leaves_a_run_with_an_end(node: Node) -> None:
     # The command itself went on to its end, and that is when the run ended.
     ended = datetime.fromisoformat(record["ended_at"]).timestamp()
     assert before - 1 < ended < time.time()
-    node.until(lambda: node.spool.running() is None)
+    node.until(lambda: node.spool.read_running_status() is None)
 
 
 def test_ranks_of_one_run_hold_each_gpu_once(node: Node, project: Settings) -> None:
@@ -204,17 +205,19 @@ def test_ranks_of_one_run_hold_each_gpu_once(node: Node, project: Settings) -> N
     said = [process.communicate(timeout=40)[1] for process in ranks]
     assert "run hpc-77: 2 GPUs" in said[0]
     assert said[1] == ""
-    node.until(lambda: node.spool.running() is None)
+    node.until(lambda: node.spool.read_running_status() is None)
     assert [o.verdict for o in ingest_gpu(project, node.segments())] == ["loaded"]
     outcomes = ingest_runs(project, [node.spool.runs])
     assert [o.verdict for o in outcomes] == ["loaded", "loaded"]
-    con = connect(project.warehouse, read_only=True)
-    held = rows(con, "SELECT gpu_uuid, sum(share_ppm) AS share FROM run_allocation GROUP BY 1")
+    con = store_of(project).connect(read_only=True)
+    held = query_rows(
+        con, "SELECT gpu_uuid, sum(share_ppm) AS share FROM run_allocation GROUP BY 1"
+    )
     assert [row["share"] for row in held if row["share"] != 1_000_000] in ([], [2_000_000] * 2)
-    [one] = rows(con, "FROM training_run WHERE superseded_at IS NULL")
+    [one] = query_rows(con, "FROM training_run WHERE superseded_at IS NULL")
     assert one["run_id"] == "hpc-77"
     assert json.loads(one["labels"])["slurm_job_id"] == "77"
-    overlap = rows(
+    overlap = query_rows(
         con,
         "SELECT * FROM run_allocation AS a JOIN run_allocation AS b ON a.gpu_uuid = b.gpu_uuid "
         "AND a.from_ts < b.to_ts AND b.from_ts < a.to_ts AND a.from_ts <> b.from_ts",
@@ -243,14 +246,14 @@ def test_a_preview_with_factors_agrees_with_the_ledger(node: Node, tmp_path: Pat
     done = run(node, "-p", str(project.root), code="import time; time.sleep(2)")
     assert "CO2e" in done.stderr
     assert "a preview" in done.stderr
-    node.until(lambda: node.spool.running() is None)
+    node.until(lambda: node.spool.read_running_status() is None)
     ingest_gpu(project, node.segments())
     ingest_runs(project, [node.spool.runs])
     from flows.accounting.compute import compute
 
     compute(project)
-    con = connect(project.warehouse, read_only=True)
-    [row] = rows(con, "FROM run_summary")
+    con = store_of(project).connect(read_only=True)
+    [row] = query_rows(con, "FROM run_summary")
     grams = float(done.stderr.split("CO2e")[1].split("g")[0])
     assert row["co2e_kg"] * 1000 == pytest.approx(grams, rel=0.01)
     assert row["energy_measured_share"] == 1
@@ -384,7 +387,7 @@ def test_a_job_on_a_node_that_went_down_has_an_end(node: Node) -> None:
         pid=0,
         pid_started="another-boot",
     ).save(node.spool.runs)
-    node.spool.say({"runs_alive": {"n": "2024-05-01T13:00:00Z"}})
+    node.spool.write_status({"runs_alive": {"n": "2024-05-01T13:00:00Z"}})
     collector = node.collect()
     node.until(lambda: node.records()[0]["ended_at"] is not None)
     node.stop(collector)

@@ -1,6 +1,6 @@
-"""The driver: every question that Wattledger asks NVML. The only module that imports pynvml.
+"""The NVIDIA driver: every question that Wattledger asks NVML. The only module that imports pynvml.
 
-The module `pynvml` comes from the distribution nvidia-ml-py. What a GPU can't answer is asked once,
+The module `pynvml` comes from the distribution nvidia-ml-py. What a GPU cannot answer is asked once,
 then null with its reason (`Gpu.unsupported`), never zero. Meanings: docs/method.md, "What NVML says".
 """
 
@@ -12,22 +12,7 @@ from typing import Any
 
 import pynvml
 
-QUANTITIES = (
-    "power_mw",
-    "energy_mj",
-    "power_average_mw",
-    "util_pct",
-    "mem_used_mib",
-    "temp_c",
-    "mem_temp_c",
-    "sm_clock_mhz",
-    "power_limit_mw",
-    "throttle_reasons",
-)
-"""What one reading holds, in order; each is an integer or None."""
-
-Values = tuple[int | None, ...]
-"""One reading, in the order of QUANTITIES."""
+from wattledger.readings import QUANTITIES, Gpu, Instance, Values
 
 _INSTANT, _AVERAGE = "power_instant", "power_average"
 _FIELDS = {
@@ -57,7 +42,7 @@ _NEVER = (
     pynvml.NVML_ERROR_DEPRECATED,
     pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
 )
-"""Answers that stay the same however often one asks."""
+"""Errors that stay the same however often one asks."""
 
 
 class DriverMissing(Exception):
@@ -65,99 +50,73 @@ class DriverMissing(Exception):
 
 
 class DriverGone(Exception):
-    """The driver answered before and does not any more: it is being reloaded."""
+    """The driver answered before and no longer does: it is being reloaded."""
 
 
 class GpuLost(Exception):
     """The GPU fell off the bus or waits for a reset."""
 
 
-@dataclass(frozen=True)
-class Instance:
-    """A MIG instance: a share of its parent, whose energy is metered once."""
-
-    uuid: str
-    share_ppm: int
-
-    def as_json(self) -> dict[str, Any]:
-        return {"uuid": self.uuid, "share_ppm": self.share_ppm}
-
-
 @dataclass
-class Gpu:
-    """A physical GPU and what it can say of itself."""
+class NvmlGpu(Gpu):
+    """A GPU that the driver reads."""
 
-    uuid: str
-    index: int
-    model: str
-    instances: tuple[Instance, ...] = ()
-    power_source: str = "unknown"
-    unsupported: dict[str, str] = field(default_factory=dict)
-    """Quantity -> why it is null, as found when the GPU was probed."""
     failing: dict[str, str] = field(default_factory=dict)
     """Quantity -> why it was null in the last reading, though it is supported."""
     handle: Any = None
-    _asked: tuple[str, ...] = ()
-    _questions: tuple[Callable[[Any], int] | None, ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """Identity and abilities, as a segment's metadata carries them."""
-        return {
-            "uuid": self.uuid,
-            "index": self.index,
-            "model": self.model,
-            "power_source": self.power_source,
-            "unsupported": dict(sorted(self.unsupported.items())),
-            "instances": [instance.as_json() for instance in self.instances],
-        }
+    _field_names: tuple[str, ...] = ()
+    """What the call for field values answers."""
+    _functions: tuple[Callable[[Any], int] | None, ...] = ()
+    """In the order of QUANTITIES: the function that answers; None where field values do, or nothing."""
 
     @property
     def probed(self) -> bool:
         """Whether it has been asked what it can answer."""
-        return bool(self._questions)
+        return bool(self._functions)
 
     def probe(self) -> None:
-        """Ask every quantity once and remember by which way it is answered."""
+        """Ask every quantity once and remember which way it is answered."""
         self.unsupported.clear()
-        found = self._fields(tuple(_FIELDS))
-        self._asked = tuple(name for name, (_, error) in found.items() if error is None)
-        if _INSTANT in self._asked:
+        fields = self._read_fields(tuple(_FIELDS))
+        self._field_names = tuple(name for name, (_, error) in fields.items() if error is None)
+        if _INSTANT in self._field_names:
             self.power_source = "instant"
-        elif _AVERAGE in self._asked:
+        elif _AVERAGE in self._field_names:
             self.power_source = "average_1s"
         else:
-            # NVML says neither: an average over 1 s or the moment's, by generation of the GPU.
+            # NVML does not say which: an average over 1 s or the moment's, by the GPU's generation.
             self.power_source = "unknown"
-        if _AVERAGE not in self._asked:
-            self.unsupported["power_average_mw"] = _reason(found[_AVERAGE][1])
-        questions: list[Callable[[Any], int] | None] = []
-        for name in QUANTITIES:
-            ask = self._ask_for(name)
-            if ask is not None:
-                try:
-                    ask(self.handle)
-                except pynvml.NVMLError as error:
-                    _raise_if_lost(error)
-                    self.unsupported[name] = _reason(error.value)
-                    if error.value in _NEVER:
-                        ask = None
-            questions.append(ask)
-        self._questions = tuple(questions)
+        if _AVERAGE not in self._field_names:
+            self.unsupported["power_average_mw"] = _reason(fields[_AVERAGE][1])
+        self._functions = tuple(self._probe_function(name) for name in QUANTITIES)
 
-    def _ask_for(self, quantity: str) -> Callable[[Any], int] | None:
-        """The function of its own that answers; None where field values do, or nothing can."""
+    def _probe_function(self, quantity: str) -> Callable[[Any], int] | None:
+        """The function that answers; None where field values do, or nothing ever will."""
+        function = self._find_function(quantity)
+        if function is None:
+            return None
+        try:
+            function(self.handle)
+        except pynvml.NVMLError as error:
+            _raise_if_lost(error)
+            self.unsupported[quantity] = _reason(error.value)
+            if error.value in _NEVER:
+                return None
+        return function
+
+    def _find_function(self, quantity: str) -> Callable[[Any], int] | None:
         if quantity == "power_mw" and self.power_source != "unknown":
             return None
-        if quantity in self._asked:
+        if quantity in self._field_names:
             return None
         return _FUNCTIONS.get(quantity)
 
-    def _fields(self, names: tuple[str, ...]) -> dict[str, tuple[int | None, int | None]]:
+    def _read_fields(self, names: tuple[str, ...]) -> dict[str, tuple[int | None, int | None]]:
         """Name -> (value, None), or (None, NVML's error): all in one call to the driver."""
         if not names:
             return {}
         try:
-            found = pynvml.nvmlDeviceGetFieldValues(self.handle, [_FIELDS[n] for n in names])
+            values = pynvml.nvmlDeviceGetFieldValues(self.handle, [_FIELDS[n] for n in names])
         except pynvml.NVMLError as error:
             _raise_if_lost(error)
             return dict.fromkeys(names, (None, error.value))
@@ -165,31 +124,31 @@ class Gpu:
             name: (None, value.nvmlReturn)
             if value.nvmlReturn
             else (int(getattr(value.value, _UNION[value.valueType])), None)
-            for name, value in zip(names, found, strict=True)
+            for name, value in zip(names, values, strict=True)
         }
 
     def read(self) -> Values:
-        """One reading. What fails this once is None.
+        """One reading. What fails this time is None.
 
         Raises:
             GpuLost: the GPU is gone.
-            DriverGone: the driver is.
+            DriverGone: the driver is gone.
         """
         values: dict[str, int | None] = {}
         failing: dict[str, str] = {}
-        for name, (value, error) in self._fields(self._asked).items():
+        for name, (value, error) in self._read_fields(self._field_names).items():
             if error is not None:
                 _raise_if_lost(pynvml.NVMLError(error))
                 failing[name] = _reason(error)
             values[name] = value
         if self.power_source != "unknown":
-            first = _INSTANT if self.power_source == "instant" else _AVERAGE
-            values["power_mw"] = values.get(first)
+            field_name = _INSTANT if self.power_source == "instant" else _AVERAGE
+            values["power_mw"] = values.get(field_name)
         values["power_average_mw"] = values.get(_AVERAGE)
-        for name, ask in zip(QUANTITIES, self._questions, strict=True):
-            if ask is not None:
+        for name, function in zip(QUANTITIES, self._functions, strict=True):
+            if function is not None:
                 try:
-                    values[name] = ask(self.handle)
+                    values[name] = function(self.handle)
                     self.unsupported.pop(name, None)
                 except pynvml.NVMLError as error:
                     _raise_if_lost(error)
@@ -204,7 +163,7 @@ class Gpu:
 
         Raises:
             GpuLost: it is still away.
-            DriverGone: the driver is.
+            DriverGone: the driver is gone.
         """
         try:
             self.handle = pynvml.nvmlDeviceGetHandleByUUID(self.uuid)
@@ -225,7 +184,7 @@ _FUNCTIONS: dict[str, Callable[[Any], int]] = {
     "sm_clock_mhz": lambda handle: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
     "power_limit_mw": pynvml.nvmlDeviceGetEnforcedPowerLimit,
     "throttle_reasons": pynvml.nvmlDeviceGetCurrentClocksThrottleReasons,
-    # Only as a field value; the question says why not.
+    # Only field values answer; without them this gives the reason.
     "mem_temp_c": lambda handle: _raise(pynvml.NVML_ERROR_NOT_SUPPORTED),
 }
 
@@ -252,9 +211,9 @@ class Driver:
     def __init__(self) -> None:
         self.version = ""
         self.refused: dict[int, str] = {}
-        """Index -> why a GPU that is there can't be used."""
+        """Index -> why a GPU that is there cannot be used."""
 
-    def open(self) -> list[Gpu]:
+    def open(self) -> list[NvmlGpu]:
         """Start NVML and list the GPUs that this process may use, in NVML's (PCI) order.
 
         Raises:
@@ -270,9 +229,9 @@ class Driver:
         self.refused.clear()
         for index in range(count):
             try:
-                gpus.append(_gpu(index))
+                gpus.append(_identify(index))
             except pynvml.NVMLError as error:
-                # One of another job is counted too, though this process may not use it.
+                # NVML counts the GPUs of other jobs, too, though this process may not use them.
                 if error.value != pynvml.NVML_ERROR_NO_PERMISSION:
                     self.refused[index] = _reason(error.value)
         return gpus
@@ -281,11 +240,11 @@ class Driver:
         try:
             pynvml.nvmlShutdown()
         except pynvml.NVMLError:
-            # A driver that is gone needs no goodbye.
+            # A driver that is gone needs no closing.
             return
 
 
-def any_gpu() -> bool:
+def has_gpu() -> bool:
     """Whether this machine has an NVIDIA driver that answers, and at least one GPU."""
     driver = Driver()
     try:
@@ -296,18 +255,18 @@ def any_gpu() -> bool:
         driver.close()
 
 
-def _gpu(index: int) -> Gpu:
+def _identify(index: int) -> NvmlGpu:
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    return Gpu(
+    return NvmlGpu(
         uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
         index=index,
         model=_text(pynvml.nvmlDeviceGetName(handle)),
-        instances=_instances(handle),
+        instances=_list_instances(handle),
         handle=handle,
     )
 
 
-def _instances(handle: Any) -> tuple[Instance, ...]:
+def _list_instances(handle: Any) -> tuple[Instance, ...]:
     """MIG instances with their compute slices as shares of the parent; none without MIG."""
     try:
         current, _ = pynvml.nvmlDeviceGetMigMode(handle)
@@ -316,8 +275,8 @@ def _instances(handle: Any) -> tuple[Instance, ...]:
         slots = pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)
     except pynvml.NVMLError:
         return ()
-    whole = _slices(handle)
-    found = []
+    whole = _count_slices(handle)
+    instances = []
     for slot in range(slots):
         try:
             instance = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, slot)
@@ -325,11 +284,11 @@ def _instances(handle: Any) -> tuple[Instance, ...]:
             uuid = _text(pynvml.nvmlDeviceGetUUID(instance))
         except pynvml.NVMLError:
             continue
-        found.append(Instance(uuid, min(slices, whole) * 1_000_000 // whole))
-    return tuple(found)
+        instances.append(Instance(uuid, min(slices, whole) * 1_000_000 // whole))
+    return tuple(instances)
 
 
-def _slices(handle: Any) -> int:
+def _count_slices(handle: Any) -> int:
     """Compute slices of the whole GPU: that of the largest profile it offers."""
     for profile in (
         pynvml.NVML_GPU_INSTANCE_PROFILE_8_SLICE,

@@ -1,4 +1,4 @@
-"""`wattledger run -- COMMAND`: the command as it is, measured."""
+"""`wattledger run -- COMMAND`: runs a command unchanged, and records it."""
 
 from __future__ import annotations
 
@@ -8,29 +8,31 @@ import signal
 from collections.abc import Sequence
 from contextlib import suppress
 
-from wattledger.runs.records import BEAT_S, RUN_ID
-from wattledger.runs.session import Options, Session, to_stderr, with_project
+from wattledger.process import print_to_stderr
+from wattledger.runs.active import BEAT_S
+from wattledger.runs.environment import RUN_ID
+from wattledger.runs.session import Options, Session, find_project
 
 NOT_FOUND, NOT_RUNNABLE = 127, 126
 
-_PASSED = {
+_FORWARDED = {
     number
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM")
     if (number := getattr(signal, name, None)) is not None
 }
-"""Signals passed on. Those of job control (stop, continue) reach the whole group by themselves."""
+"""Signals that are passed on. Those of job control (stop, continue) reach the whole group anyway."""
 
 _FROM_TERMINAL = 128
-"""si_code of a signal that the kernel sent: Ctrl-C reaches the command, too, without our help."""
+"""si_code of a signal that the kernel sent: Ctrl-C reaches the command without our help."""
 
 
-def launch(command: Sequence[str], options: Options) -> int:
+def launch_command(command: Sequence[str], options: Options) -> int:
     """Run a command with our stdin, stdout, stderr and signals; returns its exit code.
 
     If it died by a signal, this process dies by the same one.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_PASSED, signal.SIGCHLD})
-    session = Session(with_project(options, os.environ), to_stderr)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_FORWARDED, signal.SIGCHLD})
+    session = Session(find_project(options, os.environ), print_to_stderr)
     run_id = session.begin(command, os.environ, os.getpid())
     try:
         pid = os.posix_spawnp(
@@ -40,13 +42,13 @@ def launch(command: Sequence[str], options: Options) -> int:
             setsigmask=before,
         )
     except OSError as error:
-        to_stderr(f"can't run {command[0]!r}: {error.strerror}")
+        print_to_stderr(f"can't run {command[0]!r}: {error.strerror}")
         code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_RUNNABLE
         session.end(code)
         return code
     with suppress(OSError):
-        session.belongs_to(pid)
-    status = _wait(pid, session)
+        session.record_process(pid)
+    status = _pass_signals_until_end(pid, session)
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         session.end(128 + number, by="signal")
@@ -56,20 +58,20 @@ def launch(command: Sequence[str], options: Options) -> int:
     return code
 
 
-def _wait(pid: int, session: Session) -> int:
+def _pass_signals_until_end(pid: int, session: Session) -> int:
     """Pass signals on until the command ends; returns its wait status."""
     while True:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found == pid:
+        ended_pid, status = os.waitpid(pid, os.WNOHANG)
+        if ended_pid == pid:
             return status
         if hasattr(signal, "sigtimedwait"):
-            info = signal.sigtimedwait({*_PASSED, signal.SIGCHLD}, BEAT_S)
+            info = signal.sigtimedwait({*_FORWARDED, signal.SIGCHLD}, BEAT_S)
             if info is None:
                 session.beat()
                 continue
             number, code = info.si_signo, info.si_code
         else:
-            number = signal.sigwait({*_PASSED, signal.SIGCHLD})
+            number = signal.sigwait({*_FORWARDED, signal.SIGCHLD})
             code = _FROM_TERMINAL if number in (signal.SIGINT, signal.SIGQUIT) else 0
         if number != signal.SIGCHLD and code != _FROM_TERMINAL:
             with suppress(ProcessLookupError):

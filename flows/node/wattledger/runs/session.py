@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -14,21 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from wattledger.config import Config
-from wattledger.meters.nvml import Driver, DriverMissing
+from wattledger.meters.nvml import Driver, DriverMissing, NvmlGpu
 from wattledger.process import child_environment, module_command, pid_namespace, started_at
-from wattledger.runs import records
-from wattledger.runs.records import Record
+from wattledger.runs.environment import begin_record
+from wattledger.runs.records import Record, format_utc, utc_now
 from wattledger.spool.spool import SYSTEM_SPOOL, Spool, default_root, hostname
 
 _START_S = 5.0
-"""How long a collector that we start may take before the run begins without waiting for it."""
+"""How long the run waits for a collector that we start."""
 _LINGER_S = 1.0
 """How long a collector that we started outlives the last run of its host."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a user may say of a run; `project` names a folder with wattledger.toml, for CO2e and water."""
+    """What a user may set for a run; `project` is a folder with wattledger.toml, for CO2e and water."""
 
     name: str = ""
     run_id: str = ""
@@ -41,7 +40,7 @@ class Options:
 
 
 class Session:
-    """Begun when the work begins. Whatever fails here is said, and never stops the work."""
+    """The recording of one process. Whatever fails here is reported, and never stops the work."""
 
     def __init__(self, options: Options, say: Callable[[str], None]) -> None:
         self.options = options
@@ -54,16 +53,9 @@ class Session:
     def begin(self, program: Sequence[str], environment: Mapping[str, str], pid: int) -> str:
         """Start recording for process `pid`; returns the run id."""
         host = hostname()
-        gpus = []
-        driver = Driver()
-        missing = ""
-        try:
-            gpus = driver.open()
-            driver.close()
-        except DriverMissing as error:
-            missing = f"no NVIDIA driver answers ({error}): only the host is measured"
+        gpus, missing = _list_gpus()
         options = self.options
-        record = records.begin(
+        record = begin_record(
             environment,
             gpus,
             host,
@@ -73,24 +65,24 @@ class Session:
             program=program,
         )
         self.record = record
-        if missing and records.is_first_here(record):
+        if missing and record.is_first_here:
             self._say(missing)
         for note in record.notes:
             self._say(note)
         try:
-            self._spool = self._collector(host)
+            self._spool = self._find_or_start_collector(host)
             record.readings = str(self._spool.root.resolve())
-            record.started_at = records.now()
-            self.belongs_to(pid)
+            record.started_at = utc_now()
+            self.record_process(pid)
         except OSError as error:
             self._say(f"the run is not recorded: {error}")
         return record.run_id
 
-    def belongs_to(self, pid: int) -> None:
-        """Write down which process the run is.
+    def record_process(self, pid: int) -> None:
+        """Write into the record which process the run is.
 
         Raises:
-            OSError: the record can't be written.
+            OSError: the record cannot be written.
         """
         if self.record is None or self._spool is None:
             return
@@ -99,33 +91,41 @@ class Session:
         self._path = self.record.save(self._spool.runs)
 
     def beat(self) -> None:
-        """Show that the run is alive to a collector that can't see its process."""
+        """Show that the run is alive to a collector that cannot see its process."""
         if self._path is not None:
             with suppress(OSError):
                 os.utime(self._path)
 
-    def _collector(self, host: str) -> Spool:
-        """The spool of a collector that runs on this host; one is started if none does.
+    def _find_or_start_collector(self, host: str) -> Spool:
+        """The spool of the collector that runs on this host; one is started if none runs.
 
         Raises:
-            OSError: the spool can't be written.
+            OSError: the spool cannot be written.
         """
         own = Spool(Path(self.options.spool) if self.options.spool else default_root(), host)
         system = Spool(SYSTEM_SPOOL, host)
         for spool in (own,) if self.options.spool else (own, system):
-            if (status := spool.running()) is not None and os.access(spool.runs, os.W_OK):
+            if (status := spool.read_running_status()) is not None and os.access(
+                spool.runs, os.W_OK
+            ):
                 self._period_s = float(status.get("period_s", 1.0))
                 return spool
         own.create()
+        self._start_collector(own)
+        if not self._wait_until_stored(own, 1):
+            self._say(f"the collector is slow to start; see {own.folder / 'collector.log'}")
+        return own
+
+    def _start_collector(self, spool: Spool) -> None:
         config = Config(
-            spool=str(own.root),
-            host=host,
+            spool=str(spool.root),
+            host=spool.host,
             period_s=self.options.period_s,
             host_meter=self.options.host_meter,
             gpus_required=False,
             linger_s=_LINGER_S,
         )
-        with (own.folder / "collector.log").open("ab") as log:
+        with (spool.folder / "collector.log").open("ab") as log:
             subprocess.Popen(
                 module_command("wattledger.collect.collector", config.as_json()),
                 stdin=subprocess.DEVNULL,
@@ -134,15 +134,12 @@ class Session:
                 env=child_environment(),
                 start_new_session=True,
             )
-        if not self._wait(own, 1):
-            self._say(f"the collector is slow to start; see {own.folder / 'collector.log'}")
-        return own
 
-    def _wait(self, spool: Spool, until_us: int, seconds: float = _START_S) -> bool:
-        """Wait for readings up to a moment to be stored."""
-        ends = time.monotonic() + seconds
-        while time.monotonic() < ends:
-            status = spool.running()
+    def _wait_until_stored(self, spool: Spool, until_us: int, seconds: float = _START_S) -> bool:
+        """Wait for readings up to a moment to be stored; False if that takes too long."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            status = spool.read_running_status()
             if status and int(status.get("stored_until_us", 0)) >= until_us:
                 return True
             time.sleep(0.02)
@@ -154,27 +151,27 @@ class Session:
         if record is None or spool is None or self._path is None:
             return None
         ended_us = time.time_ns() // 1000
-        record.ended_at, record.ended_by = records.at(ended_us), by
+        record.ended_at, record.ended_by = format_utc(ended_us), by
         record.exit_code = exit_code
         try:
             record.save(spool.runs)
         except OSError as error:
             self._say(f"the end of the run is not recorded: {error}")
             return None
-        if self.options.quiet or not records.is_first_here(record):
+        if self.options.quiet or not record.is_first_here:
             return None
         # The reading after the end closes the last interval.
         period_us = round(self._period_s * 1e6)
-        self._wait(spool, ended_us + period_us, 2 * self._period_s + 2)
-        return self._summary()
+        self._wait_until_stored(spool, ended_us + period_us, 2 * self._period_s + 2)
+        return self._summarize()
 
-    def _summary(self) -> dict[str, Any] | None:
+    def _summarize(self) -> dict[str, Any] | None:
         """What this host's GPUs drew for the run: the ledger's own formulas on the spool's readings."""
         words = [str(self._path)]
         if self.options.project:
             words.append(self.options.project)
         try:
-            done = subprocess.run(
+            completed = subprocess.run(
                 module_command("flows.cli.run_summary", *words),
                 env=child_environment(),
                 stdin=subprocess.DEVNULL,
@@ -187,9 +184,9 @@ class Session:
             self._say(f"the run is recorded ({self._path}), but its summary failed: {error}")
             return None
         try:
-            summary = json.loads(done.stdout)
+            summary = json.loads(completed.stdout)
         except ValueError:
-            why = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            why = (completed.stderr.strip().splitlines() or ["no reason given"])[-1]
             self._say(f"the run is recorded ({self._path}), but its summary failed: {why}")
             return None
         if not isinstance(summary, dict):
@@ -199,12 +196,19 @@ class Session:
         return summary
 
 
-def to_stderr(text: str) -> None:
-    print(f"wattledger: {text}", file=sys.stderr, flush=True)
+def _list_gpus() -> tuple[list[NvmlGpu], str]:
+    """The GPUs that the driver lets this process see, and why there are none without a driver."""
+    driver = Driver()
+    try:
+        gpus = driver.open()
+        driver.close()
+    except DriverMissing as error:
+        return [], f"no NVIDIA driver answers ({error}): only the host is measured"
+    return gpus, ""
 
 
-def with_project(options: Options, environment: Mapping[str, str]) -> Options:
-    """The project that gives factors: as said, `WATTLEDGER_PROJECT`, or the working folder."""
+def find_project(options: Options, environment: Mapping[str, str]) -> Options:
+    """Options with the project that gives factors: theirs, `WATTLEDGER_PROJECT`, or the working folder."""
     project = options.project or environment.get("WATTLEDGER_PROJECT", "")
     with suppress(OSError):
         if not project and Path("wattledger.toml").is_file():

@@ -1,7 +1,7 @@
 """Turn journals into Parquet segments: `python -m wattledger.spool.seal JOURNAL...`.
 
-A process of its own, so that the collector needs no pyarrow and never waits. The same journal
-always gives the same bytes: a seal that was killed is simply done again.
+It runs as a process of its own, so that the collector needs no pyarrow and never waits. The same
+journal always gives the same bytes: a seal that was killed is simply done again.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import sqlite3
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wattledger.meters.nvml import QUANTITIES
-from wattledger.spool.spool import COLLECTOR_KEY, EVENTS_KEY, SAMPLE_KEY, discard, sync_folder
+from wattledger.files import sync_folder
+from wattledger.readings import QUANTITIES
+from wattledger.spool.journal import delete_journal, list_files
+from wattledger.spool.spool import COLLECTOR_KEY, EVENTS_KEY, SAMPLE_KEY
 
 _TIME = pa.timestamp("us", "UTC")
 _TYPES = {
@@ -51,11 +54,12 @@ _HOST_SCHEMA = pa.schema(
         ("method", pa.string()),
     ]
 )
-_CHUNK = 1 << 16
+_CHUNK_ROWS = 1 << 16
+_Columns = list[Sequence[Any]]
 
 
 class _NoPandas(MetaPathFinder):
-    """pyarrow looks for pandas to convert Python values: a second of importing, for nothing."""
+    """Hides pandas: pyarrow would import it to convert Python values, a second for nothing."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         if name == "pandas":
@@ -65,6 +69,12 @@ class _NoPandas(MetaPathFinder):
 def seal(journal: Path) -> list[Path]:
     """Write a journal's segments beside the folder of journals, then delete the journal.
 
+    Args:
+        journal: an SQLite database of `wattledger.spool.journal`.
+
+    Returns:
+        The segments: `*.parquet` of GPU readings, `*.host.parquet` of CPU and memory.
+
     Raises:
         sqlite3.DatabaseError: the journal is damaged.
         sqlite3.OperationalError, OSError: the disk is full or failed; the journal stays.
@@ -72,26 +82,28 @@ def seal(journal: Path) -> list[Path]:
     con = sqlite3.connect(journal, timeout=10)
     try:
         # Opening replays what SQLite's log holds after a kill or a power cut.
-        if not _count(con, "sqlite_master"):
-            # Killed while it was being made: it never held anything.
-            con.close()
-            discard(journal)
-            return []
-        meta = {key: json.loads(value) for key, value in con.execute("SELECT * FROM meta")}
-        folder = journal.parent.parent
-        written = []
-        if _count(con, "reading") or _count(con, "event"):
-            path = folder / f"{journal.stem}.parquet"
-            _write(path, _SCHEMA.with_metadata(_metadata(con, meta)), _batches(con, meta["host"]))
-            written.append(path)
-        if _count(con, "host"):
-            path = folder / f"{journal.stem}.host.parquet"
-            _write(path, _HOST_SCHEMA, _host_batches(con, meta["host"]))
-            written.append(path)
+        # A journal without tables was killed while it was being made: it never held anything.
+        segments = _write_segments(con, journal) if _count(con, "sqlite_master") else []
     finally:
         con.close()
-    discard(journal)
-    return written
+    delete_journal(journal)
+    return segments
+
+
+def _write_segments(con: sqlite3.Connection, journal: Path) -> list[Path]:
+    meta = {key: json.loads(value) for key, value in con.execute("SELECT key, value FROM meta")}
+    folder = journal.parent.parent
+    segments = []
+    if _count(con, "reading") or _count(con, "event"):
+        path = folder / f"{journal.stem}.parquet"
+        schema = _SCHEMA.with_metadata(_metadata(con, meta))
+        _write(path, schema, _gpu_columns(con, meta["host"]))
+        segments.append(path)
+    if _count(con, "host"):
+        path = folder / f"{journal.stem}.host.parquet"
+        _write(path, _HOST_SCHEMA, _host_columns(con, meta["host"]))
+        segments.append(path)
+    return segments
 
 
 def _count(con: sqlite3.Connection, table: str) -> int:
@@ -122,43 +134,45 @@ def _metadata(con: sqlite3.Connection, meta: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _batches(con: sqlite3.Connection, host: str) -> Any:
-    known = {
-        no: (uuid, host, info["index"], info["model"], info["power_source"])
-        for no, uuid, info in (
-            (no, uuid, json.loads(text)) for no, uuid, text in con.execute("SELECT * FROM gpu")
+def _gpu_columns(con: sqlite3.Connection, host: str) -> Iterator[_Columns]:
+    """The columns of a segment, chunk after chunk."""
+    gpus = {
+        number: (uuid, host, info["index"], info["model"], info["power_source"])
+        for number, uuid, info in (
+            (number, uuid, json.loads(text))
+            for number, uuid, text in con.execute("SELECT no, uuid, info FROM gpu")
         )
     }
-    found = con.execute(
+    readings = con.execute(
         f"SELECT gpu, ts_us, {', '.join(QUANTITIES)} FROM reading JOIN gpu ON gpu.no = reading.gpu "
         "ORDER BY gpu.uuid, ts_us"
     )
-    while rows := found.fetchmany(_CHUNK):
+    while rows := readings.fetchmany(_CHUNK_ROWS):
         numbers, times, *values = zip(*rows, strict=True)
-        uuid, hosts, index, model, source = zip(*(known[no] for no in numbers), strict=True)
-        columns = [uuid, hosts, index, model, times, *values, source]
-        yield [pa.array(c, field.type) for c, field in zip(columns, _SCHEMA, strict=True)]
+        uuid, hosts, index, model, source = zip(*(gpus[no] for no in numbers), strict=True)
+        yield [uuid, hosts, index, model, times, *values, source]
 
 
-def _host_batches(con: sqlite3.Connection, host: str) -> Any:
-    found = con.execute(
+def _host_columns(con: sqlite3.Connection, host: str) -> Iterator[_Columns]:
+    """The columns of a host segment, chunk after chunk."""
+    intervals = con.execute(
         "SELECT ts_us, span_us, component, energy_mj, is_modelled, method FROM host "
         "ORDER BY component, ts_us"
     )
-    while rows := found.fetchmany(_CHUNK):
+    while rows := intervals.fetchmany(_CHUNK_ROWS):
         ts, span, component, energy, modelled, method = zip(*rows, strict=True)
-        columns = [[host] * len(rows), ts, span, component, energy, map(bool, modelled), method]
-        yield [pa.array(list(c), f.type) for c, f in zip(columns, _HOST_SCHEMA, strict=True)]
+        yield [[host] * len(rows), ts, span, component, energy, list(map(bool, modelled)), method]
 
 
-def _write(path: Path, schema: pa.Schema, batches: Any) -> None:
+def _write(path: Path, schema: pa.Schema, chunks: Iterable[_Columns]) -> None:
     """Write under a temporary name, sync, rename, sync the folder."""
     part = path.with_name(f".{path.name}.part")
     try:
         with part.open("wb") as file:
             with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-                for columns in batches:
-                    writer.write_batch(pa.record_batch(columns, schema=schema))
+                for columns in chunks:
+                    arrays = [pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)]
+                    writer.write_batch(pa.record_batch(arrays, schema=schema))
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
@@ -169,27 +183,29 @@ def _write(path: Path, schema: pa.Schema, batches: Any) -> None:
 
 
 def main(journals: list[str]) -> int:
-    """Seal each; a damaged one is kept under `damaged` and named, the others go on."""
+    """Seal each journal; a damaged one is moved to `damaged` and named, the others go on."""
     status = 0
-    for given in journals:
-        journal = Path(given)
+    for path in map(Path, journals):
         try:
-            seal(journal)
+            seal(path)
         except (OSError, sqlite3.OperationalError) as error:
-            print(
-                f"{journal}: not sealed yet ({error}); it stays, to be tried again", file=sys.stderr
-            )
+            print(f"{path}: not sealed yet ({error}); it stays, to be tried again", file=sys.stderr)
             status = 5
         except sqlite3.DatabaseError as error:
-            kept = journal.parent.parent / "damaged"
-            kept.mkdir(exist_ok=True)
-            for suffix in ("", "-wal", "-shm", "-journal"):
-                beside = Path(f"{journal}{suffix}")
-                if beside.exists():
-                    beside.replace(kept / beside.name)
-            print(f"{journal}: damaged ({error}); kept in {kept}", file=sys.stderr)
+            folder = _set_aside(path)
+            print(f"{path}: damaged ({error}); kept in {folder}", file=sys.stderr)
             status = 2
     return status
+
+
+def _set_aside(journal: Path) -> Path:
+    """Move a damaged journal where no seal finds it again; returns the folder."""
+    folder = journal.parent.parent / "damaged"
+    folder.mkdir(exist_ok=True)
+    for path in reversed(list_files(journal)):
+        if path.exists():
+            path.replace(folder / path.name)
+    return folder
 
 
 if __name__ == "__main__":

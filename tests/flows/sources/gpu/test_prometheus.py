@@ -110,7 +110,7 @@ class Exporter:
 
 
 def test_an_exposition_is_read_as_gpus_and_pods() -> None:
-    first, second = dcgm.parse(Exporter()("", {})[2])
+    first, second = dcgm.parse_gpus(Exporter()("", {})[2])
     assert (first.uuid, first.index, first.host) == (GPU0, 0, "node01")
     assert first.values["power_mw"] == 300_500
     assert first.values["temp_c"] == 55
@@ -127,7 +127,7 @@ def test_instances_repeat_their_gpu_and_are_shares_of_it() -> None:
         f'{dcgm.POWER}{{{gpu},GPU_I_PROFILE="4g.40gb",GPU_I_ID="2",pod="b",namespace="ml"}} 222\n'
         f"{dcgm.POWER}{{{gpu}}} 333\n"
     )
-    [seen] = dcgm.parse(text)
+    [seen] = dcgm.parse_gpus(text)
     assert seen.values == {"power_mw": 333_000}
     shares = {name: held.share_ppm for (_, name), held in seen.pods.items()}
     assert shares == {"a": 428_571, "b": 571_428}
