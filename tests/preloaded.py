@@ -12,8 +12,8 @@ import flows.settings
 from expectations.gate import _great_expectations
 from flows.cli import main
 from flows.ingest.gpu import ingest_gpu
-from flows.publication.publish import publish
-from flows.publication.retention import roll_up
+from flows.publication.publish import publish_candidate
+from flows.publication.retention import roll_up_old_readings
 from flows.warehouse.store import FileStore, open_warehouse
 
 _great_expectations()
@@ -41,13 +41,13 @@ def load(project: Path, files: list[Path], said: Connection) -> None:
 def put_in_force(project: Path, said: Connection) -> None:
     settings = flows.settings.load(project)
     said.send("go")
-    publish(settings)
+    publish_candidate(settings)
 
 
 def roll_up_all(project: Path, said: Connection) -> None:
     settings = flows.settings.load(project)
     said.send("go")
-    roll_up(settings, 30)
+    roll_up_old_readings(settings, 30)
 
 
 def make_warehouse(path: Path, said: Connection) -> None:

@@ -1,78 +1,87 @@
-"""Commands of the gate and the ledger: check, publish, compare, explain, verify."""
+"""Commands of the gate and the ledger: check, publish, explain, compare, verify, bundle, roll up."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.app import Json, Project, app, load, print_json, progress
+from flows.cli.options import Json, Project, load_settings
+from flows.cli.output.console import print_json, progress
+
+if TYPE_CHECKING:
+    from flows.settings import Override
+
+commands = typer.Typer()
+
+Run = Annotated[str, typer.Argument(help="The run.")]
 
 
-@app.command()
-def recompute(
-    publication: Annotated[str, typer.Argument(help="Its id, or its number: 0001.")],
-    project: Project = Path(),
-    json_: Json = False,
-) -> None:
-    """Compute a publication again from what was known then; exits 3 if a figure differs."""
-    settings = load(project)
-    from flows.cli.output import figures
-    from flows.publication.revisions import recompute as run
+@commands.command()
+def check(project: Project = Path(), json_: Json = False) -> None:
+    """Run every check on the computed figures; publish nothing."""
+    settings = load_settings(project)
+    from flows.cli.output import publications as output
+    from flows.publication.gate import check_candidate
 
-    with progress("computing again", hidden=json_):
-        done = run(settings, publication)
+    with progress("checking", hidden=json_):
+        verdicts, docs = check_candidate(settings)
     if json_:
-        print_json({**vars(done), "identical": done.identical})
+        print_json(output.flatten_verdicts(verdicts))
     else:
-        figures.recomputed(done)
-    if not done.identical:
+        output.print_verdicts(verdicts, docs)
+    if not all(verdict.success for verdict in verdicts):
         raise typer.Exit(3)
 
 
-@app.command()
-def diff(
-    before: Annotated[str, typer.Argument(help="A publication: its id, or its number: 0001.")],
-    after: Annotated[str, typer.Argument(help="Another one.")],
+@commands.command()
+def publish(
+    override: Annotated[
+        list[str] | None,
+        typer.Option(help="A check (SUITE.CHECK) that may fail; needs --by and --because."),
+    ] = None,
+    by: Annotated[str, typer.Option(help="Who answers for the override.")] = "",
+    because: Annotated[
+        str,
+        typer.Option(
+            help="The reason for the override, or for this publication. The report prints it."
+        ),
+    ] = "",
     project: Project = Path(),
     json_: Json = False,
 ) -> None:
-    """Compare two publications: every run's figures, and what of their inputs differs."""
-    settings = load(project)
-    from dataclasses import asdict
+    """Check the computed figures and, if every check passes, put them in force."""
+    settings = load_settings(project)
+    from flows.cli.output import publications as output
+    from flows.publication.publish import publish_candidate
+    from flows.publication.reader import read_published
 
-    from flows.cli.output import figures
-    from flows.publication.history import diff as run
-
-    done = run(settings, before, after)
+    overrides = _make_overrides(override or [], by.strip(), because.strip())
+    with progress("checking and publishing", hidden=json_):
+        published = publish_candidate(settings, overrides, because.strip())
     if json_:
-        print_json(asdict(done))
+        print_json(vars(published))
     else:
-        figures.difference(done)
+        output.print_published(published, read_published(published))
 
 
-@app.command()
-def history(
-    run: Annotated[str, typer.Argument(help="The run.")],
-    project: Project = Path(),
-    json_: Json = False,
-) -> None:
-    """Show a run in every publication that has it, and what changed in between."""
-    settings = load(project)
-    from flows.cli.output import figures
-    from flows.publication.history import history as run_history
+def _make_overrides(checks: list[str], by: str, reason: str) -> list[Override]:
+    """Overrides of checks, for today."""
+    from datetime import UTC, datetime
 
-    found = run_history(settings, run)
-    if json_:
-        print_json(found)
-    else:
-        figures.history(run, found)
+    from flows.settings import Override
+
+    if checks and not (by and reason):
+        raise typer.BadParameter("an override needs --by and --because", param_hint="--override")
+    today = datetime.now(UTC).date()
+    return [Override(check=name, by=by, reason=reason, until=today) for name in checks]
 
 
-@app.command()
+@commands.command()
 def explain(
-    run: Annotated[str, typer.Argument(help="The run.")],
+    run: Run,
     at: Annotated[
         str,
         typer.Option(
@@ -84,70 +93,75 @@ def explain(
     json_: Json = False,
 ) -> None:
     """Show a published run as arithmetic: GPUs, a slot worked through, the sum, factors, sources."""
-    settings = load(project)
-    from flows.cli.output import figures
+    settings = load_settings(project)
+    from flows.cli.output import explanation as output
+    from flows.publication.reader import explain_published_run
+    from flows.reporting.explain import find_slot
     from flows.times import parse_time
 
-    figures.explained(settings, run, parse_time(at, "at", "--at", "UTC"), as_json=json_)
-
-
-@app.command()
-def check(project: Project = Path(), json_: Json = False) -> None:
-    """Run every check on the computed figures; publish nothing."""
-    settings = load(project)
-    from flows.cli.output import figures
-    from flows.publication.publish import check_only
-
-    with progress("checking", hidden=json_):
-        verdicts, docs = check_only(settings)
+    moment = parse_time(at, "at", "--at", "UTC")
+    explanation = explain_published_run(settings, run)
     if json_:
-        print_json(figures.verdict_rows(verdicts))
+        print_json(explanation)
     else:
-        figures.verdicts(verdicts, docs)
-    if not all(v.success for v in verdicts):
-        raise typer.Exit(3)
+        output.print_explanation(run, explanation, find_slot(explanation, moment))
 
 
-@app.command()
-def publish(
-    override: Annotated[
-        list[str] | None,
-        typer.Option(help="A check (SUITE.CHECK) that may fail; needs --by and --because."),
-    ] = None,
-    by: Annotated[str, typer.Option(help="Who answers for what is overridden.")] = "",
-    because: Annotated[
-        str,
-        typer.Option(
-            help="Why: of the override, or of this publication. It is printed on the report."
-        ),
-    ] = "",
+@commands.command()
+def diff(
+    before: Annotated[str, typer.Argument(help="A publication: its id, or its number: 0001.")],
+    after: Annotated[str, typer.Argument(help="Another one.")],
     project: Project = Path(),
     json_: Json = False,
 ) -> None:
-    """Check the computed figures and, if every check passes, put them in force."""
-    settings = load(project)
-    from datetime import UTC, datetime
+    """Compare two publications: every run's figures, and what of their inputs differs."""
+    settings = load_settings(project)
+    from flows.cli.output import comparison as output
+    from flows.publication import history
 
-    from flows.cli.output import figures
-    from flows.publication.publish import publish as run
-    from flows.settings import Override
-
-    if override and not (by.strip() and because.strip()):
-        raise typer.BadParameter("an override needs --by and --because", param_hint="--override")
-    today = datetime.now(UTC).date()
-    overrides = [
-        Override(check=check, by=by.strip(), reason=because.strip(), until=today)
-        for check in override or []
-    ]
-    with progress("checking and publishing", hidden=json_):
-        done = run(settings, overrides, because.strip())
+    difference = history.diff(settings, before, after)
     if json_:
-        print_json(vars(done))
+        print_json(asdict(difference))
     else:
-        figures.published(settings, done)
+        output.print_difference(difference)
 
 
-@app.command()
+@commands.command()
+def history(run: Run, project: Project = Path(), json_: Json = False) -> None:
+    """Show a run in every publication that has it, and what changed in between."""
+    settings = load_settings(project)
+    from flows.cli.output import comparison as output
+    from flows.publication import history as history_module
+
+    entries = history_module.history(settings, run)
+    if json_:
+        print_json(entries)
+    else:
+        output.print_history(run, entries)
+
+
+@commands.command()
+def recompute(
+    publication: Annotated[str, typer.Argument(help="Its id, or its number: 0001.")],
+    project: Project = Path(),
+    json_: Json = False,
+) -> None:
+    """Compute a publication again from what was known then; exits 3 if a figure differs."""
+    settings = load_settings(project)
+    from flows.cli.output import comparison as output
+    from flows.publication.recompute import recompute_publication
+
+    with progress("computing again", hidden=json_):
+        recomputed = recompute_publication(settings, publication)
+    if json_:
+        print_json({**vars(recomputed), "identical": recomputed.identical})
+    else:
+        output.print_recomputed(recomputed)
+    if not recomputed.identical:
+        raise typer.Exit(3)
+
+
+@commands.command()
 def verify(
     what: Annotated[
         str, typer.Argument(help="A publication (0001), or a bundle; the last one if left out.")
@@ -166,31 +180,29 @@ def verify(
     json_: Json = False,
 ) -> None:
     """Verify the ledger, or a bundle: chain, digests, and every figure computed again; exits 3 if not."""
-    from dataclasses import asdict
+    from flows.cli.output import publications as output
+    from flows.publication import bundle
+    from flows.publication import verify as ledger
 
-    from flows.cli.output import publications
-    from flows.publication import bundle as bundles
-    from flows.publication import verify as ledgers
-
-    trust = ledgers.Trust(key, expect)
+    trust = ledger.Trust(key, expect)
     is_bundle = bool(what) and (Path(what).is_file() or what.endswith(".zip"))
     with progress("verifying", hidden=json_):
-        found = list(
-            bundles.verify(Path(what), trust)
+        findings = list(
+            bundle.verify(Path(what), trust)
             if is_bundle
-            else ledgers.verify(load(project), what, trust, every=every)
+            else ledger.verify(load_settings(project), what, trust, every=every)
         )
     if json_:
-        print_json([asdict(one) for one in found])
+        print_json([asdict(finding) for finding in findings])
     else:
-        publications.verified(found)
-    if any(one.ok is False for one in found):
+        output.print_findings(findings)
+    if any(finding.ok is False for finding in findings):
         raise typer.Exit(3)
 
 
-@app.command()
+@commands.command()
 def bundle(
-    run: Annotated[str, typer.Argument(help="The run.")],
+    run: Run,
     publication: Annotated[
         str, typer.Option(help="Its id or number; the last one if left out.")
     ] = "",
@@ -201,19 +213,19 @@ def bundle(
     json_: Json = False,
 ) -> None:
     """Pack a run's evidence into one archive that anyone can verify, with nothing else."""
-    settings = load(project)
-    from flows.cli.output import publications
-    from flows.publication.bundle import bundle as make
+    settings = load_settings(project)
+    from flows.cli.output.publications import print_bundle
+    from flows.publication import bundle as bundles
 
     with progress("packing", hidden=json_):
-        done = make(settings, run, publication, output)
+        bundled = bundles.bundle(settings, run, publication, output)
     if json_:
-        print_json(vars(done))
+        print_json(vars(bundled))
     else:
-        publications.bundled(done)
+        print_bundle(bundled)
 
 
-@app.command("roll-up")
+@commands.command("roll-up")
 def roll_up(
     older_than: Annotated[
         float | None,
@@ -225,13 +237,13 @@ def roll_up(
     json_: Json = False,
 ) -> None:
     """Replace old, published readings by their sums over five minutes; figures stay as they are."""
-    settings = load(project)
-    from flows.cli.output import publications
-    from flows.publication.retention import roll_up as run
+    settings = load_settings(project)
+    from flows.cli.output import publications as output
+    from flows.publication.retention import roll_up_old_readings
 
     with progress("rolling up", hidden=json_):
-        done = run(settings, older_than)
+        rolled_up = roll_up_old_readings(settings, older_than)
     if json_:
-        print_json(vars(done))
+        print_json(vars(rolled_up))
     else:
-        publications.rolled_up(done)
+        output.print_rolled_up(rolled_up)

@@ -23,7 +23,7 @@ from flows.accounting.energy import gap_rule
 from flows.accounting.inputs import configure
 from flows.errors import WattledgerError
 from flows.factors import effective
-from flows.ingest.gpu import POWER_SOURCE_CODE
+from flows.ingest.gpu_store import POWER_SOURCE_CODE
 from flows.reporting.numbers import format_number, format_percent, format_range
 from flows.settings import Quantity, Settings, Site, Zone, load
 from flows.sources.gpu import spool as spool_source

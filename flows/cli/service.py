@@ -1,4 +1,4 @@
-"""Commands for fleets and for running unattended: simulate, serve, backfill."""
+"""Commands that run the flows: pipeline once, serve on a schedule, backfill for past days."""
 
 from __future__ import annotations
 
@@ -7,77 +7,55 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.app import Json, Project, app, load, print_json, progress
+from flows.cli.loading import print_outcomes_and_exit
+from flows.cli.options import Json, Project, load_settings, parse_days
+from flows.cli.output.console import print_json, progress
+
+commands = typer.Typer()
 
 
-@app.command()
-def simulate(
-    folder: Annotated[Path, typer.Argument(help="The new project folder.")],
-    gpus: Annotated[int, typer.Option(help="How many GPUs, in hosts of eight.")] = 1024,
-    hours: Annotated[int, typer.Option(help="For how long.")] = 6,
-    seed: Annotated[int, typer.Option(help="Another number, another fleet.")] = 1,
-    period: Annotated[int, typer.Option(help="Seconds between readings.")] = 1,
-    counters: Annotated[
-        bool, typer.Option(help="GPUs with energy counters, or older ones that give power alone.")
-    ] = True,
-    json_: Json = False,
-) -> None:
-    """Make a project with readings of a fleet that never was, and the energy that it truly took."""
-    from dataclasses import asdict
-    from threading import Lock
-
-    from flows.samples.fleet import TRUTH, Fleet
-    from flows.samples.fleet import simulate as run
-
-    fleet = Fleet(gpus, hours, seed, period, counters)
-    written, lock = 0, Lock()
-    with progress("simulating", gpus * hours * 3600 // max(period, 1), hidden=json_) as advance:
-
-        def wrote(readings: int) -> None:
-            nonlocal written
-            with lock:
-                written += readings
-                advance(written, None)
-
-        made = run(fleet, folder, wrote)
-    if json_:
-        print_json(asdict(made))
-        return
-    print(
-        f"{made.gpus:,} GPUs, {made.runs:,} runs, {made.readings:,} readings in {made.segments:,} "
-        f"segments ({made.missed:,} were missed), {made.seconds:.1f} s"
-    )
-    print(f"They truly took {made.true_kwh:,.1f} kWh: {made.folder / TRUTH}, by run and GPU")
-    print(f"Next: wattledger pipeline -p {made.folder}")
+@commands.command()
+def pipeline(project: Project = Path(), json_: Json = False) -> None:
+    """Load what is new, compute, check and publish, as one Prefect flow."""
+    run_and_print_pipeline(project, as_json=json_)
 
 
-@app.command()
+def run_and_print_pipeline(project: Path, *, as_json: bool) -> None:
+    """Run the pipeline of a project and print what it did; exit with 2 if a file was refused."""
+    settings = load_settings(project)
+    from flows.orchestration.run import run_pipeline
+
+    with progress("running the pipeline", hidden=as_json):
+        report = run_pipeline(settings)
+    if as_json:
+        print_json(report.as_json())
+    else:
+        from flows.cli.output import publications as output
+        from flows.publication.reader import read_published
+
+        assert report.published is not None
+        output.print_pipeline(report, report.published, read_published(report.published))
+    if report.refused:
+        raise typer.Exit(2)
+
+
+@commands.command()
 def serve(project: Project = Path()) -> None:
     """Run on a schedule until told to stop: load, compute, publish, as [schedule] says."""
-    settings = load(project)
-    import os
+    settings = load_settings(project)
+    from flows.cli.output import service as output
+    from flows.orchestration.run import serve_on_schedule
 
-    from flows.orchestration.server import prefect_api
+    with progress("starting Prefect") as advance:
 
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
-    with progress("starting Prefect") as advance, prefect_api(settings, lasting=True) as api:
-        from flows.orchestration.deployments import serve as run
-
-        when = settings.schedule
-
-        def started() -> None:
+        def started(interface: str) -> None:
             advance(1, None)
-            print(f"serving {settings.root.resolve()}, interface at {api.removesuffix('/api')}")
-            print(
-                f"  loads every {when.ingest_min:g} min, computes every {when.footprint_min:g} min, "
-                f"publishes at {when.publish} (cron, UTC); Ctrl-C stops it",
-                flush=True,
-            )
+            output.print_schedule(settings, interface)
 
-        run(settings, started)
+        serve_on_schedule(settings, started)
 
 
-@app.command()
+@commands.command()
 def backfill(
     first: Annotated[str, typer.Argument(help="First day (UTC), for example 2026-03-01.")],
     last: Annotated[str, typer.Argument(help="Last day, included.")],
@@ -85,18 +63,11 @@ def backfill(
     project: Project = Path(),
     json_: Json = False,
 ) -> None:
-    """Ask grid providers and Prometheus again for some days, compute what that changes, and publish."""
-    settings = load(project)
-    from flows.cli.main import outcomes_of
-    from flows.orchestration.server import prefect_api
+    """Ask grid providers and Prometheus again for past days, compute what changes, and publish."""
+    settings = load_settings(project)
+    parse_days(first, last, names=("FIRST", "LAST"))
+    from flows.orchestration.run import backfill_days
 
-    with progress("filling back", hidden=json_), prefect_api(settings):
-        from flows.orchestration.deployments import backfill as run
-        from flows.orchestration.deployments import days
-
-        try:
-            days(first, last)
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="FIRST, LAST") from None
-        outcomes = run(str(project.resolve()), first, last, reason)
-    outcomes_of(outcomes, json_)
+    with progress("filling back", hidden=json_):
+        outcomes = backfill_days(settings, first, last, reason)
+    print_outcomes_and_exit(outcomes, as_json=json_)

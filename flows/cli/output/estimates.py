@@ -1,116 +1,126 @@
-"""What the command line prints of estimates: figures with bounds, and what they rest on."""
+"""Estimates: figures with bounds, and what they rest on."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from flows.cli.output.console import console as console_for_people
+from flows.cli.output.console import make_console, make_table
 from flows.reporting.numbers import format_number
 from transforms.constants import BOUNDS
 from transforms.estimate import bound_column
+from transforms.figures import ESTIMATED
 
-_FIGURES = {
-    "energy_kwh": ("GPU energy", "kWh"),
-    "it_kwh": ("IT energy", "kWh"),
-    "facility_kwh": ("facility energy", "kWh"),
-    "co2e_scope1_kg": ("CO2e scope 1, on site", "kg"),
-    "co2e_kg": ("CO2e scope 2, location-based", "kg"),
-    "co2e_market_kg": ("CO2e scope 2, market-based", "kg"),
-    "co2e_losses_kg": ("CO2e scope 3, grid losses", "kg"),
-    "co2e_embodied_kg": ("CO2e scope 3, embodied", "kg"),
-    "co2e_total_kg": ("CO2e, all of these", "kg"),
-    "water_onsite_l": ("water on site", "L"),
-    "water_offsite_l": ("water off site", "L"),
-    "water_l": ("water consumed", "L"),
-    "water_embodied_l": ("water in making the GPUs", "L"),
-    "water_withdrawal_l": ("water withdrawn", "L"),
+_SCENARIO_HEADS = (
+    "",
+    "",
+    "MW",
+    "GWh",
+    "t CO2e\nscope 1",
+    "t CO2e\nscope 2",
+    "t CO2e\nembodied",
+    "t CO2e\nall",
+    "m³ water\non site",
+    "m³ water\noff site",
+)
+_SCENARIO_FIGURES = {
+    "facility_kwh": 1e6,
+    "co2e_scope1_kg": 1e3,
+    "co2e_kg": 1e3,
+    "co2e_embodied_kg": 1e3,
+    "co2e_total_kg": 1e3,
+    "water_onsite_l": 1e3,
+    "water_offsite_l": 1e3,
 }
-"""Figures of an estimate, as they are called where people read."""
+"""Column of a scenario -> how many of its unit are one of the unit printed."""
+_PUBLIC_UNITS = {"power_mw": "MW", "water_onsite_mgal": "million US gallons a day"}
 
 
-def estimated(done: dict[str, Any]) -> None:
-    """An estimate: its figures, and every assumption with its source."""
-    console = console_for_people()
-    figures = done["figures"]
-    table = Table(box=None, pad_edge=False, header_style="bold")
+def print_estimate(estimate: Mapping[str, Any]) -> None:
+    """Print the figures of an estimate, and every assumption with its source.
+
+    Args:
+        estimate: What `flows.estimates.estimate.estimate_run` gives.
+    """
+    console = make_console()
+    figures = estimate["figures"]
+    table = make_table()
     for name in ("estimated", "value", "low", "high", ""):
         table.add_column(name, justify="left" if name in ("estimated", "") else "right")
-    for name, (words, unit) in _FIGURES.items():
-        numbers = [figures[bound_column(name, bound)] for bound in BOUNDS]
-        if any(numbers):
-            table.add_row(words, *(format_number(number) for number in numbers), unit)
+    for figure in ESTIMATED:
+        numbers = [figures[figure.shown_as(bound)] for bound in BOUNDS]
+        if figure.label and any(numbers):
+            table.add_row(
+                figure.label, *(format_number(number) for number in numbers), figure.unit.symbol
+            )
     if figures["cost"]:
         table.add_row("cost", format_number(figures["cost"]), "", "", "")
     console.print(table)
-    console.print(f"\n[bold]It rests on[/] (nothing was metered; zone {escape(done['zone'])})")
-    _assumptions(console, done["inputs"])
+    console.print(f"\n[bold]It rests on[/] (nothing was metered; zone {escape(estimate['zone'])})")
+    _print_assumptions(console, estimate["inputs"])
 
 
-def _assumptions(console: Console, inputs: dict[str, dict[str, Any]]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+def _print_assumptions(console: Console, inputs: Mapping[str, Mapping[str, Any]]) -> None:
+    table = make_table()
     for name in ("input", "value", "low", "high"):
         table.add_column(name, justify="left" if name == "input" else "right", no_wrap=True)
     table.add_column("source", overflow="fold")
-    for name, given in inputs.items():
-        if given["high"]:
-            numbers = (f"{given[bound]:.6g}" for bound in ("value", "low", "high"))
-            table.add_row(name, *numbers, escape(given["source"]))
+    for name, quantity in inputs.items():
+        if quantity["high"]:
+            numbers = (f"{quantity[bound]:.6g}" for bound in ("value", "low", "high"))
+            table.add_row(name, *numbers, escape(quantity["source"]))
     console.print(table)
 
 
-def scenario(done: dict[str, Any]) -> None:
-    """A cluster from the bottom up, by way of powering it, beside what is publicly said."""
-    console = console_for_people()
-    told: list[tuple[str, dict[str, Any]]] = []
-    console.print(f"[bold]{escape(done['title'])}[/]")
-    if done["about"]:
-        console.print(escape(done["about"]))
-    for option in done["options"]:
-        console.print(f"\n[bold]{escape(option['name'])}[/]")
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("", "", "MW", "GWh", "t CO2e\nscope 1", "t CO2e\nscope 2",
-                     "t CO2e\nembodied", "t CO2e\nall", "m³ water\non site", "m³ water\noff site"):  # fmt: skip
-            table.add_column(name, justify="right" if name else "left")
-        for row in option["rows"]:
-            power = "" if "power_mw" not in row else _spanned(row, "power_mw", 1)
-            table.add_row(
-                escape(row["what"]),
-                row["period"],
-                power,
-                *(
-                    _spanned(row, name, scale)
-                    for name, scale in (
-                        ("facility_kwh", 1e6),
-                        ("co2e_scope1_kg", 1e3),
-                        ("co2e_kg", 1e3),
-                        ("co2e_embodied_kg", 1e3),
-                        ("co2e_total_kg", 1e3),
-                        ("water_onsite_l", 1e3),
-                        ("water_offsite_l", 1e3),
-                    )
-                ),
-            )
-        console.print(table)
-    for one in done["public"]:
-        unit = {"power_mw": "MW", "water_onsite_mgal": "million US gallons a day"}[one["figure"]]
+def print_scenario(scenario: Mapping[str, Any]) -> None:
+    """Print a cluster from the bottom up, by way of powering it, beside what is publicly said.
+
+    Args:
+        scenario: What `flows.estimates.scenario.estimate_scenario` gives.
+    """
+    console = make_console()
+    console.print(f"[bold]{escape(scenario['title'])}[/]")
+    if scenario["about"]:
+        console.print(escape(scenario["about"]))
+    for option in scenario["options"]:
+        _print_option(console, option)
+    for claim in scenario["public"]:
         console.print(
-            f"\nPublicly: {escape(one['says'])} ({escape(one['source'])}). Here: "
-            f"[bold]{format_number(one['ours'])}[/] ({format_number(one['low'])} to "
-            f"{format_number(one['high'])}) {unit}. It rests on {escape(one['rests_on'])}.",
+            f"\nPublicly: {escape(claim['says'])} ({escape(claim['source'])}). Here: "
+            f"[bold]{format_number(claim['ours'])}[/] ({format_number(claim['low'])} to "
+            f"{format_number(claim['high'])}) {_PUBLIC_UNITS[claim['figure']]}. "
+            f"It rests on {escape(claim['rests_on'])}.",
             soft_wrap=True,
         )
-    for option in done["options"]:
+    printed: list[tuple[str, Mapping[str, Any]]] = []
+    for option in scenario["options"]:
         for name, inputs in option["inputs"].items():
             console.print(f"\n[bold]{escape(name)}, {escape(option['name'])}[/] rests on")
-            _assumptions(console, dict(one for one in inputs.items() if one not in told))
-            told += inputs.items()
+            _print_assumptions(
+                console, dict(item for item in inputs.items() if item not in printed)
+            )
+            printed += inputs.items()
 
 
-def _spanned(row: dict[str, Any], name: str, scale: float) -> str:
+def _print_option(console: Console, option: Mapping[str, Any]) -> None:
+    console.print(f"\n[bold]{escape(option['name'])}[/]")
+    table = make_table()
+    for head in _SCENARIO_HEADS:
+        table.add_column(head, justify="right" if head else "left")
+    for row in option["rows"]:
+        table.add_row(
+            escape(row["what"]),
+            row["period"],
+            _format_bounds(row, "power_mw", 1) if "power_mw" in row else "",
+            *(_format_bounds(row, name, scale) for name, scale in _SCENARIO_FIGURES.items()),
+        )
+    console.print(table)
+
+
+def _format_bounds(row: Mapping[str, Any], name: str, scale: float) -> str:
     low, high = (row[bound_column(name, bound)] / scale for bound in BOUNDS[1:])
     if not high:
         return "-"

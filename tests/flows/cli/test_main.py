@@ -36,8 +36,8 @@ def _timed() -> float:
 def test_help_imports_nothing_heavy() -> None:
     script = (
         "import sys; sys.argv = ['wattledger', '--help']\n"
-        "from flows import cli\n"
-        "try:\n    cli.main()\nexcept SystemExit:\n    pass\n"
+        "from flows.cli import main\n"
+        "try:\n    main.main()\nexcept SystemExit:\n    pass\n"
         "print(sorted({'prefect', 'great_expectations', 'polars', 'duckdb', 'codecarbon', 'pandas', 'pydantic'} & set(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run(

@@ -9,7 +9,6 @@ import pytest
 
 from flows import settings as settings_module
 from flows.accounting.compute import compute
-from flows.cli.output import figures as show
 from flows.errors import UsageError
 from flows.ingest.gpu import ingest_gpu
 from flows.ingest.grid import ingest_grid
@@ -18,6 +17,7 @@ from flows.project import override_factor
 from flows.publication.history import diff, history
 from flows.publication.publish import publish
 from flows.publication.revisions import recompute
+from flows.publication.status import read_status
 from flows.settings import Settings
 from flows.warehouse.connection import connect
 from tests.conftest import grid_csv, runs_csv, segment, wattledger
@@ -28,13 +28,13 @@ def revised(loaded: Settings) -> Settings:
     """Published at 300 g/kWh (12:00 to 12:30); later the provider says 360."""
     compute(loaded)
     publish(loaded)
-    assert show.status_of(loaded)["revised"] == []
+    assert read_status(loaded)["revised"] == []
     ingest_grid(loaded, [grid_csv(loaded.root, [100, 200, 360, 400])])
     return loaded
 
 
 def test_status_says_what_a_revision_would_change_and_by_how_much(revised: Settings) -> None:
-    [run] = show.status_of(revised)["revised"]
+    [run] = read_status(revised)["revised"]
     assert run["run_id"] == "r1"
     assert run["slots"] == 2  # 12:05 to 12:15
     assert run["co2e_change_kg"] == pytest.approx(run["co2e_kg"] * 60 / 300, rel=1e-6)
@@ -43,7 +43,7 @@ def test_status_says_what_a_revision_would_change_and_by_how_much(revised: Setti
     assert "revised    r1: grid data of 2 slots changed since it was published" in told.stdout
     compute(revised)
     publish(revised)
-    assert show.status_of(revised)["revised"] == []
+    assert read_status(revised)["revised"] == []
 
 
 def test_a_published_figure_is_computed_again_as_it_was(revised: Settings) -> None:

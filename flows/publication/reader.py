@@ -1,0 +1,167 @@
+"""Read figures of a project: its runs, answers to SQL, a reporting frame, a run explained.
+
+All of it reads the publication in force; runs and SQL can be asked of the warehouse too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+from flows.errors import UsageError
+from flows.publication.publish import Published
+from flows.reporting import frames
+from flows.reporting.explain import explain_run
+from flows.reporting.frames import FRAMES, Asked, Frame
+from flows.settings import Settings
+from flows.warehouse.frames import query_rows
+from flows.warehouse.store import FileStore, Store, store_of
+
+_BATCH = 10_000
+
+
+def find_store(settings: Settings, *, warehouse: bool = False) -> Store:
+    """Find the published figures, or the warehouse.
+
+    Raises:
+        UsageError: nothing has been published, or loaded, yet.
+    """
+    store: Store = store_of(settings) if warehouse else FileStore(settings.published_database)
+    if not store.exists():
+        raise UsageError(
+            "nothing has been loaded yet" if warehouse else "nothing has been published yet",
+            where=str(store),
+            remedy="Run `wattledger pipeline`",
+        )
+    return store
+
+
+def read_runs(settings: Settings, *, warehouse: bool = False) -> list[dict[str, Any]]:
+    """Read the rows of the view `run_summary`: in force, or as computed in the warehouse.
+
+    Raises:
+        UsageError: nothing has been published, or loaded, yet.
+    """
+    with closing(find_store(settings, warehouse=warehouse).connect(read_only=True)) as con:
+        return query_rows(con, "FROM run_summary")
+
+
+@dataclass(frozen=True)
+class QueryResult:
+    """Columns and rows of an answer; rows are read as they are asked for."""
+
+    columns: list[str]
+    rows: Iterator[tuple[Any, ...]]
+
+
+@contextmanager
+def run_query(settings: Settings, sql: str, *, warehouse: bool = False) -> Iterator[QueryResult]:
+    """Run one statement, read-only and without access to files or network.
+
+    Args:
+        settings: The project.
+        sql: A SELECT statement.
+        warehouse: Ask the warehouse, not the published figures.
+
+    Raises:
+        UsageError: nothing published (or loaded) yet, or the statement is wrong.
+    """
+    store = find_store(settings, warehouse=warehouse)
+    with closing(store.connect(read_only=True)) as con:
+        try:
+            store.restrict(con)
+            con.execute("SET lock_configuration = true")
+            answer = con.execute(sql)
+            yield QueryResult([column[0] for column in answer.description or []], _rows_of(answer))
+        except duckdb.Error as error:
+            raise UsageError(
+                str(error).splitlines()[0], remedy="See docs/data-dictionary.md"
+            ) from None
+
+
+def _rows_of(answer: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
+    while rows := answer.fetchmany(_BATCH):
+        yield from rows
+
+
+@dataclass(frozen=True)
+class FilledFrame:
+    """A reporting frame with the figures in force."""
+
+    frame: Frame
+    publication_id: str
+    sample: bool
+    """Whether the readings were generated, not measured."""
+    reports: list[dict[str, Any]]
+    """Subject and entries, one report for each period, family or run."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "frame": self.frame.name,
+            "publication_id": self.publication_id,
+            "sample": self.sample,
+            "reports": self.reports,
+        }
+
+
+def fill_frame(settings: Settings, name: str, scope: Asked) -> FilledFrame:
+    """Fill a reporting frame with the figures in force.
+
+    Args:
+        settings: The project.
+        name: One of `FRAMES`.
+        scope: The period, family or run to report.
+
+    Raises:
+        UsageError: there is no such frame, or nothing is published of that scope.
+    """
+    if name not in FRAMES:
+        raise UsageError(f"no frame is called {name!r}", remedy=f"One of: {', '.join(FRAMES)}")
+    with closing(find_store(settings).connect(read_only=True)) as con:
+        reports = frames.report(con, FRAMES[name], scope)
+        publication = frames.published(con)
+    return FilledFrame(FRAMES[name], publication["publication_id"], publication["sample"], reports)
+
+
+def explain_published_run(settings: Settings, run_id: str) -> dict[str, Any]:
+    """Show everything behind the figures of a run in force; see `flows.reporting.explain`.
+
+    Raises:
+        UsageError: nothing has been published yet, or no such run.
+    """
+    with closing(find_store(settings).connect(read_only=True)) as con:
+        return explain_run(con, run_id)
+
+
+@dataclass(frozen=True)
+class PublishedFigures:
+    """What a publication says, in short."""
+
+    runs: list[dict[str, Any]]
+    """Rows of `run_summary`."""
+    fleet: dict[str, dict[str, Any]]
+    """Rows of `fleet_summary` by kind."""
+    restated: list[dict[str, Any]]
+    """Rows of `restatement` that are new with this publication; at most twenty."""
+    sample: bool
+    """Whether the readings were generated, not measured."""
+
+
+def read_published(published: Published) -> PublishedFigures:
+    """Read the figures of a publication."""
+    with closing(FileStore(published.database).connect(read_only=True)) as con:
+        [publication] = query_rows(con, "FROM publication ORDER BY sequence DESC LIMIT 1")
+        return PublishedFigures(
+            runs=query_rows(con, "FROM run_summary"),
+            fleet={row["kind"]: row for row in query_rows(con, "FROM fleet_summary")},
+            restated=query_rows(
+                con,
+                "FROM restatement WHERE publication_id = $id ORDER BY run_id LIMIT 20",
+                {"id": published.publication_id if published.changed else ""},
+            ),
+            sample=publication["sample"],
+        )
