@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from transforms.constants import BOUNDS
+from transforms.figures import BY_NAME
 from transforms.grid import HOUR_US
 
 HOURS_PER_YEAR = 8766
@@ -13,14 +14,7 @@ HOURS_PER_YEAR = 8766
 INPUTS = ("gpu_kg", "server_kg", "gpu_l", "years", "utilisation")
 """What `compute_hourly_rates` takes, each with bounds."""
 
-EMBODIED = (
-    "co2e_embodied_ug",
-    "co2e_embodied_low_ug",
-    "co2e_embodied_high_ug",
-    "water_embodied_ul",
-    "water_embodied_low_ul",
-    "water_embodied_high_ul",
-)
+EMBODIED = (*BY_NAME["co2e_embodied"].columns, *BY_NAME["water_embodied"].columns)
 _RATES = tuple(f"embodied{bound}_{unit}_per_h" for unit in ("ug", "ul") for bound in BOUNDS)
 
 

@@ -13,7 +13,8 @@ import polars as pl
 from transforms.constants import BOUNDS
 from transforms.embodied import INPUTS as EMBODIED_INPUTS
 from transforms.embodied import add_embodied, compute_hourly_rates
-from transforms.footprint import facility_slots, footprint_slots, times
+from transforms.figures import ESTIMATED, TOTALS, Total
+from transforms.footprint import compute_facility_slots, compute_footprint_slots, multiply
 from transforms.grid import HOUR_US
 
 INPUTS: dict[str, float] = {
@@ -40,27 +41,10 @@ INPUTS: dict[str, float] = {
 }
 """The inputs of a case, each with its neutral value: the one that contributes nothing."""
 
-_FIGURES = {
-    "energy_kwh": ("energy{}_mj", 3.6e9),
-    "it_kwh": ("it{}_mj", 3.6e9),
-    "facility_kwh": ("facility{}_mj", 3.6e9),
-    "grid_kwh": ("grid{}_mj", 3.6e9),
-    "co2e_scope1_kg": ("co2e_scope1{}_ug", 1e9),
-    "co2e_kg": ("co2e{}_ug", 1e9),
-    "co2e_market_kg": ("co2e_market{}_ug", 1e9),
-    "co2e_losses_kg": ("co2e_losses{}_ug", 1e9),
-    "co2e_embodied_kg": ("co2e_embodied{}_ug", 1e9),
-    "water_onsite_l": ("water_onsite{}_ul", 1e6),
-    "water_offsite_l": ("water_offsite{}_ul", 1e6),
-    "water_embodied_l": ("water_embodied{}_ul", 1e6),
-    "water_withdrawal_l": ("water_withdrawal{}_ul", 1e6),
-}
-"""Figure -> its column in the ledger, and how many units of the column make one of the figure."""
+_FIGURES = {figure.shown_as(): figure for figure in ESTIMATED if not isinstance(figure, Total)}
+"""The figures that the ledger stores too, by the column that people read."""
 
-SUMS = {
-    "co2e_total_kg": ("co2e_scope1_kg", "co2e_kg", "co2e_losses_kg", "co2e_embodied_kg"),
-    "water_l": ("water_onsite_l", "water_offsite_l"),
-}
+SUMS = {total.shown_as(): tuple(part.shown_as() for part in total.parts) for total in TOTALS}
 """Figures that are sums of others. Water is what operation consumes."""
 
 FIGURES = (*_FIGURES, *SUMS, "cost")
@@ -90,8 +74,8 @@ def estimate_footprints(cases: pl.LazyFrame) -> pl.LazyFrame:
     unit = cases.with_columns(kind=pl.lit("run"), run_id="case", site="case", zone="case", slot=0)
     energy = add_embodied(_hour_energy(unit), _embodied_rates(unit))
     prices = unit.select("site", "slot", "price_per_kwh")
-    hour = footprint_slots(
-        facility_slots(energy, _sites(unit)), _signals(unit), _no_contracts(unit), prices
+    hour = compute_footprint_slots(
+        compute_facility_slots(energy, _sites(unit)), _signals(unit), _no_contracts(unit), prices
     )
     hours = cases.select("case", *(bound_column("gpu_hours", b) for b in BOUNDS))
     return (
@@ -119,9 +103,11 @@ def estimate_footprints(cases: pl.LazyFrame) -> pl.LazyFrame:
 
 def _for_all_hours(figure: str, bound: str) -> pl.Expr:
     """A figure of the case from its ledger column of one GPU-hour."""
-    column, scale = _FIGURES[figure]
+    ledger = _FIGURES[figure]
     hours = pl.col(bound_column("gpu_hours", bound))
-    return (pl.col(column.format(bound)) / scale * hours).alias(bound_column(figure, bound))
+    return (pl.col(ledger.stored(bound)) / ledger.unit.per * hours).alias(
+        bound_column(figure, bound)
+    )
 
 
 def _hour_energy(unit: pl.LazyFrame) -> pl.LazyFrame:
@@ -137,7 +123,7 @@ def _hour_energy(unit: pl.LazyFrame) -> pl.LazyFrame:
         held_us=pl.lit(HOUR_US, pl.Int64),
         **{name: pl.lit(0, pl.Int64) for name in unmeasured},
         **{f"host{b}_mj": pl.lit(0, pl.Int64) for b in BOUNDS},
-        **{f"energy{b}_mj": times(pl.col(bound_column("gpu_w", b)), 3_600_000) for b in BOUNDS},
+        **{f"energy{b}_mj": multiply(pl.col(bound_column("gpu_w", b)), 3_600_000) for b in BOUNDS},
     )
 
 
@@ -169,7 +155,7 @@ def _sites(unit: pl.LazyFrame) -> pl.LazyFrame:
         "zone",
         *(bound_column(name, b) for name in inputs for b in BOUNDS),
         **{
-            f"overhead{b}_mw_per_gpu": times(pl.col(bound_column("overhead_w", b)), 1000)
+            f"overhead{b}_mw_per_gpu": multiply(pl.col(bound_column("overhead_w", b)), 1000)
             for b in BOUNDS
         },
         **{f"rest{b}_mw_per_gpu": pl.lit(0, pl.Int64) for b in BOUNDS},

@@ -9,80 +9,19 @@ import polars as pl
 
 from transforms.constants import BOUNDS, PPM
 from transforms.embodied import EMBODIED
+from transforms.figures import BY_NAME, ENERGY, SUMMED
 
-_MJ_PER_KWH = 3_600_000_000
-PER_KWH = _MJ_PER_KWH // 1_000_000
+PER_KWH = round(ENERGY.per) // 1_000_000
 """mJ x (g or L per kWh) / 3600 = ug or uL."""
 
-SUMMED = (
-    "energy_mj",
-    "energy_low_mj",
-    "energy_high_mj",
-    "measured_mj",
-    "gap_mj",
-    "filled_mj",
-    "held_us",
-    "overhead_mj",
-    "it_mj",
-    "it_low_mj",
-    "it_high_mj",
-    "facility_mj",
-    "facility_low_mj",
-    "facility_high_mj",
-    "facility_measured_mj",
-    "facility_uncovered_mj",
-    "co2e_ug",
-    "co2e_low_ug",
-    "co2e_high_ug",
-    "co2e_measured_ug",
-    "water_onsite_ul",
-    "water_onsite_low_ul",
-    "water_onsite_high_ul",
-    "water_onsite_measured_ul",
-    "water_offsite_ul",
-    "water_offsite_low_ul",
-    "water_offsite_high_ul",
-    "water_offsite_measured_ul",
-    "host_mj",
-    "host_measured_mj",
-    "grid_mj",
-    "grid_low_mj",
-    "grid_high_mj",
-    "onsite_mj",
-    "co2e_scope1_ug",
-    "co2e_scope1_low_ug",
-    "co2e_scope1_high_ug",
-    "co2e_market_ug",
-    "co2e_market_low_ug",
-    "co2e_market_high_ug",
-    "contracted_mj",
-    "residual_mj",
-    "co2e_marginal_ug",
-    "co2e_marginal_low_ug",
-    "co2e_marginal_high_ug",
-    "marginal_mj",
-    "co2e_losses_ug",
-    "co2e_losses_low_ug",
-    "co2e_losses_high_ug",
-    *EMBODIED,
-    "water_withdrawal_ul",
-    "water_withdrawal_low_ul",
-    "water_withdrawal_high_ul",
-    "cost_micro",
-    "priced_mj",
-)
-"""The quantities of a footprint; each adds up over slots, sites and runs."""
 
-
-def times(quantity: pl.Expr, factor: pl.Expr | int) -> pl.Expr:
+def multiply(quantity: pl.Expr, factor: pl.Expr | int) -> pl.Expr:
     """A product in whole units."""
     return (quantity * factor).round().cast(pl.Int64)
 
 
 SITE_SUMS = (
-    "energy_mj",
-    "energy_low_mj",
-    "energy_high_mj",
+    *BY_NAME["energy"].columns,
     "measured_mj",
     "gap_mj",
     "filled_mj",
@@ -95,7 +34,7 @@ SITE_SUMS = (
 _GPU_SUMS = ("held_us", "metered_us")
 
 
-def by_site(energy: pl.LazyFrame, *more: str) -> pl.LazyFrame:
+def sum_by_site(energy: pl.LazyFrame, *more: str) -> pl.LazyFrame:
     """Sum energy over the GPUs of a run at one site in one slot, and by what else is named.
 
     Takes the result of `transforms.host.add_host_energy`, joined with site and is_gpu of each gpu_key, and
@@ -108,8 +47,8 @@ def by_site(energy: pl.LazyFrame, *more: str) -> pl.LazyFrame:
     )
 
 
-def of_sites(parts: pl.LazyFrame) -> pl.LazyFrame:
-    """Sum the results of `by_site` of parts of a site that share no GPU."""
+def sum_sites(parts: pl.LazyFrame) -> pl.LazyFrame:
+    """Sum the results of `sum_by_site` of parts of a site that share no GPU."""
     return parts.group_by("kind", "run_id", "site", "slot").agg(
         pl.col("gpus", *SITE_SUMS, *_GPU_SUMS).sum()
     )
@@ -146,10 +85,10 @@ def _it_measured() -> pl.Expr:
 def facility_energy() -> list[pl.Expr]:
     """Facility energy = IT energy x PUE (ISO/IEC 30134-2)."""
     return [
-        times(pl.col("it_mj"), pl.col("pue")).alias("facility_mj"),
-        times(pl.col("it_low_mj"), pl.col("pue_low")).alias("facility_low_mj"),
-        times(pl.col("it_high_mj"), pl.col("pue_high")).alias("facility_high_mj"),
-        times(_it_measured(), pl.col("pue")).alias("facility_measured_mj"),
+        multiply(pl.col("it_mj"), pl.col("pue")).alias("facility_mj"),
+        multiply(pl.col("it_low_mj"), pl.col("pue_low")).alias("facility_low_mj"),
+        multiply(pl.col("it_high_mj"), pl.col("pue_high")).alias("facility_high_mj"),
+        multiply(_it_measured(), pl.col("pue")).alias("facility_measured_mj"),
     ]
 
 
@@ -174,11 +113,11 @@ def grid_energy() -> list[pl.Expr]:
 
 
 def _onsite(energy: str, share: str) -> pl.Expr:
-    return times(pl.col(energy), pl.col(share))
+    return multiply(pl.col(energy), pl.col(share))
 
 
 def _per_kwh(energy: pl.Expr, intensity: pl.Expr) -> pl.Expr:
-    return times(energy, intensity / PER_KWH)
+    return multiply(energy, intensity / PER_KWH)
 
 
 def co2e_location_based() -> list[pl.Expr]:
@@ -304,7 +243,7 @@ def water_withdrawal() -> list[pl.Expr]:
     """
 
     def withdrawn(bound: str) -> pl.Expr:
-        onsite = times(pl.col(f"water_onsite{bound}_ul"), pl.col(f"withdrawal_ratio{bound}"))
+        onsite = multiply(pl.col(f"water_onsite{bound}_ul"), pl.col(f"withdrawal_ratio{bound}"))
         offsite = _per_kwh(pl.col(f"grid{bound}_mj"), pl.col(f"withdrawal{bound}_l_per_kwh"))
         consumed = pl.col(f"water_offsite{bound}_ul")
         # Where nothing is known of withdrawal, there is no figure.
@@ -323,10 +262,10 @@ def cost() -> list[pl.Expr]:
     ]
 
 
-def facility_slots(energy: pl.LazyFrame, sites: pl.LazyFrame) -> pl.LazyFrame:
+def compute_facility_slots(energy: pl.LazyFrame, sites: pl.LazyFrame) -> pl.LazyFrame:
     """IT, facility, grid and on-site energy per run, site and slot.
 
-    Takes the result of `by_site` and sites with one row per site and slot asked for (site, slot,
+    Takes the result of `sum_by_site` and sites with one row per site and slot asked for (site, slot,
     zone, PUE, WUE, overhead, rest, on-site generation and transmission loss with bounds). Adds to
     them the quantities of `it_energy`, `facility_energy` and `grid_energy`.
     """
@@ -338,15 +277,15 @@ def facility_slots(energy: pl.LazyFrame, sites: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def host_slots(energy: pl.LazyFrame, sites: pl.LazyFrame) -> pl.LazyFrame:
+def compute_host_slots(energy: pl.LazyFrame, sites: pl.LazyFrame) -> pl.LazyFrame:
     """IT energy of hosts, whoever held their GPUs.
 
-    Takes what `by_site` takes with host beside site, and sites as `facility_slots`. Gives host, slot,
+    Takes what `sum_by_site` takes with host beside site, and sites as `compute_facility_slots`. Gives host, slot,
     it_mj and its bounds.
     """
     hosts = energy.select("host", "site").unique()
     return (
-        by_site(energy.with_columns(site="host"))
+        sum_by_site(energy.with_columns(site="host"))
         .rename({"site": "host"})
         .join(hosts, on="host")
         .join(sites, on=["site", "slot"], how="left")
@@ -357,7 +296,7 @@ def host_slots(energy: pl.LazyFrame, sites: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def footprint_slots(
+def compute_footprint_slots(
     facility: pl.LazyFrame,
     signals: pl.LazyFrame,
     contracts: pl.LazyFrame,
@@ -365,7 +304,7 @@ def footprint_slots(
 ) -> pl.LazyFrame:
     """Energy, carbon and water per run, site and slot.
 
-    Takes the result of `facility_slots`; signals (zone, slot, intensity, EWIF, withdrawal, marginal
+    Takes the result of `compute_facility_slots`; signals (zone, slot, intensity, EWIF, withdrawal, marginal
     and residual with bounds, series_ppm, ewif_series_ppm); the result of
     `transforms.market.contracted`; and that of `transforms.market.prices`. Gives kind, run_id, site, zone, slot, gpus and `SUMMED`. A slot
     without intensity has null CO2e and counts in facility_uncovered_mj.
@@ -387,10 +326,10 @@ def footprint_slots(
     )
 
 
-def run_totals(slots: pl.LazyFrame, gpus: pl.LazyFrame) -> pl.LazyFrame:
+def sum_runs(slots: pl.LazyFrame, gpus: pl.LazyFrame) -> pl.LazyFrame:
     """Sum slots to one row per run (and one each for idle and unallocated).
 
-    Takes the result of `footprint_slots` and gpus (kind, run_id, gpus: GPUs that took part).
+    Takes the result of `compute_footprint_slots` and gpus (kind, run_id, gpus: GPUs that took part).
 
     Raises:
         polars.exceptions.InvalidOperationError: a sum is beyond 64 bits (2.56 TWh).

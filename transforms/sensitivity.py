@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import polars as pl
 
 from transforms.constants import BOUNDS
-from transforms.footprint import facility_slots, footprint_slots
+from transforms.figures import CO2E_TOTAL, WATER_CONSUMED
+from transforms.footprint import compute_facility_slots, compute_footprint_slots
 
 INPUTS: dict[str, tuple[str, ...]] = {
     "GPU energy": ("energy{}_mj",),
@@ -24,13 +25,13 @@ INPUTS: dict[str, tuple[str, ...]] = {
 """Input -> the columns that are it; those with low or high in them are its bounds."""
 
 TOTALS = {
-    "co2e_ug": ("co2e_scope1_ug", "co2e_ug", "co2e_losses_ug", "co2e_embodied_ug"),
-    "water_ul": ("water_onsite_ul", "water_offsite_ul"),
+    "co2e_ug": [part.stored() for part in CO2E_TOTAL.parts],
+    "water_ul": [part.stored() for part in WATER_CONSUMED.parts],
 }
 """What is looked at: all scopes, location-based; and water consumed on and off site."""
 
 
-def sensitivity(
+def compute_sensitivity(
     energy: pl.LazyFrame,
     sites: pl.LazyFrame,
     signals: pl.LazyFrame,
@@ -39,7 +40,7 @@ def sensitivity(
 ) -> pl.LazyFrame:
     """Totals of each run with one input at its low and at its high, all others at their value.
 
-    Takes what `facility_slots` and `footprint_slots` take. Gives run_id, input, co2e_low_ug,
+    Takes what `compute_facility_slots` and `compute_footprint_slots` take. Gives run_id, input, co2e_low_ug,
     co2e_high_ug, water_low_ul and water_high_ul (`low`: with the input at its low, which need not
     be the lower total) for inputs that have bounds and change something.
     """
@@ -55,7 +56,9 @@ def sensitivity(
             )
             for frame in frames
         ]
-        slots = footprint_slots(facility_slots(at[0], at[1]), at[2], contracts, prices)
+        slots = compute_footprint_slots(
+            compute_facility_slots(at[0], at[1]), at[2], contracts, prices
+        )
         return slots.group_by("run_id").agg(
             pl.sum_horizontal(pl.col(part).sum() for part in parts).alias(name)
             for name, parts in TOTALS.items()

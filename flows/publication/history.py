@@ -18,8 +18,9 @@ from flows.publication.revisions import folder_of, publications
 from flows.settings import Settings
 from flows.warehouse.frames import query_rows
 from flows.warehouse.store import FileStore, attach_read_only
+from transforms.figures import RESTATED
 
-FIGURES = ("energy_kwh", "facility_kwh", "co2e_kg", "water_onsite_l", "water_offsite_l")
+FIGURES = tuple(figure.shown_as() for figure in RESTATED if figure.since == 1)
 """Figures of run_summary that are compared; there since the first version."""
 
 _INPUTS = {

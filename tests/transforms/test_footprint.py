@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from transforms import footprint
+from transforms import figures, footprint
 from transforms.embodied import EMBODIED, add_embodied, compute_hourly_rates
 
 KWH_MJ = 3_600_000_000
@@ -94,9 +94,9 @@ def one_slot(energy_mj: int, **given: float | None) -> dict[str, float]:
     )
     sites = pl.LazyFrame(site).with_columns(pl.col("^(overhead|rest).*$").cast(pl.Int64))
     factors = pl.col("^.*_g_per_kwh$").cast(pl.Float64)
-    facility = footprint.facility_slots(energy, sites)
+    facility = footprint.compute_facility_slots(energy, sites)
     return (
-        footprint.footprint_slots(
+        footprint.compute_footprint_slots(
             facility, pl.LazyFrame(signal).with_columns(factors), pl.LazyFrame(contract), price
         )
         .collect()
@@ -268,7 +268,9 @@ def rates(gpus_per_server: int = 8, **given: float) -> pl.LazyFrame:
         for name, value in {**LUCCIONI, **given}.items()
         for bound in ("", "_low", "_high")
     }
-    return compute_hourly_rates(pl.LazyFrame({"gpu_key": [1], "gpus_per_server": [gpus_per_server], **values}))
+    return compute_hourly_rates(
+        pl.LazyFrame({"gpu_key": [1], "gpus_per_server": [gpus_per_server], **values})
+    )
 
 
 def test_embodied_carbon_of_bloom() -> None:
@@ -300,10 +302,10 @@ def test_a_total_beyond_64_bits_is_refused_and_wraps_around_nowhere() -> None:
         rows = pl.LazyFrame(
             {"kind": ["idle"] * slots, "run_id": pl.Series([None] * slots, dtype=pl.String)}
             | {"slot": range(slots)}
-            | dict.fromkeys(footprint.SUMMED, [2**62] * slots)
+            | dict.fromkeys(figures.SUMMED, [2**62] * slots)
         )
         gpus = rows.select("kind", "run_id", gpus=1).unique()
-        return footprint.run_totals(rows, gpus).collect()
+        return footprint.sum_runs(rows, gpus).collect()
 
     assert total(1)["energy_mj"].to_list() == [2**62]
     with pytest.raises(pl.exceptions.InvalidOperationError, match="i128"):

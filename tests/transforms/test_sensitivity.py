@@ -6,7 +6,7 @@ import polars as pl
 
 from transforms.constants import PPM
 from transforms.embodied import EMBODIED
-from transforms.sensitivity import INPUTS, sensitivity
+from transforms.sensitivity import INPUTS, compute_sensitivity
 
 KWH_MJ = 3_600_000_000
 _OF_ENERGY = ("energy", "host", "co2e_embodied")
@@ -61,7 +61,7 @@ def swings(**given: tuple[float, float, float]) -> dict[str, tuple[int, int, int
             **of_energy,
         }
     )
-    found = sensitivity(
+    found = compute_sensitivity(
         energy,
         pl.LazyFrame({**place, "zone": ["z"], **of_site}),
         pl.LazyFrame(

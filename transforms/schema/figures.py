@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
+from transforms.figures import SUMMED
 from transforms.schema.fields import columns
 from transforms.schema.model import Table
 
 _SLOT_ENERGY = (
     "counter_mj power_integral_mj gap_mj gap_low_mj gap_high_mj filled_mj filled_low_mj held_us"
 )
-_FOOTPRINT_VALUES = (
-    "energy_mj energy_low_mj energy_high_mj measured_mj gap_mj filled_mj held_us overhead_mj "
-    "it_mj it_low_mj it_high_mj "
-    "facility_mj facility_low_mj facility_high_mj facility_measured_mj facility_uncovered_mj "
-    "co2e_ug co2e_low_ug co2e_high_ug co2e_measured_ug "
-    "water_onsite_ul water_onsite_low_ul water_onsite_high_ul water_onsite_measured_ul "
-    "water_offsite_ul water_offsite_low_ul water_offsite_high_ul water_offsite_measured_ul "
-    "host_mj host_measured_mj "
-    "grid_mj grid_low_mj grid_high_mj onsite_mj "
-    "co2e_scope1_ug co2e_scope1_low_ug co2e_scope1_high_ug "
-    "co2e_market_ug co2e_market_low_ug co2e_market_high_ug contracted_mj residual_mj "
-    "co2e_marginal_ug co2e_marginal_low_ug co2e_marginal_high_ug marginal_mj "
-    "co2e_losses_ug co2e_losses_low_ug co2e_losses_high_ug "
-    "co2e_embodied_ug co2e_embodied_low_ug co2e_embodied_high_ug "
-    "water_embodied_ul water_embodied_low_ul water_embodied_high_ul "
-    "water_withdrawal_ul water_withdrawal_low_ul water_withdrawal_high_ul "
-    "cost_micro priced_mj"
-)
+_FOOTPRINT_VALUES = " ".join(SUMMED)
 
 TABLES: tuple[Table, ...] = (
     Table(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from transforms.constants import BOUNDS
+from transforms.figures import Figure
 
 
 @dataclass(frozen=True)
@@ -94,20 +95,31 @@ TIMESTAMP = "TIMESTAMP WITH TIME ZONE"
 
 
 def bounded(
-    head: str, unit: str, sql_type: str, description: str, shown_unit: str, *, of: bool = False
+    head: str, unit: str, sql_type: str, description: str, shown_unit: str
 ) -> tuple[Field, Field, Field]:
-    """A value and its low and high: `pue`, `pue_low`; `co2e_ug`, `co2e_low_ug`.
-
-    `of`: the bounds name the value, as where they stand far from it.
-    """
+    """A value and its low and high: `pue`, `pue_low`; `co2e_ug`, `co2e_low_ug`."""
     name = head + unit
-    texts = (
-        description,
-        f"Lower bound of {name}" if of else "Its lower bound",
-        f"Upper bound of {name}" if of else "Its upper bound",
-    )
+    texts = (description, f"Lower bound of {name}", f"Upper bound of {name}")
     value, low, high = (
         Field(f"{head}{bound}{unit}", sql_type, text, shown_unit)
         for bound, text in zip(BOUNDS, texts, strict=True)
     )
     return value, low, high
+
+
+def describe_stored(figure: Figure) -> tuple[Field, ...]:
+    """The fields of a figure as it is stored, in whole numbers."""
+    unit = figure.unit
+    if figure.bounded:
+        return bounded(figure.name, f"_{unit.stored}", "BIGINT", figure.meaning, unit.stored_symbol)
+    return (Field(figure.stored(), "BIGINT", figure.meaning, unit.stored_symbol),)
+
+
+def describe_shown(figure: Figure) -> tuple[Field, ...]:
+    """The fields of a figure as the view `run_summary` shows it."""
+    unit = figure.unit
+    if figure.shown == "bounds":
+        return bounded(figure.name, f"_{unit.shown}", "DOUBLE", figure.meaning, unit.symbol)
+    if figure.shown == "value":
+        return (Field(figure.shown_as(), "DOUBLE", figure.meaning, unit.symbol),)
+    return ()

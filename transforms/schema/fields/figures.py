@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from transforms.schema.model import TIMESTAMP, Field, bounded
+from transforms.figures import FIGURES
+from transforms.schema.model import TIMESTAMP, Field, describe_stored
 
 FIELDS: tuple[Field, ...] = (
-    # slots
+    *(
+        field
+        for figure in FIGURES
+        for field in describe_stored(figure)
+        if field.name != "energy_mj"  # Readings have it too, of other devices.
+    ),
     Field("slot_start", TIMESTAMP, "Start of the 5-minute slot, UTC"),
     Field("counter_mj", "BIGINT", "Measured by the energy counter", "mJ"),
     Field("power_integral_mj", "BIGINT", "Measured by integrating power", "mJ"),
-    Field("gap_mj", "BIGINT", "Estimated across a gap between readings", "mJ"),
     Field("gap_low_mj", "BIGINT", "Lower bound of gap_mj: the GPU at idle", "mJ"),
     Field("gap_high_mj", "BIGINT", "Upper bound of gap_mj: the GPU at its limit", "mJ"),
-    Field(
-        "filled_mj",
-        "BIGINT",
-        "Filled at the board limit: held by the run, but no reading at all",
-        "mJ",
-    ),
     Field("filled_low_mj", "BIGINT", "Lower bound of filled_mj: the GPU at idle", "mJ"),
     Field("covered_us", "BIGINT", "GPU time between readings", "µs"),
     Field("gap_us", "BIGINT", "GPU time bridged by an estimate", "µs"),
-    Field("held_us", "BIGINT", "GPU time held, weighted by share", "µs"),
     Field("readings", "BIGINT", "Readings in the slot"),
-    Field("energy_low_mj", "BIGINT", "Lower bound of energy_mj", "mJ"),
-    Field("energy_high_mj", "BIGINT", "Upper bound of energy_mj", "mJ"),
-    Field("measured_mj", "BIGINT", "Part of energy_mj that was measured (counter or power)", "mJ"),
     Field("metered_mj", "BIGINT", "Energy seen by the meters: counter + power + gap", "mJ"),
     Field("attributed_mj", "BIGINT", "Part of metered_mj that runs hold", "mJ"),
     Field("idle_mj", "BIGINT", "Part of metered_mj of GPUs that no run held", "mJ"),
@@ -36,49 +31,8 @@ FIELDS: tuple[Field, ...] = (
         "mJ",
     ),
     Field("difference_mj", "BIGINT", "metered - attributed - idle - unallocated: always 0", "mJ"),
-    # footprint
-    Field(
-        "overhead_mj",
-        "BIGINT",
-        "Host energy beside the GPUs: CPU and memory where metered, the site's model elsewhere",
-        "mJ",
-    ),
-    Field("host_mj", "BIGINT", "Energy of CPU and memory that the collector gave", "mJ"),
-    Field("host_measured_mj", "BIGINT", "Part of host_mj that was measured (RAPL)", "mJ"),
     Field("host_modelled_mj", "BIGINT", "Part of host_mj that a model gave", "mJ"),
     Field("metered_us", "BIGINT", "Time for which CPU or memory are known", "µs"),
-    *bounded("it", "_mj", "BIGINT", "IT energy: GPU + host overhead", "mJ", of=True),
-    *bounded("facility", "_mj", "BIGINT", "Facility energy: IT energy x PUE", "mJ", of=True),
-    Field(
-        "facility_measured_mj",
-        "BIGINT",
-        "Part of facility_mj whose IT energy was measured",
-        "mJ",
-    ),
-    Field(
-        "facility_uncovered_mj",
-        "BIGINT",
-        "Part of facility_mj without any carbon intensity",
-        "mJ",
-    ),
-    *bounded("co2e", "_ug", "BIGINT", "Location-based CO2e (scope 2)", "µg", of=True),
-    Field(
-        "co2e_measured_ug",
-        "BIGINT",
-        "Part of co2e_ug with measured energy and a reported intensity",
-        "µg",
-    ),
-    *bounded("water_onsite", "_ul", "BIGINT", "Water consumed on site for cooling", "µL"),
-    Field("water_onsite_measured_ul", "BIGINT", "Part of it that rests on measured energy", "µL"),
-    *bounded(
-        "water_offsite", "_ul", "BIGINT", "Water consumed in generating the electricity", "µL"
-    ),
-    Field(
-        "water_offsite_measured_ul",
-        "BIGINT",
-        "Part of it with measured energy and a reported generation mix",
-        "µL",
-    ),
     Field("series_ppm", "INTEGER", "Share of the slot covered by reported intensities", "ppm"),
     Field(
         "estimated_ppm",
@@ -98,85 +52,7 @@ FIELDS: tuple[Field, ...] = (
         "Share covered by a lower rung of the ladder (see slot_source)",
         "ppm",
     ),
-    *bounded("grid", "_mj", "BIGINT", "Part of facility_mj taken from the grid", "mJ", of=True),
-    Field("onsite_mj", "BIGINT", "Part of facility_mj generated on site", "mJ"),
-    *bounded("co2e_scope1", "_ug", "BIGINT", "CO2e of on-site generation (scope 1)", "µg", of=True),
-    *bounded("co2e_market", "_ug", "BIGINT", "Market-based CO2e (scope 2)", "µg", of=True),
-    Field("contracted_mj", "BIGINT", "Part of grid_mj that contracts cover", "mJ"),
-    Field(
-        "residual_mj",
-        "BIGINT",
-        "Part of grid_mj counted with a residual mix; the rest beside contracted_mj has none and "
-        "is counted with the location-based intensity",
-        "mJ",
-    ),
-    *bounded(
-        "co2e_marginal",
-        "_ug",
-        "BIGINT",
-        "Marginal effect: emissions that the energy caused at the margin; in no inventory",
-        "µg",
-        of=True,
-    ),
-    Field("marginal_mj", "BIGINT", "Part of grid_mj whose marginal rate is known", "mJ"),
-    *bounded(
-        "co2e_losses",
-        "_ug",
-        "BIGINT",
-        "CO2e of transmission and distribution losses (scope 3, category 3)",
-        "µg",
-        of=True,
-    ),
     Field("gpus", "BIGINT", "GPUs that took part"),
     Field("first_slot", TIMESTAMP, "First slot with energy, UTC"),
     Field("last_slot", TIMESTAMP, "Last slot with energy, UTC"),
-    *bounded(
-        "co2e_embodied",
-        "_ug",
-        "BIGINT",
-        "Embodied CO2e of the hardware for the time held (scope 3)",
-        "µg",
-        of=True,
-    ),
-    *bounded(
-        "water_embodied",
-        "_ul",
-        "BIGINT",
-        "Water consumed in making the GPUs, for the time held",
-        "µL",
-        of=True,
-    ),
-    *bounded(
-        "water_withdrawal",
-        "_ul",
-        "BIGINT",
-        "Water withdrawn, on and off site: beside consumption, never added to it",
-        "µL",
-        of=True,
-    ),
-    Field(
-        "cost_micro",
-        "BIGINT",
-        "Cost of the facility energy that has a price, in millionths of the tariff's currency",
-        "1e-6",
-    ),
-    Field("priced_mj", "BIGINT", "Part of facility_mj that has a price", "mJ"),
-    *bounded(
-        "embodied",
-        "_ug_per_h",
-        "BIGINT",
-        "Embodied CO2e of a GPU and its part of the server for an hour held",
-        "µg/h",
-    ),
-    *bounded("embodied", "_ul_per_h", "BIGINT", "Embodied water of a GPU for an hour held", "µL/h"),
-    Field("gpus_per_server", "INTEGER", "GPUs among which a server is divided"),
-    Field("server", "VARCHAR", "Server model from wattledger.toml: scope of its factors"),
-    *bounded("withdrawal_ratio", "", "DOUBLE", "Water withdrawn on site per litre consumed", "1"),
-    *bounded("withdrawal", "_l_per_kwh", "DOUBLE", "Water withdrawn in generating a kWh", "L/kWh"),
-    Field("price_per_kwh", "DOUBLE", "Price of a kWh in the tariff's currency", "1/kWh"),
-    Field("currency", "VARCHAR", "Currency, from wattledger.toml"),
-    Field("from_hour", "INTEGER", "First hour of the day, in the tariff's time zone", "h"),
-    Field("to_hour", "INTEGER", "Hour at which it ends; 24 is midnight", "h"),
-    Field("weekdays", "VARCHAR", "Days of the week on which it holds"),
-    Field("tz", "VARCHAR", "Time zone of its hours"),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from transforms.figures import RESTATED
 from transforms.schema.model import TIMESTAMP, Field
 
 FIELDS: tuple[Field, ...] = (
@@ -86,16 +87,14 @@ FIELDS: tuple[Field, ...] = (
     Field("overridden_by", "VARCHAR", "Who let figures pass that the check refuses"),
     Field("previous_id", "VARCHAR", "Publication whose figures are restated"),
     *(
-        Field(f"{head}_{when}_{unit}", "BIGINT", f"{what} {text}", shown)
-        for head, unit, what, shown in (
-            ("energy", "mj", "GPU energy", "mJ"),
-            ("facility", "mj", "Facility energy", "mJ"),
-            ("co2e", "ug", "Location-based CO2e", "µg"),
-            ("co2e_market", "ug", "Market-based CO2e", "µg"),
-            ("water_onsite", "ul", "Water consumed on site", "µL"),
-            ("water_offsite", "ul", "Water consumed in generation", "µL"),
+        Field(
+            figure.stored(f"_{when}"),
+            "BIGINT",
+            f"{figure.meaning}, as published {text}",
+            figure.unit.stored_symbol,
         )
-        for when, text in (("before", "as published before"), ("after", "as published now"))
+        for figure in RESTATED
+        for when, text in (("before", "before"), ("after", "now"))
     ),
     Field("causes", "VARCHAR", "Which inputs of the run changed"),
     Field("version", "INTEGER", "Number of the migration"),

@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-from transforms.schema.model import TIMESTAMP, Field, bounded
+from transforms.figures import FIGURES, TOTALS, WATER_CONSUMED
+from transforms.schema.model import TIMESTAMP, Field, describe_shown
 
 FIELDS: tuple[Field, ...] = (
-    *bounded("energy", "_kwh", "DOUBLE", "GPU energy", "kWh"),
+    *(field for figure in (*FIGURES, *TOTALS) for field in describe_shown(figure)),
     Field("energy_measured_share", "DOUBLE", "Part of energy_kwh that was measured, 0 to 1"),
-    Field("it_kwh", "DOUBLE", "IT energy: GPU + host overhead", "kWh"),
-    Field("host_kwh", "DOUBLE", "Part of it_kwh: CPU and memory as the collector gave them", "kWh"),
     Field("host_measured_share", "DOUBLE", "Part of host_kwh that was measured, 0 to 1"),
-    *bounded("facility", "_kwh", "DOUBLE", "Facility energy: IT energy x PUE", "kWh"),
     Field(
         "facility_measured_share",
         "DOUBLE",
         "Part of facility_kwh whose IT energy was measured, 0 to 1",
     ),
-    *bounded("co2e", "_kg", "DOUBLE", "Location-based CO2e (scope 2)", "kg"),
     Field(
         "co2e_measured_share",
         "DOUBLE",
         "Part of co2e_kg with measured energy and a reported intensity, 0 to 1",
     ),
-    *bounded("water_onsite", "_l", "DOUBLE", "Water consumed on site", "L"),
     Field(
         "water_onsite_measured_share",
         "DOUBLE",
         "Part of it that rests on measured energy, 0 to 1",
     ),
-    *bounded("water_offsite", "_l", "DOUBLE", "Water consumed in generating the electricity", "L"),
     Field(
         "water_offsite_measured_share",
         "DOUBLE",
         "Part of it with measured energy and a reported mix, 0 to 1",
     ),
     Field("gpu_hours", "DOUBLE", "GPU time held, weighted by share", "h"),
-    Field(
-        "filled_kwh",
-        "DOUBLE",
-        "Part of energy_kwh filled at the board limit for want of readings",
-        "kWh",
-    ),
-    Field("gap_kwh", "DOUBLE", "Part of energy_kwh estimated across gaps", "kWh"),
     Field("hour_start", TIMESTAMP, "Start of the hour, UTC"),
     Field("runs", "BIGINT", "Number of training runs"),
     Field("counter_share", "DOUBLE", "Part of the energy measured by the counter, 0 to 1"),
@@ -64,49 +52,9 @@ FIELDS: tuple[Field, ...] = (
         "Part with an intensity from a lower rung of the ladder, 0 to 1",
     ),
     Field("energy_share", "DOUBLE", "Part of the run's facility energy, 0 to 1"),
-    Field("grid_kwh", "DOUBLE", "Part of facility_kwh taken from the grid", "kWh"),
-    Field("onsite_kwh", "DOUBLE", "Part of facility_kwh generated on site", "kWh"),
     Field("contracted_share", "DOUBLE", "Part of grid_kwh that contracts cover, 0 to 1"),
     Field("residual_share", "DOUBLE", "Part of grid_kwh counted with a residual mix, 0 to 1"),
     Field("marginal_share", "DOUBLE", "Part of grid_kwh whose marginal rate is known, 0 to 1"),
-    *bounded("co2e_scope1", "_kg", "DOUBLE", "CO2e of on-site generation (scope 1)", "kg"),
-    *bounded("co2e_market", "_kg", "DOUBLE", "Market-based CO2e (scope 2)", "kg"),
-    *bounded("co2e_losses", "_kg", "DOUBLE", "CO2e of grid losses (scope 3, category 3)", "kg"),
-    *bounded(
-        "co2e_marginal",
-        "_kg",
-        "DOUBLE",
-        "Marginal effect of the grid energy whose marginal rate is known",
-        "kg",
-    ),
-    *bounded(
-        "co2e_embodied",
-        "_kg",
-        "DOUBLE",
-        "Embodied CO2e of the hardware for the time held (scope 3)",
-        "kg",
-    ),
-    *bounded(
-        "co2e_total",
-        "_kg",
-        "DOUBLE",
-        "Scope 1, scope 2 location-based, and the parts of scope 3 counted here: grid losses, embodied",
-        "kg",
-    ),
-    *bounded(
-        "water_embodied",
-        "_l",
-        "DOUBLE",
-        "Water consumed in making the GPUs, for the time held",
-        "L",
-    ),
-    *bounded(
-        "water_withdrawal",
-        "_l",
-        "DOUBLE",
-        "Water withdrawn on and off site: beside consumption, never added to it",
-        "L",
-    ),
     Field(
         "cost",
         "DOUBLE",
@@ -153,7 +101,7 @@ FIELDS: tuple[Field, ...] = (
     Field("water_high_ul", "BIGINT", "Water consumed with the input at its high", "µL"),
     Field("co2e_at_high_kg", "DOUBLE", "co2e_total_kg with the input at its high", "kg"),
     Field("water_at_high_l", "DOUBLE", "water_l with the input at its high", "L"),
-    Field("water_l", "DOUBLE", "Water consumed on and off site", "L"),
+    Field("water_l", "DOUBLE", WATER_CONSUMED.meaning, "L"),
     Field("co2e_swing_kg", "DOUBLE", "How much the input alone moves co2e_total_kg", "kg"),
     Field("water_swing_l", "DOUBLE", "How much the input alone moves water_l", "L"),
     Field("overrides", "VARCHAR", "Factors from wattledger.toml that the figures rest on"),
