@@ -16,6 +16,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from flows.estimates.scenario import Scenario
+from flows.estimates.validation import Comparison, compare_studies, load_studies
+from flows.reporting.frames import FRAMES
 from flows.settings import Settings
 from transforms.schema import TABLES, Table
 
@@ -202,8 +204,6 @@ def _default(value: Any) -> str:
 
 
 def frames() -> str:
-    from flows.reporting.frames import FRAMES
-
     lines = [
         _NOTE,
         "# Reporting frames",
@@ -216,7 +216,7 @@ def frames() -> str:
     sources = {
         "period": "`footprint_slot` of the period",
         "family": "`run_summary` of a family",
-        "run": "`run_summary` of a run",
+        "run": "`run_summary` of a run, with the columns that `sql/queries/reporting/runs_to_report.sql` adds",
     }
     for frame in FRAMES.values():
         lines += [
@@ -238,10 +238,8 @@ _MEANINGS = {"seen": "read in a stored copy", "recalled": "recalled: not looked 
 
 
 def validation() -> str:
-    from flows.estimates.validation import compare_studies, load_studies
-
-    found = compare_studies()
-    agreeing = sum(one.agrees for one in found)
+    comparisons = compare_studies()
+    agreeing = sum(comparison.agrees for comparison in comparisons)
     lines = [
         _NOTE,
         "# The published record",
@@ -249,7 +247,7 @@ def validation() -> str:
         "Source: `flows/data/published/record.toml`. Inputs as published, put through the formulas of the ledger",
         "(`transforms/estimate.py`), beside the published figures. A published number stands for all that rounds to it,",
         "inputs as well as figures; a figure *agrees* if some such inputs give such a figure. The tests hold this page to",
-        f"the code. {agreeing} of {len(found)} figures agree; of the others each says why.",
+        f"the code. {agreeing} of {len(comparisons)} figures agree; for each of the others the reason is given.",
     ]
     for study in load_studies():
         lines += ["", f"## {study['name']}", "", f"{study['source']} ({_MEANINGS[study['read']]})."]
@@ -261,15 +259,27 @@ def validation() -> str:
             "|" + "---|" * (len(study["inputs"]) + 6),
         ]
         rows = {row[0]: row[1 : 1 + len(study["inputs"])] for row in study["rows"]}
-        for one in (one for one in found if one.study == study["name"]):
-            given = " | ".join(text.removeprefix("=") for text in rows[one.case])
-            span = "" if one.low == one.high else f" ({one.low:.4g} to {one.high:.4g})"
-            lines.append(
-                f"| {one.case} | {given} | {one.figure} | {one.published} {one.unit} | "
-                f"{one.ours:.5g}{span} | {one.difference:+.2%} | "
-                f"{'agrees' if one.agrees else one.differs} |"
-            )
+        lines += [
+            _comparison_row(comparison, rows[comparison.case])
+            for comparison in comparisons
+            if comparison.study == study["name"]
+        ]
     return "\n".join(lines) + "\n"
+
+
+def _comparison_row(comparison: Comparison, inputs: list[str]) -> str:
+    cells = [
+        comparison.case,
+        *(text.removeprefix("=") for text in inputs),
+        comparison.figure,
+        f"{comparison.published} {comparison.unit}",
+        f"{comparison.ours:.5g}",
+        f"{comparison.difference:+.2%}",
+        "agrees" if comparison.agrees else comparison.differs,
+    ]
+    if comparison.low != comparison.high:
+        cells[-3] += f" ({comparison.low:.4g} to {comparison.high:.4g})"
+    return f"| {' | '.join(cells)} |"
 
 
 PAGES = {

@@ -251,13 +251,13 @@ def export(
 
     from flows.cli.output import figures as output
     from flows.publication.reader import fill_frame
-    from flows.reporting.frames import Asked
+    from flows.reporting.frames.query import Selection
 
     begin, end = (
         datetime.fromisoformat(day).replace(tzinfo=UTC) if day else None
         for day in parse_days(first, last)
     )
-    filled = fill_frame(settings, frame, Asked(begin, end, family, run))
+    filled = fill_frame(settings, frame, Selection(begin, end, family, run))
     if json_:
         print_json(filled.as_json())
     else:

@@ -14,9 +14,10 @@ import duckdb
 
 from flows.errors import UsageError
 from flows.publication.publish import Published
-from flows.reporting import frames
 from flows.reporting.explain import explain_run
-from flows.reporting.frames import FRAMES, Asked, Frame
+from flows.reporting.frames import FRAMES
+from flows.reporting.frames.model import Frame
+from flows.reporting.frames.query import Selection, query_publication, query_reports
 from flows.settings import Settings
 from flows.warehouse.frames import query_rows
 from flows.warehouse.store import FileStore, Store, store_of
@@ -108,22 +109,22 @@ class FilledFrame:
         }
 
 
-def fill_frame(settings: Settings, name: str, scope: Asked) -> FilledFrame:
+def fill_frame(settings: Settings, name: str, selection: Selection) -> FilledFrame:
     """Fill a reporting frame with the figures in force.
 
     Args:
         settings: The project.
         name: One of `FRAMES`.
-        scope: The period, family or run to report.
+        selection: The period, family or run to report.
 
     Raises:
-        UsageError: there is no such frame, or nothing is published of that scope.
+        UsageError: there is no such frame, or nothing is published of the selection.
     """
     if name not in FRAMES:
         raise UsageError(f"no frame is called {name!r}", remedy=f"One of: {', '.join(FRAMES)}")
     with closing(find_store(settings).connect(read_only=True)) as con:
-        reports = frames.report(con, FRAMES[name], scope)
-        publication = frames.published(con)
+        reports = query_reports(con, FRAMES[name], selection)
+        publication = query_publication(con)
     return FilledFrame(FRAMES[name], publication["publication_id"], publication["sample"], reports)
 
 

@@ -15,7 +15,7 @@ from flows.accounting.compute import Computed
 from flows.cli.output.console import make_console, make_table
 from flows.factors import Factor
 from flows.publication.reader import FilledFrame
-from flows.reporting import frames
+from flows.reporting.frames.formats import format_csv, format_yaml
 from flows.reporting.numbers import format_change, format_number, format_percent, format_range
 
 _SOURCE_WIDTH = 60
@@ -76,9 +76,9 @@ def print_frame(filled: FilledFrame, *, as_csv: bool) -> None:
         print("SAMPLE DATA: these GPU readings were generated, not measured", file=sys.stderr)
     form = "csv" if as_csv else filled.frame.form
     if form == "csv":
-        print(frames.as_csv(filled.frame, filled.reports), end="")
+        print(format_csv(filled.frame, filled.reports), end="")
     elif form == "yaml":
-        print(frames.as_yaml(filled.reports), end="")
+        print(format_yaml(filled.reports), end="")
     else:
         _print_frame_tables(filled)
 
