@@ -34,8 +34,8 @@ _OVERLAP = f"""
 """
 
 
-def suite(
-    *, schema: str = "staging", future_tolerance_s: float = 300, max_power_w: float = 10_000
+def build_host_suite(
+    *, future_tolerance_s: float, max_power_w: float = 10_000, schema: str = "staging"
 ) -> Suite:
     """The suite `host_readings`, on the intervals of the segments that wait."""
     listed = ", ".join(f"'{name}'" for name in COMPONENTS)

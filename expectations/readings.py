@@ -1,4 +1,4 @@
-"""Checks of GPU readings, on the profile that DuckDB makes of each segment."""
+"""Checks of GPU readings, on the profile of each segment."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ ROWS_WHERE = {
 """How to find an offending row in the file itself: column, and predicate on the staged rows."""
 
 
-def suite(
+def build_readings_suite(
     *,
+    future_tolerance_s: float,
+    max_gap_s: float,
+    counter_power_tolerance: float,
     schema: str = "staging",
-    future_tolerance_s: float = 300,
-    max_gap_s: float = 30,
-    counter_power_tolerance: float = 0.2,
 ) -> Suite:
-    """The suite `readings`; thresholds come from [readings] in wattledger.toml."""
+    """The suite `readings`; thresholds come from [readings] and [gate] in wattledger.toml."""
     return Suite(
         name="readings",
         schema=schema,
@@ -52,7 +52,7 @@ def suite(
                 "min_power_mw",
                 "No power is below zero",
                 low=0,
-                remedy="Mend or remove the row",
+                remedy="Fix or remove the row",
             ),
             at_least(
                 "power_below_limit",
@@ -75,7 +75,7 @@ def suite(
                 "No energy counter is below zero",
                 low=0,
                 high=0,
-                remedy="Mend or remove the row",
+                remedy="Fix or remove the row",
             ),
             between(
                 "utilisation_in_range",

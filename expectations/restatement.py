@@ -5,7 +5,7 @@ from __future__ import annotations
 from expectations.checks import Suite, no_rows
 
 
-def suite(*, schema: str = "staging", max_change: float = 0.1) -> Suite:
+def build_restatement_suite(*, max_change: float, schema: str = "staging") -> Suite:
     """The suite `restatement`, on the runs whose figures would change; the bound comes from [gate]."""
 
     def within(figure: str, unit: str, name: str) -> str:

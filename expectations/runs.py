@@ -5,7 +5,7 @@ from __future__ import annotations
 from expectations.checks import Suite, at_least, no_rows, not_null
 
 
-def suite(*, schema: str = "staging", max_days: float = 400) -> Suite:
+def build_runs_suite(*, max_days: float, schema: str = "staging") -> Suite:
     """The suite `runs`, on the allocations as they would stand after loading."""
     return Suite(
         name="runs",

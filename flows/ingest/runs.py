@@ -16,7 +16,7 @@ from expectations import runs as runs_suite
 from flows.errors import BadInput
 from flows.files import expand_paths, hash_file, is_in_spool, open_plain_text, read_first_line
 from flows.ingest import codecarbon as ingest_codecarbon
-from flows.ingest.gpu import Progress, no_progress
+from flows.ingest.progress import Progress, no_progress
 from flows.settings import Settings
 from flows.sources.runs import codecarbon, records, sacct
 from flows.sources.runs import table as runs_source
@@ -329,7 +329,7 @@ def _gated(
     from expectations.gate import Gate, describe
 
     _stage(con, runs)
-    verdict = Gate(con).run(runs_suite.suite(max_days=settings.gate.max_run_days))
+    verdict = Gate(con).run(runs_suite.build_runs_suite(max_days=settings.gate.max_run_days))
     inserted = 0
     with transaction(con):
         registry.record_verdict(con, verdict)

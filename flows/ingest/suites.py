@@ -9,7 +9,7 @@ from flows.settings import Settings
 
 def build_readings_suite(settings: Settings) -> Suite:
     """Checks of the profiles of GPU readings in staging.segment_profile."""
-    return readings.suite(
+    return readings.build_readings_suite(
         schema="staging",
         future_tolerance_s=settings.readings.future_tolerance_s,
         max_gap_s=settings.readings.max_gap_s,
@@ -19,12 +19,12 @@ def build_readings_suite(settings: Settings) -> Suite:
 
 def build_host_suite(settings: Settings) -> Suite:
     """Checks of the energy of CPU and memory in staging.host_reading."""
-    return host.suite(future_tolerance_s=settings.readings.future_tolerance_s)
+    return host.build_host_suite(future_tolerance_s=settings.readings.future_tolerance_s)
 
 
 def build_runs_suite(settings: Settings) -> Suite:
     """Checks of runs and allocations in staging.run_allocation."""
-    return runs.suite(schema="staging", max_days=settings.gate.max_run_days)
+    return runs.build_runs_suite(schema="staging", max_days=settings.gate.max_run_days)
 
 
 def build_grid_suite(settings: Settings, table: str) -> Suite:
