@@ -18,7 +18,7 @@ SELECT
     s.is_estimated,
     -- One division of whole numbers: what covers all of it is 1, and not a little more.
     sum(e.facility_mj * s.covered_us::HUGEINT)
-        / nullif(any_value(t.facility_mj) * 300_000_000::HUGEINT, 0) AS energy_share
+        / nullif(any_value(t.facility_mj) * $slot_us::HUGEINT, 0) AS energy_share
 FROM energy AS e
 JOIN slot_source AS s USING (zone, slot_start)
 JOIN total AS t USING (run_id)

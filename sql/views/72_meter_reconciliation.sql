@@ -16,16 +16,16 @@ WITH ledger AS (
     SELECT m.meter, m.scope, m.metered, m.valid_from, m.valid_to, any_value(m.energy_mj) AS energy_mj,
         any_value(m.source_name) AS source_name,
         sum(l.mj * inside) AS mj, sum(l.low_mj * inside) AS low_mj, sum(l.high_mj * inside) AS high_mj,
-        coalesce(sum(inside), 0) * 300e6 / any_value(epoch_us(m.valid_to) - epoch_us(m.valid_from))
+        coalesce(sum(inside), 0) * $slot_us / any_value(epoch_us(m.valid_to) - epoch_us(m.valid_from))
             AS covered_share
     FROM meter_reading AS m
     LEFT JOIN (
         SELECT l.*, r.meter, r.valid_from, r.valid_to,
-            (least(epoch_us(r.valid_to), epoch_us(slot_start) + 300000000)
-                - greatest(epoch_us(r.valid_from), epoch_us(slot_start))) / 300e6 AS inside
+            (least(epoch_us(r.valid_to), epoch_us(slot_start) + $slot_us)
+                - greatest(epoch_us(r.valid_from), epoch_us(slot_start))) / $slot_us AS inside
         FROM ledger AS l
         JOIN meter_reading AS r ON r.scope = l.scope AND r.metered = l.metered
-            AND l.slot_start < r.valid_to AND l.slot_start + INTERVAL 5 MINUTE > r.valid_from
+            AND l.slot_start < r.valid_to AND l.slot_start + to_microseconds($slot_us) > r.valid_from
     ) AS l USING (meter, scope, metered, valid_from, valid_to)
     GROUP BY m.meter, m.scope, m.metered, m.valid_from, m.valid_to
 )

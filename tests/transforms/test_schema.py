@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from flows.warehouse.connection import connect
 from transforms.schema import TABLES, Table, in_role, that_change
 from transforms.schema.fields import FIELDS, figures, grid, ledger, readings, views
 
-VIEWS = Path(__file__).parents[2] / "sql" / "views"
+SQL = Path(__file__).parents[2] / "sql"
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))
@@ -32,7 +33,7 @@ def test_a_column_is_described_once_and_belongs_to_a_table() -> None:
 
 
 def test_the_header_of_a_view_says_its_grain_and_its_key() -> None:
-    files = sorted(VIEWS.glob("*.sql"))
+    files = sorted((SQL / "views").glob("*.sql"))
     assert len(files) == len(in_role("view"))
     for file in files:
         grain, keys, owner, *_ = file.read_text().splitlines()
@@ -97,3 +98,11 @@ def test_every_published_input_can_be_a_cause_of_other_figures() -> None:
     assert set(history._INPUTS) == {*in_role("input", "configured"), "slot_signal"} - {
         "segment_profile"
     }
+
+
+def test_no_sql_but_migrations_knows_the_length_of_a_slot() -> None:
+    """It is `transforms.constants.SLOT_US`; views and queries take it as $slot_us."""
+    literal = re.compile(r"300_?000_?000|300e6|INTERVAL '?5'? ?MINUTE", re.IGNORECASE)
+    files = [file for folder in ("views", "queries") for file in (SQL / folder).rglob("*.sql")]
+    assert files
+    assert not [file.name for file in files if literal.search(file.read_text())]
