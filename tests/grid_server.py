@@ -24,7 +24,7 @@ HTML = b"<!DOCTYPE html><html><head><title>Please log in</title></head><body>hot
 
 @dataclass
 class State:
-    """What the server answers, and what it was asked."""
+    """What the server answers, and what it was asked for."""
 
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     faults: list[tuple[str, Any]] = field(default_factory=list)
@@ -50,98 +50,103 @@ class Server:
     state: State
 
 
+class _Handler(BaseHTTPRequestHandler):
+    """Answers one request as `state` says."""
+
+    state: State
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        parts = urlsplit(self.path)
+        params = dict(parse_qsl(parts.query))
+        if parts.path == "/login":
+            self._login()
+            return
+        self.state.asked.append((parts.path, params))
+        fault = self.state.faults.pop(0) if self.state.faults else self.state.always
+        if fault and self._fault(*fault):
+            return
+        if not self._allowed(parts.path, params):
+            # Echoes what it was given, as careless servers do.
+            shown = params.get("api_key") or params.get("securityToken") or TOKEN
+            self._send(401, json.dumps({"error": f"bad token {shown}"}).encode())
+            return
+        body, kind = build_answer(self.state, parts.path, params)
+        self._send(200, body, kind)
+
+    def _login(self) -> None:
+        self.state.logins += 1
+        wanted = "Basic " + base64.b64encode(LOGIN.encode()).decode()
+        if self.headers.get("Authorization") != wanted:
+            self._send(403, b'{"error": "wrong password"}')
+            return
+        self.state.jwt, self.state.served = f"jwt-{self.state.logins}", 0
+        self._send(200, json.dumps({"token": self.state.jwt}).encode())
+
+    def _allowed(self, path: str, params: dict[str, str]) -> bool:
+        if path.startswith("/v3/carbon"):
+            return self.headers.get("auth-token") == TOKEN
+        if path.startswith("/v3/historical"):
+            self.state.served += 1
+            good = self.headers.get("Authorization") == f"Bearer {self.state.jwt}"
+            return good and self.state.served <= self.state.expires_after
+        if path.startswith("/v2/"):
+            return params.get("api_key") == TOKEN
+        if path == "/api":
+            return params.get("securityToken") == TOKEN
+        return True
+
+    def _fault(self, kind: str, what: Any) -> bool:
+        if kind == "status":
+            status, headers = what if isinstance(what, tuple) else (what, {})
+            self._send(status, b'{"message": "no, because"}', headers=headers)
+        elif kind == "html":
+            self._send(200, HTML, "text/html")
+        elif kind == "cut":
+            self.send_response(200)
+            self.send_header("Content-Length", "5000")
+            self.end_headers()
+            self.wfile.write(b'{"history": [{"zone": "DE", "carb')
+            self.close_connection = True
+        elif kind == "half":
+            self._send(200, b'{"history": [{"zone": "DE", "carb')
+        elif kind == "slow":
+            time.sleep(what)
+            return False
+        elif kind == "body":
+            self._send(200, what)
+        elif kind == "redirect":
+            self._send(302, b"", headers={"Location": what})
+        return True
+
+    def _send(
+        self,
+        status: int,
+        body: bytes,
+        kind: str = "application/json",
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        packed = gzip.compress(body)
+        self.send_response_only(status)
+        self.send_header("Date", format_datetime(self.state.date or datetime.now(UTC)))
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(packed)))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(packed)
+
+    def log_message(self, *args: object) -> None:
+        """Quiet."""
+
+
 @contextmanager
 def grid_server() -> Iterator[Server]:
+    """A running server, and the state that a test may change."""
     state = State()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            parts = urlsplit(self.path)
-            given = dict(parse_qsl(parts.query))
-            if parts.path == "/login":
-                self._login()
-                return
-            state.asked.append((parts.path, given))
-            fault = state.faults.pop(0) if state.faults else state.always
-            if fault and self._fault(*fault):
-                return
-            if not self._allowed(parts.path, given):
-                # Echoes what it was given, as careless servers do.
-                shown = given.get("api_key") or given.get("securityToken") or TOKEN
-                self._send(401, json.dumps({"error": f"bad token {shown}"}).encode())
-                return
-            body, kind = answer(state, parts.path, given)
-            self._send(200, body, kind)
-
-        def _login(self) -> None:
-            state.logins += 1
-            wanted = "Basic " + base64.b64encode(LOGIN.encode()).decode()
-            if self.headers.get("Authorization") != wanted:
-                self._send(403, b'{"error": "wrong password"}')
-                return
-            state.jwt, state.served = f"jwt-{state.logins}", 0
-            self._send(200, json.dumps({"token": state.jwt}).encode())
-
-        def _allowed(self, path: str, given: dict[str, str]) -> bool:
-            if path.startswith("/v3/carbon"):
-                return self.headers.get("auth-token") == TOKEN
-            if path.startswith("/v3/historical"):
-                state.served += 1
-                good = self.headers.get("Authorization") == f"Bearer {state.jwt}"
-                return good and state.served <= state.expires_after
-            if path.startswith("/v2/"):
-                return given.get("api_key") == TOKEN
-            if path == "/api":
-                return given.get("securityToken") == TOKEN
-            return True
-
-        def _fault(self, kind: str, what: Any) -> bool:
-            if kind == "status":
-                status, headers = what if isinstance(what, tuple) else (what, {})
-                self._send(status, b'{"message": "no, because"}', headers=headers)
-            elif kind == "html":
-                self._send(200, HTML, "text/html")
-            elif kind == "cut":
-                self.send_response(200)
-                self.send_header("Content-Length", "5000")
-                self.end_headers()
-                self.wfile.write(b'{"history": [{"zone": "DE", "carb')
-                self.close_connection = True
-            elif kind == "half":
-                self._send(200, b'{"history": [{"zone": "DE", "carb')
-            elif kind == "slow":
-                time.sleep(what)
-                return False
-            elif kind == "body":
-                self._send(200, what)
-            elif kind == "redirect":
-                self._send(302, b"", headers={"Location": what})
-            return True
-
-        def _send(
-            self,
-            status: int,
-            body: bytes,
-            kind: str = "application/json",
-            headers: dict[str, str] | None = None,
-        ) -> None:
-            packed = gzip.compress(body)
-            self.send_response_only(status)
-            self.send_header("Date", format_datetime(state.date or datetime.now(UTC)))
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Encoding", "gzip")
-            self.send_header("Content-Length", str(len(packed)))
-            for name, value in (headers or {}).items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(packed)
-
-        def log_message(self, *args: object) -> None:
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    handler = type("Handler", (_Handler,), {"state": state})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -162,77 +167,89 @@ def _steps(state: State, first: datetime, last: datetime, step: timedelta) -> li
     return [first + state.shift + n * step for n in range(max(0, count))]
 
 
-def answer(state: State, path: str, given: dict[str, str]) -> tuple[bytes, str]:
-    """What a provider says, in the form of its captured answers."""
-    if path.startswith("/v3/carbon-intensity"):
-        first, last = _moment(given["start"]), _moment(given["end"])
-        hours = [
-            {
-                "zone": given["zone"],
-                "carbonIntensity": state.value + at.hour,
-                "datetime": at.strftime("%Y-%m-%dT%H:%M:%S.000Z"),
-                "updatedAt": "2024-05-03T15:48:54.012Z",
-                "createdAt": "2024-04-28T20:47:49.346Z",
-                "emissionFactorType": given["emissionFactorType"],
-                "isEstimated": at.hour == 3,
-                "estimationMethod": "TIME_SLICER_AVERAGE" if at.hour == 3 else None,
-            }
-            for at in _steps(state, first, last, timedelta(hours=1))
-        ]
-        found: Any = {"zone": given["zone"], "data": hours}
-    elif path.startswith("/v3/historical"):
-        first, last = _moment(given["start"]), _moment(given["end"])
-        found = {
-            "data": [
-                {"point_time": at.isoformat(), "value": state.value}
-                for at in _steps(state, first, last, timedelta(minutes=5))
-            ],
-            "meta": {
-                "data_point_period_seconds": 300,
-                "region": given["region"],
-                "signal_type": "co2_moer",
-                "units": "lbs_co2_per_mwh",
-                "warnings": [],
-                "model": {"date": "2023-03-01"},
-            },
-        }
-    elif path.startswith("/v2/electricity"):
-        first, last = (
-            datetime.strptime(given[end], "%Y-%m-%dT%H").replace(tzinfo=UTC)
-            for end in ("start", "end")
-        )
-        rows = [
-            {
-                "period": at.strftime("%Y-%m-%dT%H"),
-                "respondent": given["facets[respondent][]"],
-                "respondent-name": "Tennessee Valley Authority",
-                "fueltype": fuel,
-                "type-name": fuel,
-                "value": str(value),
-                "value-units": "megawatthours",
-            }
-            for at in _steps(state, first, last + timedelta(hours=1), timedelta(hours=1))
-            for fuel, value in (("NUC", 7000), ("NG", state.value), ("COL", 2000), ("WAT", 1500))
-        ]
-        offset, length = int(given["offset"]), int(given["length"])
-        found = {
-            "response": {
-                "total": str(len(rows)),
-                "dateFormat": 'YYYY-MM-DD"T"HH24',
-                "frequency": "hourly",
-                "data": rows[offset : offset + length],
-            },
-            "request": {"command": path, "params": given},
-            "apiVersion": "2.1.8",
-        }
-    elif path == "/api":
+def build_answer(state: State, path: str, params: dict[str, str]) -> tuple[bytes, str]:
+    """What a provider answers, in the form of its captured answers, and the type of the content."""
+    if path == "/api":
         return state.xml, "text/xml"
+    if path.startswith("/v3/carbon-intensity"):
+        answer = _answer_electricity_maps(state, params)
+    elif path.startswith("/v3/historical"):
+        answer = _answer_watttime(state, params)
+    elif path.startswith("/v2/electricity"):
+        answer = _answer_eia(state, path, params)
     else:
-        return _uk(state, path)
-    return json.dumps(found).encode(), "application/json"
+        answer = _answer_uk(state, path)
+    return json.dumps(answer).encode(), "application/json"
 
 
-def _uk(state: State, path: str) -> tuple[bytes, str]:
+def _answer_electricity_maps(state: State, params: dict[str, str]) -> dict[str, Any]:
+    first, last = _moment(params["start"]), _moment(params["end"])
+    hours = [
+        {
+            "zone": params["zone"],
+            "carbonIntensity": state.value + at.hour,
+            "datetime": at.strftime("%Y-%m-%dT%H:%M:%S.000Z"),
+            "updatedAt": "2024-05-03T15:48:54.012Z",
+            "createdAt": "2024-04-28T20:47:49.346Z",
+            "emissionFactorType": params["emissionFactorType"],
+            "isEstimated": at.hour == 3,
+            "estimationMethod": "TIME_SLICER_AVERAGE" if at.hour == 3 else None,
+        }
+        for at in _steps(state, first, last, timedelta(hours=1))
+    ]
+    return {"zone": params["zone"], "data": hours}
+
+
+def _answer_watttime(state: State, params: dict[str, str]) -> dict[str, Any]:
+    first, last = _moment(params["start"]), _moment(params["end"])
+    return {
+        "data": [
+            {"point_time": at.isoformat(), "value": state.value}
+            for at in _steps(state, first, last, timedelta(minutes=5))
+        ],
+        "meta": {
+            "data_point_period_seconds": 300,
+            "region": params["region"],
+            "signal_type": "co2_moer",
+            "units": "lbs_co2_per_mwh",
+            "warnings": [],
+            "model": {"date": "2023-03-01"},
+        },
+    }
+
+
+def _answer_eia(state: State, path: str, params: dict[str, str]) -> dict[str, Any]:
+    first, last = (
+        datetime.strptime(params[end], "%Y-%m-%dT%H").replace(tzinfo=UTC)
+        for end in ("start", "end")
+    )
+    rows = [
+        {
+            "period": at.strftime("%Y-%m-%dT%H"),
+            "respondent": params["facets[respondent][]"],
+            "respondent-name": "Tennessee Valley Authority",
+            "fueltype": fuel,
+            "type-name": fuel,
+            "value": str(value),
+            "value-units": "megawatthours",
+        }
+        for at in _steps(state, first, last + timedelta(hours=1), timedelta(hours=1))
+        for fuel, value in (("NUC", 7000), ("NG", state.value), ("COL", 2000), ("WAT", 1500))
+    ]
+    offset, length = int(params["offset"]), int(params["length"])
+    return {
+        "response": {
+            "total": str(len(rows)),
+            "dateFormat": 'YYYY-MM-DD"T"HH24',
+            "frequency": "hourly",
+            "data": rows[offset : offset + length],
+        },
+        "request": {"command": path, "params": params},
+        "apiVersion": "2.1.8",
+    }
+
+
+def _answer_uk(state: State, path: str) -> dict[str, Any]:
     parts = path.strip("/").split("/")
     at = parts.index("intensity")
     first, last = (_moment(text) for text in parts[at + 1 : at + 3])
@@ -254,4 +271,4 @@ def _uk(state: State, path: str) -> tuple[bytes, str]:
     data: Any = items
     if parts[0] == "regional":
         data = {"regionid": int(parts[-1]), "shortname": "London", "data": items}
-    return json.dumps({"data": data}).encode(), "application/json"
+    return {"data": data}

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import duckdb
 
-from flows.files import sha256
+from flows.errors import GateFailed
+from flows.files import hash_file
 from flows.publication.database import Rows, insert_rows, write_database
 from flows.publication.entry import (
     Entry,
@@ -24,10 +25,10 @@ from flows.publication.entry import (
 from flows.publication.evidence import record_kept_inputs
 from flows.publication.folders import database_in
 from flows.publication.gate import (
+    Decision,
     collect_overrides,
     decide,
     record_verdicts,
-    refuse,
     run_suites,
 )
 from flows.publication.manifest import MANIFEST, SIGNATURE, build_manifest, sign_manifest
@@ -85,28 +86,22 @@ def publish_candidate(
         validation_ids = record_verdicts(con, verdicts)
         decision = decide(verdicts, overrides)
         if decision.refused:
-            failure = refuse(settings, decision, folder / "data_docs")
-            shutil.rmtree(folder)
-            raise failure
-        warnings = decision.list_warnings()
+            raise _refuse(settings, folder, decision)
         last = read_last_entry(con)
         entry = build_entry(con, last, decision, reason)
         if last and is_unchanged(con, last, entry):
             shutil.rmtree(folder)
-            return _describe(settings, last, changed=False, warnings=warnings)
-        rows = {
-            "publication": [entry],
-            "gate_override": list_overrides(entry, decision),
-            "restatement": list_restatements(con, entry),
-        }
+            return _describe(settings, last, decision, changed=False)
+        rows = _list_rows(con, entry, decision)
         write_database(con, database_in(folder), rows, validation_ids)
         write_report(database_in(folder), folder, settings)
+        # The row in the file itself has none: the manifest names that file by digest.
         entry["manifest_sha256"] = _seal_folder(settings, folder, entry)
         _name_folder(settings, folder, entry)
         _enter_into_ledger(con, rows)
         put_last_in_force(con, settings)
         tidy_warehouse(con)
-    return _describe(settings, entry, changed=True, warnings=warnings)
+    return _describe(settings, entry, decision, changed=True)
 
 
 def _create_draft_folder(settings: Settings) -> Path:
@@ -114,6 +109,27 @@ def _create_draft_folder(settings: Settings) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
+
+
+def _refuse(settings: Settings, folder: Path, decision: Decision) -> GateFailed:
+    """Discard the draft of a refused candidate, keep its Data Docs, and say why it is refused."""
+    docs = settings.work / "data_docs"
+    shutil.rmtree(docs, ignore_errors=True)
+    shutil.move(folder / "data_docs", docs)
+    shutil.rmtree(folder)
+    return GateFailed(
+        decision.explain_refusal(),
+        remedy=f"What was published stands. All checks: {docs / 'index.html'}",
+    )
+
+
+def _list_rows(con: duckdb.DuckDBPyConnection, entry: Entry, decision: Decision) -> Rows:
+    """What a publication adds to the ledger, by table."""
+    return {
+        "publication": [entry],
+        "gate_override": list_overrides(entry, decision),
+        "restatement": list_restatements(con, entry),
+    }
 
 
 def _seal_folder(settings: Settings, folder: Path, entry: Entry) -> str:
@@ -124,7 +140,7 @@ def _seal_folder(settings: Settings, folder: Path, entry: Entry) -> str:
     if (signature := sign_manifest(settings, manifest)) is not None:
         (folder / SIGNATURE).write_bytes(signature)
     _sync_folder(folder)
-    return sha256(folder / MANIFEST)
+    return hash_file(folder / MANIFEST)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -180,9 +196,7 @@ def _set_aside_unknown_folders(settings: Settings, names: Sequence[str]) -> None
             folder.rename(aside)
 
 
-def _describe(
-    settings: Settings, entry: Entry, *, changed: bool, warnings: list[str]
-) -> Published:
+def _describe(settings: Settings, entry: Entry, decision: Decision, *, changed: bool) -> Published:
     folder = settings.published
     return Published(
         publication_id=entry["publication_id"],
@@ -192,5 +206,5 @@ def _describe(
         summary=folder / "summary.html",
         data_docs=folder / "data_docs" / "index.html",
         changed=changed,
-        warnings=warnings,
+        warnings=decision.list_warnings(),
     )

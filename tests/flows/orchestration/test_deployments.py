@@ -28,11 +28,11 @@ from flows import settings as settings_module
 from flows.accounting.compute import compute
 from flows.ingest.gpu import ingest_gpu
 from flows.ingest.runs import ingest_runs
-from flows.publication.publish import publish
+from flows.publication.publish import publish_candidate
 from flows.settings import Settings
 from tests.conftest import ROOT, ask, grid_csv, make_project, runs_csv, segment, wattledger
-from tests.flows.sources.grid.test_providers import api, project_with
 from tests.grid_server import TOKEN, grid_server
+from tests.provider_projects import describe_provider, make_provider_project
 
 SCHEDULE = """
 [[input.gpu]]
@@ -229,7 +229,9 @@ def assert_apart(runs: list[dict[str, Any]]) -> None:
 def test_backfill(tmp_path: Path, on_server: dict[str, str]) -> None:
     """A provider's revision of a day long published is asked for, and restates what rests on it."""
     with grid_server() as server:
-        project = project_with(tmp_path / "project", api("electricity-maps", server.url))
+        project = make_provider_project(
+            tmp_path / "project", describe_provider("electricity-maps", server.url)
+        )
         ingest_gpu(project, [segment(project.root)])
         ingest_runs(
             project,
@@ -255,7 +257,7 @@ def test_when_a_publication_is_due(loaded: Settings) -> None:
 
     assert publication_is_due(loaded)
     compute(loaded)
-    publish(loaded)
+    publish_candidate(loaded)
     now = datetime.now(UTC)
     due = settings_module.load(loaded.root)
     due.schedule.publish = f"{now.minute} {now.hour} * * *"
