@@ -16,7 +16,7 @@ PER_KWH = round(ENERGY.per) // 1_000_000
 
 
 def multiply(quantity: pl.Expr, factor: pl.Expr | int) -> pl.Expr:
-    """A product in whole units."""
+    """A product, rounded to whole units."""
     return (quantity * factor).round().cast(pl.Int64)
 
 
@@ -35,10 +35,18 @@ _GPU_SUMS = ("held_us", "metered_us")
 
 
 def sum_by_site(energy: pl.LazyFrame, *more: str) -> pl.LazyFrame:
-    """Sum energy over the GPUs of a run at one site in one slot, and by what else is named.
+    """Sum energy over the GPUs of a run at one site in one slot.
 
-    Takes the result of `transforms.host.add_host_energy`, joined with site and is_gpu of each gpu_key, and
-    the result of `transforms.embodied.embodied`. Only GPUs count in gpus and held_us.
+    Args:
+        energy: One row per run (or idle, or unallocated), device and slot: kind, run_id, gpu_key, slot,
+            site, is_gpu, `SITE_SUMS` (mJ, ug, uL), held_us and metered_us. This is the result of
+            `transforms.host.add_host_energy` and `transforms.embodied.add_embodied`, joined with the site of
+            each device.
+        *more: Further columns to group by.
+
+    Returns:
+        kind, run_id, site, slot, the further columns, gpus, `SITE_SUMS`, held_us and metered_us. Only
+        GPUs count in gpus, held_us and metered_us.
     """
     return energy.group_by("kind", "run_id", "site", "slot", *more).agg(
         pl.col("gpu_key").filter("is_gpu").n_unique().cast(pl.Int64).alias("gpus"),
@@ -48,7 +56,14 @@ def sum_by_site(energy: pl.LazyFrame, *more: str) -> pl.LazyFrame:
 
 
 def sum_sites(parts: pl.LazyFrame) -> pl.LazyFrame:
-    """Sum the results of `sum_by_site` of parts of a site that share no GPU."""
+    """Sum parts of sites that share no GPU.
+
+    Args:
+        parts: Results of `sum_by_site` of each part, one below the other.
+
+    Returns:
+        The columns of `sum_by_site`, with one row per kind, run_id, site and slot.
+    """
     return parts.group_by("kind", "run_id", "site", "slot").agg(
         pl.col("gpus", *SITE_SUMS, *_GPU_SUMS).sum()
     )
@@ -263,14 +278,19 @@ def cost() -> list[pl.Expr]:
 
 
 def compute_facility_slots(energy: pl.LazyFrame, sites: pl.LazyFrame) -> pl.LazyFrame:
-    """IT, facility, grid and on-site energy per run, site and slot.
+    """Compute IT, facility, grid and on-site energy per run, site and slot.
 
-    Takes the result of `sum_by_site` and sites with one row per site and slot asked for (site, slot,
-    zone, PUE, WUE, overhead, rest, on-site generation and transmission loss with bounds). Adds to
-    them the quantities of `it_energy`, `facility_energy` and `grid_energy`.
+    Args:
+        energy: The result of `sum_by_site`.
+        sites: One row per site and slot: site, slot, zone, and with bounds pue, wue_l_per_kwh,
+            overhead_mw_per_gpu, rest_mw_per_gpu, onsite_share, onsite_g_per_kwh, onsite_l_per_kwh,
+            withdrawal_ratio and loss.
+
+    Returns:
+        The columns of both, and the quantities of `it_energy`, `facility_energy` and `grid_energy`, in mJ.
     """
     return (
-        energy.join(sites, on=["site", "slot"], how="left")
+        energy.join(sites, on=["site", "slot"], how="left", validate="m:1")
         .with_columns(it_energy())
         .with_columns(facility_energy())
         .with_columns(grid_energy())
@@ -278,17 +298,21 @@ def compute_facility_slots(energy: pl.LazyFrame, sites: pl.LazyFrame) -> pl.Lazy
 
 
 def compute_host_slots(energy: pl.LazyFrame, sites: pl.LazyFrame) -> pl.LazyFrame:
-    """IT energy of hosts, whoever held their GPUs.
+    """Compute the IT energy of hosts, whoever held their GPUs.
 
-    Takes what `sum_by_site` takes with host beside site, and sites as `compute_facility_slots`. Gives host, slot,
-    it_mj and its bounds.
+    Args:
+        energy: What `sum_by_site` takes, with host.
+        sites: As `compute_facility_slots` takes them.
+
+    Returns:
+        host, slot, and it_mj with its bounds, sorted by host and slot.
     """
     hosts = energy.select("host", "site").unique()
     return (
         sum_by_site(energy.with_columns(site="host"))
         .rename({"site": "host"})
-        .join(hosts, on="host")
-        .join(sites, on=["site", "slot"], how="left")
+        .join(hosts, on="host", validate="m:1")
+        .join(sites, on=["site", "slot"], how="left", validate="m:1")
         .with_columns(it_energy())
         .group_by("host", "slot")
         .agg(pl.col("it_mj", "it_low_mj", "it_high_mj").sum())
@@ -302,17 +326,24 @@ def compute_footprint_slots(
     contracts: pl.LazyFrame,
     prices: pl.LazyFrame,
 ) -> pl.LazyFrame:
-    """Energy, carbon and water per run, site and slot.
+    """Compute energy, carbon, water and cost per run, site and slot.
 
-    Takes the result of `compute_facility_slots`; signals (zone, slot, intensity, EWIF, withdrawal, marginal
-    and residual with bounds, series_ppm, ewif_series_ppm); the result of
-    `transforms.market.contracted`; and that of `transforms.market.prices`. Gives kind, run_id, site, zone, slot, gpus and `SUMMED`. A slot
-    without intensity has null CO2e and counts in facility_uncovered_mj.
+    Args:
+        facility: The result of `compute_facility_slots`.
+        signals: One row per zone and slot: zone, slot, series_ppm, ewif_series_ppm, and with bounds
+            intensity_g_per_kwh, marginal_g_per_kwh, residual_g_per_kwh, ewif_l_per_kwh and
+            withdrawal_l_per_kwh.
+        contracts: The result of `transforms.market.sum_contracts`: one row per site and slot.
+        prices: The result of `transforms.market.price_slots`: one row per site and slot.
+
+    Returns:
+        kind, run_id, site, zone, slot, gpus and `transforms.figures.SUMMED`, sorted. A slot without
+        intensity has null CO2e and counts in facility_uncovered_mj.
     """
     return (
-        facility.join(signals, on=["zone", "slot"], how="left")
-        .join(contracts, on=["site", "slot"], how="left")
-        .join(prices, on=["site", "slot"], how="left")
+        facility.join(signals, on=["zone", "slot"], how="left", validate="m:1")
+        .join(contracts, on=["site", "slot"], how="left", validate="m:1")
+        .join(prices, on=["site", "slot"], how="left", validate="m:1")
         .with_columns(co2e_location_based())
         .with_columns(co2e_scope1())
         .with_columns(co2e_market_based())
@@ -327,9 +358,14 @@ def compute_footprint_slots(
 
 
 def sum_runs(slots: pl.LazyFrame, gpus: pl.LazyFrame) -> pl.LazyFrame:
-    """Sum slots to one row per run (and one each for idle and unallocated).
+    """Sum slots to one row per run, and one each for idle and unallocated.
 
-    Takes the result of `compute_footprint_slots` and gpus (kind, run_id, gpus: GPUs that took part).
+    Args:
+        slots: The result of `compute_footprint_slots`.
+        gpus: kind, run_id and gpus: how many GPUs took part.
+
+    Returns:
+        kind, run_id, first_slot, last_slot, gpus and `transforms.figures.SUMMED`, sorted.
 
     Raises:
         polars.exceptions.InvalidOperationError: a sum is beyond 64 bits (2.56 TWh).
@@ -339,11 +375,11 @@ def sum_runs(slots: pl.LazyFrame, gpus: pl.LazyFrame) -> pl.LazyFrame:
         .agg(
             pl.col("slot").min().alias("first_slot"),
             pl.col("slot").max().alias("last_slot"),
-            # Sums of 64 bits would wrap around without a word.
+            # Sums of 64 bits would wrap around silently.
             pl.col(*SUMMED).cast(pl.Int128).sum().cast(pl.Int64),
         )
-        .join(gpus, on=["kind", "run_id"], how="left", nulls_equal=True)
-        # A run that held its host alone.
+        .join(gpus, on=["kind", "run_id"], how="left", nulls_equal=True, validate="1:1")
+        # A run that held its host alone has no GPU.
         .with_columns(pl.col("gpus").fill_null(0))
         .select("kind", "run_id", "first_slot", "last_slot", "gpus", *SUMMED)
         .sort("kind", "run_id")

@@ -38,57 +38,72 @@ def compute_sensitivity(
     contracts: pl.LazyFrame,
     prices: pl.LazyFrame,
 ) -> pl.LazyFrame:
-    """Totals of each run with one input at its low and at its high, all others at their value.
+    """Compute the totals of each run with one input at its low and at its high, all others at their value.
 
-    Takes what `compute_facility_slots` and `compute_footprint_slots` take. Gives run_id, input, co2e_low_ug,
-    co2e_high_ug, water_low_ul and water_high_ul (`low`: with the input at its low, which need not
-    be the lower total) for inputs that have bounds and change something.
+    Args:
+        energy: The result of `transforms.footprint.sum_by_site`.
+        sites: As `compute_facility_slots` takes them.
+        signals: As `compute_footprint_slots` takes them.
+        contracts: As `compute_footprint_slots` takes them.
+        prices: As `compute_footprint_slots` takes them.
+
+    Returns:
+        run_id, input, co2e_low_ug, co2e_high_ug, water_low_ul and water_high_ul, for inputs that have
+        bounds and change something. Low means: with the input at its low, which need not be the lower
+        total.
     """
-    runs = energy.filter(pl.col("kind") == "run")
-    frames = (runs, sites, signals)
+    frames = (energy.filter(pl.col("kind") == "run"), sites, signals)
 
-    def totals(moved: tuple[str, ...], bound: str) -> pl.LazyFrame:
-        at = [
-            frame.with_columns(
-                pl.col(column.format(bound)).alias(column.format(""))
-                for column in moved
-                if column.format(bound) in frame.collect_schema().names()
-            )
-            for frame in frames
-        ]
-        slots = compute_footprint_slots(
-            compute_facility_slots(at[0], at[1]), at[2], contracts, prices
-        )
-        return slots.group_by("run_id").agg(
+    def sum_totals(columns: Sequence[str], bound: str) -> pl.DataFrame:
+        moved = [_move(frame, columns, bound) for frame in frames]
+        facility = compute_facility_slots(moved[0], moved[1])
+        slots = compute_footprint_slots(facility, moved[2], contracts, prices)
+        totals = slots.group_by("run_id").agg(
             pl.sum_horizontal(pl.col(part).sum() for part in parts).alias(name)
             for name, parts in TOTALS.items()
         )
+        return totals.collect()
 
-    central = totals((), "").collect()
-    found = [_NOTHING]
-    for name, moved in INPUTS.items():
-        if not _has_bounds(frames, moved):
-            continue
-        # One after the other: all at once would hold as many copies of the slots.
-        low, high = (totals(moved, bound).collect() for bound in BOUNDS[1:])
-        both = low.join(high, on="run_id", suffix="_high").join(central, on="run_id", suffix="_was")
-        found.append(
-            both.filter(
-                pl.any_horizontal(
-                    pl.col(f"{total}{bound}") != pl.col(f"{total}_was")
-                    for total in TOTALS
-                    for bound in ("", "_high")
-                )
-            ).select(
-                "run_id",
-                input=pl.lit(name),
-                co2e_low_ug="co2e_ug",
-                co2e_high_ug="co2e_ug_high",
-                water_low_ul="water_ul",
-                water_high_ul="water_ul_high",
-            )
-        )
-    return pl.concat(found).lazy().sort("run_id", "input")
+    central = sum_totals((), "")
+    # One input after the other: all at once would hold as many copies of the slots.
+    moved = [
+        _compare_totals(name, central, *(sum_totals(columns, bound) for bound in BOUNDS[1:]))
+        for name, columns in INPUTS.items()
+        if _has_bounds(frames, columns)
+    ]
+    return pl.concat([_NOTHING, *moved]).lazy().sort("run_id", "input")
+
+
+def _move(frame: pl.LazyFrame, columns: Sequence[str], bound: str) -> pl.LazyFrame:
+    """A frame with some of its columns at a bound."""
+    names = frame.collect_schema().names()
+    return frame.with_columns(
+        pl.col(column.format(bound)).alias(column.format(""))
+        for column in columns
+        if column.format(bound) in names
+    )
+
+
+def _compare_totals(
+    name: str, central: pl.DataFrame, low: pl.DataFrame, high: pl.DataFrame
+) -> pl.DataFrame:
+    """Totals of the runs that an input changes."""
+    joined = low.join(high, on="run_id", suffix="_high", validate="1:1").join(
+        central, on="run_id", suffix="_central", validate="1:1"
+    )
+    is_changed = pl.any_horizontal(
+        pl.col(f"{total}{bound}") != pl.col(f"{total}_central")
+        for total in TOTALS
+        for bound in ("", "_high")
+    )
+    return joined.filter(is_changed).select(
+        "run_id",
+        input=pl.lit(name),
+        co2e_low_ug="co2e_ug",
+        co2e_high_ug="co2e_ug_high",
+        water_low_ul="water_ul",
+        water_high_ul="water_ul_high",
+    )
 
 
 _NOTHING = pl.DataFrame(
@@ -106,12 +121,12 @@ def _has_bounds(frames: Sequence[pl.LazyFrame], columns: Sequence[str]) -> bool:
         frame.select(
             pl.any_horizontal(
                 (pl.col(column.format(bound)) != pl.col(column.format(""))).any()
-                for column in known
+                for column in present
                 for bound in BOUNDS[1:]
             )
         )
         .collect()
         .item()
         for frame in frames
-        if (known := [c for c in columns if c.format("") in frame.collect_schema().names()])
+        if (present := [c for c in columns if c.format("") in frame.collect_schema().names()])
     )

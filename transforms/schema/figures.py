@@ -70,7 +70,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "slot_source",
         "one source of one quantity in one zone and slot",
-        "What each intensity rests on: rung of the ladder, feed and source",
+        "What each intensity rests on: tier of the ladder, feed and source",
         columns("zone slot_start quantity rung feed source is_estimated covered_us"),
         key=("zone", "slot_start", "quantity", "rung", "feed", "source", "is_estimated"),
         role="candidate",
@@ -155,7 +155,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "segment_piece",
         "one stretch of one GPU within a slot, of one segment",
-        "Readings reduced to unbroken stretches, kept from one computation to the next (warehouse only)",
+        "Readings reduced to unbroken stretches, kept from one computation to the next",
         columns(
             "gpu_key slot readings power_dnj first_t first_p first_c first_averaged "
             "last_t last_p last_c last_averaged segment_key"
@@ -166,7 +166,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "reduced_segment",
         "one segment whose stretches are kept",
-        "Which segments are reduced, and by which rule (warehouse only)",
+        "Which segments are reduced, and by which rule",
         columns("segment_key max_gap_us"),
         key=("segment_key",),
         role="cache",
@@ -174,7 +174,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "device_energy",
         "one run (or idle, unallocated, metered) on one GPU",
-        "What each GPU drew, and who held it, in sum: kept up to date by what changes (warehouse only)",
+        "What each GPU drew, and who held it, in sum: kept up to date by what changes",
         columns("kind run_id gpu_key slots counter_mj power_integral_mj gap_mj filled_mj"),
         key=("kind", "run_id", "gpu_key"),
         role="candidate",
@@ -182,7 +182,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "site_energy_slot",
         "one run (or idle, or unallocated) in one host group in one slot",
-        "Energy by site before PUE and grid: what the figures of a site are made of (warehouse only)",
+        "Energy by site before PUE and grid: what the figures of a site are made of",
         columns(
             "kind run_id site host_group slot_start gpus energy_mj energy_low_mj energy_high_mj measured_mj gap_mj "
             "filled_mj host_mj host_measured_mj host_low_mj host_high_mj "
@@ -195,7 +195,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "computed_segment",
         "one file",
-        "Files whose readings the candidate figures are made from (warehouse only)",
+        "Files whose readings the candidate figures are made from",
         columns("segment_key"),
         key=("segment_key",),
         role="made_from",
@@ -203,7 +203,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "computed_span",
         "one allocation",
-        "Allocations as the candidate figures took them; those without an end last until as_of (warehouse only)",
+        "Allocations as the candidate figures took them; those without an end last until as_of",
         columns("run_id gpu_key from_us to_us share_ppm"),
         key=("run_id", "gpu_key", "from_us"),
         role="made_from",
@@ -211,7 +211,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "computed_device",
         "one device",
-        "What the candidate figures took each device to be (warehouse only)",
+        "What the candidate figures took each device to be",
         columns("gpu_key facts"),
         key=("gpu_key",),
         role="made_from",
@@ -219,7 +219,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "computed_facts",
         "the last computation",
-        "Digest of settings, factors, method and code of the candidate figures (warehouse only)",
+        "Digest of settings, factors, method and code of the candidate figures",
         columns("facts as_of"),
         key=(),
         role="made_from",

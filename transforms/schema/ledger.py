@@ -136,7 +136,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "turn_load",
         "the table",
-        "Counts transactions that load data, so that two at once can't both count on a lake (warehouse only)",
+        "Lock of loading on a lake: transactions that load at the same time conflict in this row",
         columns("taken"),
         key=(),
         role="lock",
@@ -144,7 +144,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "turn_figures",
         "the table",
-        "Counts transactions that write figures, so that two at once can't both count on a lake (warehouse only)",
+        "Lock of figures on a lake: transactions that write them at the same time conflict in this row",
         columns("taken"),
         key=(),
         role="lock",

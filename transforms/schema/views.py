@@ -119,7 +119,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "intensity_sources",
         "one source of one quantity (intensity, ewif, marginal, residual) of one run",
-        "What share of each run's energy each rung of the ladder covered",
+        "What share of each run's energy each tier of the ladder covered",
         columns("run_id quantity rung feed source is_estimated energy_share"),
         kind="view",
         role="view",
@@ -190,7 +190,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "gpu_readings",
         "one reading of one GPU",
-        "Readings with the names of GPU, host and file (warehouse only)",
+        "Readings with the names of GPU, host and file",
         columns(
             "ts host gpu_uuid power_mw energy_mj util_pct mem_used_mib temp_c sm_clock_mhz power_source segment_id source_name "
             "power_average_mw mem_temp_c power_limit_mw throttle_reasons"

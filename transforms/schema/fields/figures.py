@@ -49,7 +49,7 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "fallback_ppm",
         "INTEGER",
-        "Share covered by a lower rung of the ladder (see slot_source)",
+        "Share covered by a lower tier of the ladder (see slot_source)",
         "ppm",
     ),
     Field("gpus", "BIGINT", "GPUs that took part"),

@@ -30,11 +30,11 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "rung",
         "VARCHAR",
-        "Step of the ladder: live, cached, profile, configured, country_year or world",
+        "Tier of the ladder: live, cached, profile, configured, country_year or world",
     ),
     Field("quantity", "VARCHAR", "intensity, ewif, marginal or residual"),
     Field("country", "VARCHAR", "Country of the zone, ISO 3166-1 alpha-2"),
-    Field("ladder", "VARCHAR", "Rungs allowed for the zone, best first"),
+    Field("ladder", "VARCHAR", "Tiers allowed for the zone, best first"),
     Field("loss", "DOUBLE", "Share of generation lost in transmission and distribution"),
     Field("loss_low", "DOUBLE", "Its lower bound"),
     Field("loss_high", "DOUBLE", "Its upper bound"),

@@ -64,7 +64,7 @@ FIELDS: tuple[Field, ...] = (
     Field("host_high_mj", "BIGINT", "Upper bound of host_mj", "mJ"),
     Field("from_us", "BIGINT", "Begin of the allocation", "µs since 1970"),
     Field("to_us", "BIGINT", "End of the allocation", "µs since 1970"),
-    Field("taken", "BIGINT", "Transactions so far; 0 where the warehouse is a file"),
+    Field("taken", "BIGINT", "Transactions that took the lock so far; 0 where the warehouse is a file"),
     Field("facts", "VARCHAR", "What the figures rest on, as text or digest"),
     Field("as_of", TIMESTAMP, "Time of the last reading that the figures include, UTC"),
     Field("power_dnj", "BIGINT", "Integral of power within the stretch", "2 nJ"),
@@ -83,7 +83,7 @@ FIELDS: tuple[Field, ...] = (
     Field("max_gap_us", "BIGINT", "Longest step that counted as measured then", "µs"),
     Field("readings_sha256", "VARCHAR", "content_sha256 of the readings before"),
     Field("readings_left", "BIGINT", "Readings kept: in slots that a border of an allocation cuts"),
-    Field("pieces", "BIGINT", "Rows of gpu_piece in their place"),
+    Field("pieces", "BIGINT", "Stretches kept in their place: rows of gpu_piece"),
     Field("overridden_by", "VARCHAR", "Who let figures pass that the check refuses"),
     Field("previous_id", "VARCHAR", "Publication whose figures are restated"),
     *(

@@ -49,7 +49,7 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "intensity_fallback_share",
         "DOUBLE",
-        "Part with an intensity from a lower rung of the ladder, 0 to 1",
+        "Part with an intensity from a lower tier of the ladder, 0 to 1",
     ),
     Field("energy_share", "DOUBLE", "Part of the run's facility energy, 0 to 1"),
     Field("contracted_share", "DOUBLE", "Part of grid_kwh that contracts cover, 0 to 1"),
