@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -20,6 +21,7 @@ from wattledger.process import module_command
 from wattledger.spool.spool import Spool
 
 HOST = "node01"
+GPU0, GPU1 = "GPU-01010101-stand-in", "GPU-02020202-stand-in"
 
 
 class Node:
@@ -44,22 +46,22 @@ class Node:
         part.write_text(text)
         part.rename(self.control)
 
-    def start(self, command: list[str], **given: Any) -> subprocess.Popen[str]:
+    def start(self, command: list[str], **options: Any) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             command,
-            env={**self.env, **given.pop("env", {})},
+            env={**self.env, **options.pop("env", {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             cwd=self.folder,
-            **given,
+            **options,
         )
         self.started.append(process)
         return process
 
     def collect(self, *, wait: bool = True, **config: Any) -> subprocess.Popen[str]:
         """Start the collector: fast, without the host meter, retrying soon."""
-        chosen = {
+        settings = {
             "spool": str(self.spool.root),
             "period_s": 0.05,
             "flush_s": 0.3,
@@ -67,7 +69,7 @@ class Node:
             "retry_s": 0.2,
             **config,
         }
-        process = self.start(module_command("wattledger.collect.collector", json.dumps(chosen)))
+        process = self.start(module_command("wattledger.collect.collector", json.dumps(settings)))
         if wait:
             self.until(lambda: self.stored(process) > 0)
         return process
@@ -82,16 +84,16 @@ class Node:
         self.until(lambda: self.stored(process) >= wanted)
 
     def stop(self, process: subprocess.Popen[str], number: int = signal.SIGTERM) -> str:
-        """End a process; gives what it said on stderr."""
+        """End a process; returns what it wrote to stderr."""
         process.send_signal(number)
-        _, said = process.communicate(timeout=30)
-        return said
+        _, stderr = process.communicate(timeout=30)
+        return stderr
 
     @staticmethod
     def until(true: Callable[[], bool], seconds: float = 20) -> None:
-        ends = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
         while not true():
-            assert time.monotonic() < ends, "it did not happen in time"
+            assert time.monotonic() < deadline, "it did not happen in time"
             time.sleep(0.02)
 
     def segments(self) -> list[Path]:
@@ -102,14 +104,25 @@ class Node:
 
     def meta(self, key: str) -> list[Any]:
         """One entry per segment from its metadata."""
-        found = (pq.read_metadata(path).metadata for path in self.segments())
-        return [json.loads(m[f"wattledger.{key}".encode()]) for m in found]
+        metadata = (pq.read_metadata(path).metadata for path in self.segments())
+        return [json.loads(m[f"wattledger.{key}".encode()]) for m in metadata]
 
     def events(self) -> list[str]:
         return [event["event"] for segment in self.meta("events") for event in segment]
 
     def records(self) -> list[dict[str, Any]]:
         return [json.loads(p.read_text()) for p in sorted(self.spool.runs.glob("*.json"))]
+
+
+def longest_gap_s(readings: pl.DataFrame, uuid: str) -> float:
+    """The longest step between two readings of a GPU, in seconds."""
+    times = readings.filter(pl.col("gpu_uuid") == uuid)["ts"].sort().to_physical()
+    return float(times.diff().drop_nulls().max()) / 1e6  # type: ignore[arg-type]
+
+
+def limit_files(process: subprocess.Popen[str], size: int) -> None:
+    """No file of this process may grow beyond `size`: a full disk, as far as it can tell."""
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
 @pytest.fixture

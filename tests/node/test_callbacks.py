@@ -24,12 +24,12 @@ def here(node: Node, monkeypatch: pytest.MonkeyPatch) -> Node:
     return node
 
 
-def call_lightning(callback: Any, hook: str, *given: Any) -> None:
+def call_lightning(callback: Any, hook: str, *arguments: Any) -> None:
     """lightning.pytorch.trainer.call._call_callback_hooks"""
     function = getattr(callback, hook)
     if callable(function):
         assert callback.state_key
-        function(*given)
+        function(*arguments)
 
 
 def test_lightning_calls_every_hook_and_fit_is_a_run(here: Node) -> None:

@@ -36,18 +36,20 @@ def prepare(driver: Path, folder: Path, fault: str = "") -> subprocess.Completed
 
 
 def test_the_demo_measures_where_there_is_a_gpu(driver: Path, tmp_path: Path) -> None:
-    done = prepare(driver, tmp_path / "live")
-    assert done.returncode == 0, done.stderr
-    assert "True GPU readings: measured now through NVML, 2 GPUs, 3 s" in done.stdout
+    completed = prepare(driver, tmp_path / "live")
+    assert completed.returncode == 0, completed.stderr
+    assert "True GPU readings: measured now through NVML, 2 GPUs, 3 s" in completed.stdout
     [segment] = (tmp_path / "live" / "readings").iterdir()
-    found = pl.read_parquet(segment)
-    assert found["gpu_uuid"].n_unique() == 2
-    rise = found.group_by("gpu_uuid").agg(mj=pl.col("energy_mj").max() - pl.col("energy_mj").min())
-    seconds = (found["ts"].max() - found["ts"].min()).total_seconds()  # type: ignore[operator, union-attr]
+    readings = pl.read_parquet(segment)
+    assert readings["gpu_uuid"].n_unique() == 2
+    rise = readings.group_by("gpu_uuid").agg(
+        mj=pl.col("energy_mj").max() - pl.col("energy_mj").min()
+    )
+    seconds = (readings["ts"].max() - readings["ts"].min()).total_seconds()  # type: ignore[operator, union-attr]
     assert rise["mj"].sum() / seconds == pytest.approx(700_000, rel=0.1)
     assert (tmp_path / "live" / "runs.csv").read_text().count("live-") == 1
 
 
 def test_without_a_driver_it_does_not_measure(driver: Path, tmp_path: Path) -> None:
-    done = prepare(driver, tmp_path / "sample", "no_driver")
-    assert done.stdout.startswith("False GPU readings: SAMPLE")
+    completed = prepare(driver, tmp_path / "sample", "no_driver")
+    assert completed.stdout.startswith("False GPU readings: SAMPLE")

@@ -6,12 +6,10 @@ import os
 import time
 from pathlib import Path
 
-from wattledger.readings import Gpu
+from tests.node.runs.conftest import GPUS
 from wattledger.runs.active import GRACE_S, ActiveRuns
 from wattledger.runs.environment import begin_record
 from wattledger.runs.records import load_record
-
-GPUS = [Gpu("GPU-aaaa1111", 0, "H100")]
 
 
 def test_a_run_of_another_container_is_known_by_its_heartbeat(tmp_path: Path) -> None:

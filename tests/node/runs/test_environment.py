@@ -6,19 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wattledger.readings import Gpu, Instance
+from tests.node.runs.conftest import GPUS
+from wattledger.readings import Gpu
 from wattledger.runs.environment import begin_record, find_visible_gpus, identify_run
-
-GPUS = [
-    Gpu("GPU-aaaa1111", 0, "H100"),
-    Gpu("GPU-aaaa2222", 1, "H100"),
-    Gpu(
-        "GPU-bbbb0000",
-        2,
-        "H100",
-        (Instance("MIG-cccc", 571_428), Instance("MIG-dddd", 428_571)),
-    ),
-]
 
 
 def visible(text: str | None, gpus: list[Gpu] = GPUS, **more: str) -> tuple[list[str], list[str]]:
@@ -31,7 +21,7 @@ ALL = [gpu.uuid for gpu in GPUS]
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "uuids"),
     [
         (None, ALL),
         ("", []),
@@ -48,8 +38,8 @@ ALL = [gpu.uuid for gpu in GPUS]
         ("1,-1,0", ["GPU-aaaa2222"]),
     ],
 )
-def test_visible_devices(text: str | None, found: list[str]) -> None:
-    assert visible(text) == (found, [])
+def test_visible_devices(text: str | None, uuids: list[str]) -> None:
+    assert visible(text) == (uuids, [])
 
 
 def test_doubts_about_visible_devices_are_said() -> None:
@@ -69,9 +59,9 @@ def test_an_instance_is_held_as_a_share_of_its_gpu() -> None:
 
 @given(st.text(alphabet="0123,-GPUMIabcd ", max_size=40))
 def test_any_text_gives_known_gpus_each_once(text: str) -> None:
-    found, _ = visible(text)
-    assert len(found) == len(set(found))
-    assert set(found) <= {*ALL, "MIG-cccc", "MIG-dddd"}
+    uuids, _ = visible(text)
+    assert len(uuids) == len(set(uuids))
+    assert set(uuids) <= {*ALL, "MIG-cccc", "MIG-dddd"}
 
 
 def run_id(**environment: str) -> str:

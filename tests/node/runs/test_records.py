@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from wattledger.readings import Gpu
+from tests.node.runs.conftest import GPUS
 from wattledger.runs.environment import begin_record
 from wattledger.runs.records import format_utc, load_record
-
-GPUS = [Gpu("GPU-aaaa1111", 0, "H100"), Gpu("GPU-aaaa2222", 1, "H100")]
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
