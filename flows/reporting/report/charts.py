@@ -1,4 +1,4 @@
-"""The pictures of the report, as SVG."""
+"""The pictures of the report: each takes a frame and gives an SVG."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import polars as pl
 
 KIND_COLOURS = {"run": "#2f6f4f", "idle": "#c9ced6", "unallocated": "#e0a13c"}
 _INK = "#22303c"
+_VEGA_LITE = "6.1"
 _BARS = 20
 """Runs in the bar chart: the largest ones."""
 
@@ -31,11 +32,12 @@ def _render_svg(chart: object) -> str:
     return str(vlc.vegalite_to_svg(configured.to_json(validate=False), vl_version=_VEGA_LITE))
 
 
-_VEGA_LITE = "6.1"
-
-
 def draw_power(slots: pl.DataFrame) -> str:
-    """Mean facility power, stacked by kind. Takes slot_start, kind, power_kw."""
+    """Draw mean facility power over time, stacked by kind.
+
+    Args:
+        slots: slot_start, kind, power_kw, and rank: the order of kinds from the bottom.
+    """
     import altair as alt
 
     kinds = list(KIND_COLOURS)
@@ -55,7 +57,11 @@ def draw_power(slots: pl.DataFrame) -> str:
 
 
 def draw_intensity(signals: pl.DataFrame) -> str:
-    """Carbon intensity with bounds. Takes slot_start, zone, value, low, high."""
+    """Draw carbon intensity over time, with bounds.
+
+    Args:
+        signals: slot_start, zone, value, low, high in g CO2e/kWh.
+    """
     import altair as alt
 
     base = alt.Chart(_inline_data(signals), width=1040, height=190)
@@ -69,9 +75,11 @@ def draw_intensity(signals: pl.DataFrame) -> str:
 
 
 def draw_alternatives(shifted: pl.DataFrame) -> str:
-    """CO2e of each run by the hour at which it would have started, relative to what it was.
+    """Draw CO2e of each run by the hour at which it would have started, relative to what it was.
 
-    Takes run_id, zone, shift_h, co2e_kg, location_co2e_kg; one small picture per run.
+    Args:
+        shifted: run_id, zone, shift_h, co2e_kg, location_co2e_kg (what it was); one small picture per
+            run.
     """
     import altair as alt
 
@@ -83,18 +91,24 @@ def draw_alternatives(shifted: pl.DataFrame) -> str:
     line = base.mark_line(strokeWidth=1.6).encode(
         x=x, y=y, color=alt.Color("zone:N", scale=alt.Scale(scheme="tableau10"))
     )
-    was = base.mark_rule(color="#8a97a3", strokeDash=[4, 3]).encode(y=alt.datum(1))
+    unshifted = base.mark_rule(color="#8a97a3", strokeDash=[4, 3]).encode(y=alt.datum(1))
     order = ratio.group_by("run_id").agg(pl.col("location_co2e_kg").first())
     runs = order.sort("location_co2e_kg", "run_id", descending=[True, False])["run_id"].to_list()
     return _render_svg(
-        alt.layer(was, line, data=data).facet(
+        alt.layer(unshifted, line, data=data).facet(
             facet=alt.Facet("run_id:N", title=None, sort=runs), columns=3
         )
     )
 
 
 def draw_bounded_bars(runs: pl.DataFrame, title: str, colour: str) -> str:
-    """One bar per run with low and high. Takes label, value, low, high; the largest runs first."""
+    """Draw one bar per run with low and high, the largest runs first.
+
+    Args:
+        runs: label, value, low, high.
+        title: Of the axis: what is shown, and its unit.
+        colour: Of the bars.
+    """
     import altair as alt
 
     largest = runs.sort("value", "label", descending=[True, False]).head(_BARS)
@@ -112,7 +126,13 @@ def draw_bounded_bars(runs: pl.DataFrame, title: str, colour: str) -> str:
 
 
 def draw_stacked_bars(parts: pl.DataFrame, title: str, colours: dict[str, str]) -> str:
-    """One bar per run, stacked by part. Takes label, part, value, rank."""
+    """Draw one bar per run, stacked by part, the largest runs first.
+
+    Args:
+        parts: label, part, value, rank: the order of parts from the left.
+        title: Of the axis: what is shown, and its unit.
+        colours: Part -> colour.
+    """
     import altair as alt
 
     totals = parts.group_by("label").agg(pl.col("value").sum())
@@ -133,9 +153,13 @@ def draw_stacked_bars(parts: pl.DataFrame, title: str, colours: dict[str, str]) 
 
 
 def draw_tornado(moved: pl.DataFrame, title: str, colour: str) -> str:
-    """What each input alone moves, the largest on top; one small picture per run.
+    """Draw what each input alone moves, the largest on top; one small picture per run.
 
-    Takes run_id, input, value, at_low, at_high; runs in the order of their first row.
+    Args:
+        moved: run_id, input, value, at_low, at_high (the value with the input at its low or high);
+            runs in the order of their first row.
+        title: Of the axis: what is shown.
+        colour: Of the bars.
     """
     import altair as alt
 
@@ -165,7 +189,7 @@ def draw_tornado(moved: pl.DataFrame, title: str, colour: str) -> str:
 
 
 def _inline_data(frame: pl.DataFrame) -> object:
-    """Inline data; times as UTC text, so that a browser or renderer can't shift them."""
+    """Inline data; times as UTC text, so that no browser or renderer can shift them."""
     import altair as alt
 
     text = frame.with_columns(
