@@ -1,20 +1,20 @@
 """Write the generated pages: `make docs`. A test holds them to the code.
 
-data-dictionary.md from transforms/schema/, cli.md from the command's own help, settings.md from
+data-dictionary.md from transforms/schema/, cli.md from the help of every command, settings.md from
 the settings model, validation.md from the published record, frames.md from the reporting frames.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import typer
 from pydantic import BaseModel
 
+from flows.cli.main import app
 from flows.estimates.scenario import Scenario
 from flows.estimates.validation import Comparison, compare_studies, load_studies
 from flows.reporting.frames import FRAMES
@@ -63,38 +63,6 @@ def _table(table: Table) -> list[str]:
 
 
 def command_line() -> str:
-    commands: list[list[str]] = [
-        [],
-        ["demo"],
-        ["init"],
-        ["pipeline"],
-        ["ingest", "gpu"],
-        ["ingest", "grid"],
-        ["ingest", "runs"],
-        ["fetch"],
-        ["footprint"],
-        ["check"],
-        ["publish"],
-        ["estimate"],
-        ["scenario"],
-        ["recompute"],
-        ["explain"],
-        ["diff"],
-        ["history"],
-        ["verify"],
-        ["bundle"],
-        ["roll-up"],
-        ["query"],
-        ["report"],
-        ["export"],
-        ["status"],
-        ["simulate"],
-        ["serve"],
-        ["backfill"],
-        ["factors", "list"],
-        ["factors", "show"],
-        ["factors", "override"],
-    ]
     lines = [
         _NOTE,
         "# Command line",
@@ -115,19 +83,20 @@ def command_line() -> str:
         "",
         "`wattledger run` ends as its command does; 127 and 126 as in a shell: not found, not runnable.",
     ]
-    for words in commands:
-        shown = subprocess.run(
-            [sys.executable, "-m", "flows.cli", *words, "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={**os.environ, "COLUMNS": "88", "TERMINAL_WIDTH": "88"},
-            cwd=DOCS.parent,
-        ).stdout.replace("python -m flows.cli", "wattledger")
-        name = " ".join(["wattledger", *words])
-        text = "\n".join(line.rstrip() for line in shown.strip().splitlines())
-        lines += ["", f"## {name}", "", "```text", text, "```"]
+    root = typer.main.get_command(app)
+    for context in list_commands(
+        root.context_class(root, info_name="wattledger", terminal_width=88)
+    ):
+        text = "\n".join(line.rstrip() for line in context.get_help().strip().splitlines())
+        lines += ["", f"## {context.command_path}", "", "```text", text, "```"]
     return "\n".join(lines) + "\n"
+
+
+def list_commands(context: Any) -> Iterator[Any]:
+    """Typer's contexts of a command and of all below it, in the order of its help."""
+    yield context
+    for name, command in getattr(context.command, "commands", {}).items():
+        yield from list_commands(command.context_class(command, info_name=name, parent=context))
 
 
 def settings() -> str:

@@ -117,9 +117,9 @@ def diff(
     """Compare two publications: every run's figures, and what of their inputs differs."""
     settings = load_settings(project)
     from flows.cli.output import comparison as output
-    from flows.publication import history
+    from flows.publication.history import compare_publications
 
-    difference = history.diff(settings, before, after)
+    difference = compare_publications(settings, before, after)
     if json_:
         print_json(asdict(difference))
     else:
@@ -131,9 +131,9 @@ def history(run: Run, project: Project = Path(), json_: Json = False) -> None:
     """Show a run in every publication that has it, and what changed in between."""
     settings = load_settings(project)
     from flows.cli.output import comparison as output
-    from flows.publication import history as history_module
+    from flows.publication.history import trace_run
 
-    entries = history_module.history(settings, run)
+    entries = trace_run(settings, run)
     if json_:
         print_json(entries)
     else:
@@ -181,16 +181,17 @@ def verify(
 ) -> None:
     """Verify the ledger, or a bundle: chain, digests, and every figure computed again; exits 3 if not."""
     from flows.cli.output import publications as output
-    from flows.publication import bundle
-    from flows.publication import verify as ledger
+    from flows.publication.bundle import verify_bundle
+    from flows.publication.findings import Trust
+    from flows.publication.verify import verify_ledger
 
-    trust = ledger.Trust(key, expect)
+    trust = Trust(key, expect)
     is_bundle = bool(what) and (Path(what).is_file() or what.endswith(".zip"))
     with progress("verifying", hidden=json_):
         findings = list(
-            bundle.verify(Path(what), trust)
+            verify_bundle(Path(what), trust)
             if is_bundle
-            else ledger.verify(load_settings(project), what, trust, every=every)
+            else verify_ledger(load_settings(project), what, trust, every=every)
         )
     if json_:
         print_json([asdict(finding) for finding in findings])
@@ -215,10 +216,10 @@ def bundle(
     """Pack a run's evidence into one archive that anyone can verify, with nothing else."""
     settings = load_settings(project)
     from flows.cli.output.publications import print_bundle
-    from flows.publication import bundle as bundles
+    from flows.publication.bundle import write_bundle
 
     with progress("packing", hidden=json_):
-        bundled = bundles.bundle(settings, run, publication, output)
+        bundled = write_bundle(settings, run, publication, output)
     if json_:
         print_json(vars(bundled))
     else:

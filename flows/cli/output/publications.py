@@ -15,10 +15,10 @@ from flows.cli.output.console import make_console, make_table
 from flows.cli.output.figures import make_runs_table
 from flows.cli.output.loading import print_refusals
 from flows.publication.bundle import Bundled
+from flows.publication.findings import Finding
 from flows.publication.publish import Published
 from flows.publication.reader import PublishedFigures
 from flows.publication.retention import RolledUp
-from flows.publication.verify import Finding
 from flows.reporting.numbers import format_number
 
 if TYPE_CHECKING:

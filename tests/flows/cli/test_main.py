@@ -7,10 +7,14 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from flows.cli.main import app
 from tests.conftest import ROOT, grid_csv, runs_csv, segment, started_afresh, wattledger
 
 TOML = """
@@ -44,6 +48,24 @@ def test_help_imports_nothing_heavy() -> None:
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stderr.strip() == "[]"
+
+
+def walk(command: Any, path: str = "wattledger") -> Iterator[tuple[str, Any]]:
+    yield path, command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from walk(inner, f"{path} {name}")
+
+
+COMMANDS = dict(walk(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_every_command_is_documented_and_says_what_it_does(path: str) -> None:
+    assert f"\n## {path}\n" in (ROOT / "docs" / "cli.md").read_text()
+    command = COMMANDS[path]
+    assert command.help
+    silent = [parameter.name for parameter in command.params if not parameter.help]
+    assert not silent
 
 
 def test_the_whole_way_by_hand(tmp_path: Path) -> None:
