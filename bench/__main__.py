@@ -174,13 +174,13 @@ def footprint(folder: Path) -> dict[str, Any]:
 def publish(folder: Path) -> dict[str, Any]:
     """Gate the figures and publish them."""
     import expectations.gate
-    from flows.publication.publish import publish as run
+    from flows.publication.publish import publish_candidate
     from flows.warehouse.connection import connect
 
     expectations.gate._great_expectations()
     project = _project(folder)
     start = time.perf_counter()
-    done = run(project)
+    done = publish_candidate(project)
     took = time.perf_counter() - start
     con = connect(done.database, read_only=True)
     [(readings,)] = con.execute(

@@ -26,7 +26,7 @@ from bench.steps import work
 from flows import settings as settings_module
 from flows.accounting.compute import compute
 from flows.ingest.gpu import ingest_gpu
-from flows.publication.verify import verify
+from flows.publication.verify import verify_ledger
 from flows.samples.fleet import simulate_fleet
 from flows.samples.fleet_plan import Fleet
 from flows.settings import Settings
@@ -141,7 +141,7 @@ def _judge(
         lost=should[0][0] - there[0][1],
         doubled=there[0][0] - there[0][1],
         same_figures=_ask(project, figures) == _ask(whole, figures),
-        verified=all(one.ok is not False for one in verify(project)),
+        verified=all(one.ok is not False for one in verify_ledger(project)),
         memory_start_mb=statistics.median(steady[:third]),
         memory_end_mb=statistics.median(steady[-third:]),
         seconds=time.perf_counter() - started,

@@ -10,7 +10,7 @@ from flows.accounting.compute import compute
 from flows.ingest.gpu import ingest_gpu
 from flows.ingest.grid import ingest_grid
 from flows.ingest.runs import ingest_runs
-from flows.publication.publish import publish
+from flows.publication.publish import publish_candidate
 from flows.sources.grid import layouts
 
 _great_expectations()
@@ -30,5 +30,5 @@ def work(root: Path, step: str) -> bool:
         compute(settings)
     else:
         compute(settings)
-        return publish(settings).changed
+        return publish_candidate(settings).changed
     return False

@@ -17,6 +17,8 @@ from flows.errors import SettingsError
 from transforms.constants import FILE_FEED, SERIES_TIERS, TIERS
 
 FILE_NAME = "wattledger.toml"
+PUBLISHED_DATABASE = "published.duckdb"
+"""File with the figures, in the folder of each publication."""
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 WEEKDAYS: tuple[Weekday, ...] = get_args(Weekday)
@@ -612,6 +614,11 @@ class Settings(Strict):
     def published(self) -> Path:
         """Link to the publication in force."""
         return self.root / "published"
+
+    @property
+    def published_database(self) -> Path:
+        """The figures in force."""
+        return self.published / PUBLISHED_DATABASE
 
     def site_of(self, host: str) -> str | None:
         """The first site one of whose host patterns fits."""

@@ -174,11 +174,11 @@ def loaded(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Settings
 
 def _put_in_force(folder: Path) -> None:
     from flows.accounting.compute import compute
-    from flows.publication.publish import publish
+    from flows.publication.publish import publish_candidate
 
     project = settings_module.load(folder)
     compute(project)
-    assert publish(project).changed
+    assert publish_candidate(project).changed
 
 
 def _publish(folder: Path) -> None:

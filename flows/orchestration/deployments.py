@@ -118,10 +118,9 @@ def days(first: str, last: str) -> tuple[datetime, datetime]:
 
 def publication_is_due(settings: Settings, now: datetime | None = None) -> bool:
     """Whether a time to publish has passed since the last publication."""
-    database = settings.published / "published.duckdb"
-    if not database.exists():
+    if not settings.published_database.exists():
         return True
-    con = connect(database, read_only=True)
+    con = connect(settings.published_database, read_only=True)
     try:
         [(last,)] = con.execute("SELECT max(published_at) FROM publication").fetchall()
     finally:

@@ -27,8 +27,8 @@ from flows.ingest.grid import ingest_grid
 from flows.ingest.runs import ingest_runs
 from flows.orchestration import artifacts
 from flows.orchestration.secrets import read_secret_block
-from flows.publication.publish import Published, publish
-from flows.publication.retention import RolledUp, roll_up
+from flows.publication.publish import Published, publish_candidate
+from flows.publication.retention import RolledUp, roll_up_old_readings
 from flows.settings import GpuInput, GridApiInput, GridInput, PrometheusInput, RunsInput, Settings
 from flows.sources.gpu import nvidia_smi
 from flows.sources.grid.layouts import Options
@@ -234,12 +234,12 @@ def compute_footprints(project: str, wait_s: float = 0.0) -> Computed:
 
 @task(name="gate and publish")
 def gate_and_publish(project: str, reason: str = "", wait_s: float = 0.0) -> Published:
-    return publish(settings_module.load(Path(project), wait_s), reason=reason)
+    return publish_candidate(settings_module.load(Path(project), wait_s), reason=reason)
 
 
 @task(name="roll up old readings")
 def roll_up_readings(project: str, wait_s: float = 0.0) -> RolledUp:
-    return roll_up(settings_module.load(Path(project), wait_s))
+    return roll_up_old_readings(settings_module.load(Path(project), wait_s))
 
 
 @flow(name="ingest-gpu")

@@ -11,7 +11,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,21 +21,17 @@ import duckdb
 from flows import __version__
 from flows.errors import BadInput, UsageError
 from flows.files import hash_file
-from flows.publication import evidence
-from flows.publication import manifest as ledger
-from flows.publication.revisions import folder_of, publications
-from flows.publication.verify import (
-    DATABASE,
-    Finding,
-    Trust,
-    check_figures,
-    check_folder,
-    check_kept,
-)
-from flows.settings import Settings
+from flows.publication.evidence import BY_SEGMENT, TABLES_KEPT, select_as_known
+from flows.publication.findings import Finding, Trust
+from flows.publication.folders import database_in, find_publication, list_publications
+from flows.publication.integrity import check_folder
+from flows.publication.manifest import MANIFEST, SIGNATURE
+from flows.publication.reproduction import check_figures, check_kept_inputs
+from flows.settings import PUBLISHED_DATABASE, Settings
 from flows.warehouse.connection import connect
-from flows.warehouse.frames import quote_literal
+from flows.warehouse.frames import load_query, quote_literal
 from flows.warehouse.store import FileStore, Store, attach_read_only, store_of
+from transforms.constants import SLOT_US
 
 FORMAT = 1
 _ABOUT, _STORE, _PUBLICATION, _LEDGER = "bundle.json", "kept.duckdb", "publication", "ledger"
@@ -48,7 +44,7 @@ Evidence for the training run {run_id}, publication {publication_id}.
 takes the digest of everything in here again and computes the figures of the run again from its
 readings. Nothing else is needed: no network, no project, not this archive's maker.
 
-publication/   the publication: published.duckdb (any DuckDB reads it), report.html, summary.html,
+publication/   the publication: {database} (any DuckDB reads it), report.html, summary.html,
                manifest.json with the digest of every file and table, its signature if there is one
 ledger/        the manifests of all publications before, each named by digest in the next
 kept.duckdb    the readings and grid data that the run's figures rest on
@@ -70,42 +66,71 @@ class Bundled:
     manifest_sha256: str
 
 
-def bundle(
+def write_bundle(
     settings: Settings, run_id: str, publication: str = "", target: Path | None = None
 ) -> Bundled:
-    """Write a bundle of a run; `target` is a file, or RUN.bundle.zip in this folder.
+    """Write a bundle of a run.
+
+    Args:
+        settings: The project.
+        run_id: The run.
+        publication: Id or number of the publication; the last if none is named.
+        target: The file; RUN.bundle.zip in this folder if none is named.
 
     Raises:
         UsageError: nothing published, no such run in it, or it was published without a manifest.
     """
-    folder = folder_of(settings, publication)
-    known = publications(settings)
-    manifest = folder / ledger.MANIFEST
-    if not manifest.is_file():
+    folder = find_publication(settings, publication)
+    if not (folder / MANIFEST).is_file():
         raise UsageError(
             f"publication {folder.name} has no manifest", where=str(folder), remedy="Publish again"
         )
     path = target or Path(f"{_file_name(run_id)}.bundle.zip")
+    digest = hash_file(folder / MANIFEST)
     settings.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings.work) as scratch:
         store = Path(scratch) / _STORE
-        readings = _keep(store_of(settings), folder / DATABASE, store, run_id)
-        digest = hash_file(manifest)
-        about = {"format": FORMAT, "run_id": run_id, "publication_id": folder.name}
-        readme = _README.format(**about, version=__version__, name=path.name, digest=digest)
+        readings = _write_store(store_of(settings), database_in(folder), store, run_id)
+        publications = list_publications(settings)
+        before = publications[: publications.index(folder)]
         half = path.with_name(path.name + ".part")
         with zipfile.ZipFile(half, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr("README.txt", readme)
-            archive.writestr(_ABOUT, json.dumps(about, indent=1) + "\n")
+            _describe_bundle(archive, run_id, folder.name, path.name, digest)
             archive.write(store, _STORE)
-            for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-                archive.write(file, f"{_PUBLICATION}/{file.relative_to(folder).as_posix()}")
-            for before in known[: known.index(folder)]:
-                for name in (ledger.MANIFEST, ledger.SIGNATURE):
-                    if (before / name).is_file():
-                        archive.write(before / name, f"{_LEDGER}/{before.name}/{name}")
+            _add_publication(archive, folder)
+            _add_manifests(archive, before)
         half.replace(path)
     return Bundled(path, folder.name, run_id, readings, path.stat().st_size, digest)
+
+
+def _describe_bundle(
+    archive: zipfile.ZipFile, run_id: str, publication_id: str, name: str, digest: str
+) -> None:
+    """Say what the archive is: to people, and to `verify_bundle`."""
+    readme = _README.format(
+        run_id=run_id,
+        publication_id=publication_id,
+        version=__version__,
+        name=name,
+        database=PUBLISHED_DATABASE,
+        digest=digest,
+    )
+    about = {"format": FORMAT, "run_id": run_id, "publication_id": publication_id}
+    archive.writestr("README.txt", readme)
+    archive.writestr(_ABOUT, json.dumps(about, indent=1) + "\n")
+
+
+def _add_publication(archive: zipfile.ZipFile, folder: Path) -> None:
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        archive.write(file, f"{_PUBLICATION}/{file.relative_to(folder).as_posix()}")
+
+
+def _add_manifests(archive: zipfile.ZipFile, folders: Sequence[Path]) -> None:
+    """Add the manifests of publications, and their signatures."""
+    for folder in folders:
+        for name in (MANIFEST, SIGNATURE):
+            if (folder / name).is_file():
+                archive.write(folder / name, f"{_LEDGER}/{folder.name}/{name}")
 
 
 def _file_name(run_id: str) -> str:
@@ -114,123 +139,96 @@ def _file_name(run_id: str) -> str:
     return plain.lstrip(".")[:100] or "run"
 
 
-_SEGMENTS = """
-    WITH held AS (
-        SELECT g.gpu_uuid, min(slot_start) AS begins, max(slot_start) + INTERVAL 5 MINUTE AS ends
-        FROM was.energy_slot AS e JOIN was.gpu AS g USING (gpu_key)
-        WHERE e.run_id = $run GROUP BY g.gpu_uuid
-    ), loaded AS (
-        SELECT p.* FROM was.segment_profile AS p JOIN was.segment AS s USING (segment_id)
-        WHERE s.verdict = 'loaded'
-    ), reach AS (
-        -- An interval may reach from the reading before to the one after, however far they are.
-        SELECT gpu_uuid,
-            coalesce(arg_max(p.first_ts, p.last_ts) FILTER (p.last_ts < h.begins), any_value(h.begins))
-                AS begins,
-            coalesce(arg_min(p.last_ts, p.first_ts) FILTER (p.first_ts > h.ends), any_value(h.ends))
-                AS ends
-        FROM held AS h JOIN loaded AS p USING (gpu_uuid) GROUP BY gpu_uuid
-    )
-    SELECT DISTINCT segment_id FROM loaded AS p JOIN reach AS r USING (gpu_uuid)
-    WHERE p.last_ts >= r.begins AND p.first_ts <= r.ends
-    UNION
-    SELECT DISTINCT s.segment_id FROM store.host_reading AS r
-    JOIN store.segment AS s USING (segment_key)
-    JOIN (
-        SELECT g.host, min(slot_start) AS begins, max(slot_start) + INTERVAL 5 MINUTE AS ends
-        FROM was.energy_slot AS e JOIN was.gpu AS g USING (gpu_key)
-        WHERE e.run_id = $run GROUP BY g.host
-    ) AS h ON h.host = r.host AND r.ts > h.begins AND epoch_us(r.ts) - r.span_us < epoch_us(h.ends)
-"""
-"""Segments with readings that the energy of a run rests on."""
-
-
-def _keep(warehouse: Store, published: Path, target: Path, run_id: str) -> int:
+def _write_store(warehouse: Store, published: Path, target: Path, run_id: str) -> int:
     """Write what the run's figures rest on into a DuckDB file; returns the number of readings."""
-    con = connect(target)
-    try:
+    with closing(connect(target)) as con:
         warehouse.attach(con, "store")
-        con.execute(f"ATTACH {quote_literal(published)} AS was (READ_ONLY)")
-        if not con.execute("FROM was.energy_slot WHERE run_id = ? LIMIT 1", [run_id]).fetchall():
+        con.execute(f"ATTACH {quote_literal(published)} AS published (READ_ONLY)")
+        runs = con.execute("FROM published.energy_slot WHERE run_id = ? LIMIT 1", [run_id])
+        if not runs.fetchall():
             raise UsageError(
                 f"the publication has no run {run_id!r}",
                 where=str(published),
                 remedy='`wattledger query "SELECT run_id FROM run_summary"` names those in force',
             )
-        [(then,)] = con.execute("SELECT computed_at FROM was.computation").fetchall()
-        con.execute(
-            "CREATE TABLE segment AS FROM store.segment WHERE loaded_at <= $then "
-            f"AND segment_id IN ({_SEGMENTS})",
-            {"run": run_id, "then": then},
-        )
-        for table in evidence.TABLES_KEPT:
-            where = (
-                "WHERE segment_key IN (SELECT segment_key FROM segment)"
-                if table in evidence.BY_SEGMENT
-                else ""
-            )
-            con.execute(
-                f"CREATE TABLE {table} AS FROM ({evidence.as_it_was(table, 'store')}) {where}",
-                {"then": then},
-            )
-        con.execute(
-            "CREATE TABLE rolled_up AS FROM store.rolled_up "
-            "WHERE segment_key IN (SELECT segment_key FROM segment)"
-        )
+        _copy_evidence(con, run_id)
         con.execute("DETACH store")
-        con.execute("DETACH was")
+        con.execute("DETACH published")
         con.execute("CHECKPOINT")
         [(readings,)] = con.execute("SELECT count(*) FROM gpu_reading").fetchall()
-    finally:
-        con.close()
     return int(readings)
 
 
-def verify(path: Path, trust: Trust | None = None) -> Iterator[Finding]:
-    """Verify a bundle, with nothing but what is in it and what `trust` knows.
+def _copy_evidence(con: duckdb.DuckDBPyConnection, run_id: str) -> None:
+    """Copy the run's segments, whole, and what else was known when its figures were computed."""
+    [(as_of,)] = con.execute("SELECT computed_at FROM published.computation").fetchall()
+    con.execute(
+        "CREATE TABLE segment AS FROM store.segment WHERE loaded_at <= $as_of "
+        f"AND segment_id IN ({load_query('publication/segments_of_run')})",
+        {"run": run_id, "as_of": as_of, "slot_us": SLOT_US},
+    )
+    of_segments = "WHERE segment_key IN (SELECT segment_key FROM segment)"
+    for table in TABLES_KEPT:
+        where = of_segments if table in BY_SEGMENT else ""
+        con.execute(
+            f"CREATE TABLE {table} AS FROM ({select_as_known(table, 'store')}) {where}",
+            {"as_of": as_of},
+        )
+    con.execute(f"CREATE TABLE rolled_up AS FROM store.rolled_up {of_segments}")
+
+
+def verify_bundle(path: Path, trust: Trust | None = None) -> Iterator[Finding]:
+    """Verify a bundle, with nothing but what is in it and what is known from elsewhere.
 
     Raises:
         BadInput: it is no bundle, or its members lie outside it.
     """
     trust = trust or Trust()
     with tempfile.TemporaryDirectory() as scratch:
-        run_id, folder = _open(path, Path(scratch))
-        manifest = folder / ledger.MANIFEST
+        run_id, folder = _unpack_bundle(path, Path(scratch))
+        manifest = folder / MANIFEST
         if trust.expected:
             same = manifest.is_file() and hash_file(manifest) == trust.expected
             detail = "the manifest has another one"
             yield Finding(folder.name, "chain", "expected digest", same, detail)
-        before = ""
-        for one in sorted((Path(scratch) / _LEDGER).glob("*")):
-            said = _previous(one / ledger.MANIFEST)
+        previous = ""
+        for earlier in sorted((Path(scratch) / _LEDGER).glob("*")):
+            stated = _read_previous_digest(earlier / MANIFEST)
             detail = "it names another publication before it than there is"
-            yield Finding(one.name, "chain", "previous_digest", said == before, detail)
-            before = hash_file(one / ledger.MANIFEST) if said is not None else ""
-        yield from check_folder(folder, trust, before, {})
+            yield Finding(earlier.name, "chain", "previous_digest", stated == previous, detail)
+            previous = hash_file(earlier / MANIFEST) if stated is not None else ""
+        yield from check_folder(folder, trust, previous, {})
         store = FileStore(Path(scratch) / _STORE)
-        try:
-            with closing(attach_read_only(store=store, was=FileStore(folder / DATABASE))) as con:
-                held = con.execute("SELECT segment_id FROM store.segment").fetchall()
-                yield from check_kept(con, folder.name, frozenset(name for (name,) in held))
-        except duckdb.Error as error:
-            yield Finding(folder.name, "kept", _STORE, False, f"damaged: {error}")
+        yield from _check_store(store, folder)
         yield from check_figures(store, folder, run_id)
 
 
-def _previous(manifest: Path) -> str | None:
-    """What a manifest says of the one before; None where it can't be read."""
+def _check_store(store: Store, folder: Path) -> Iterator[Finding]:
+    """Readings and grid data of the bundle are those that the publication names by digest."""
+    published = FileStore(database_in(folder))
+    try:
+        with closing(attach_read_only(store=store, published=published)) as con:
+            segments = con.execute("SELECT segment_id FROM store.segment").fetchall()
+            held = frozenset(segment_id for (segment_id,) in segments)
+            yield from check_kept_inputs(con, folder.name, held)
+    except duckdb.Error as error:
+        yield Finding(folder.name, "kept", _STORE, False, f"damaged: {error}")
+
+
+def _read_previous_digest(manifest: Path) -> str | None:
+    """What a manifest says of the one before; None where it cannot be read."""
     try:
         return str(json.loads(manifest.read_bytes())["publication"]["previous_digest"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _open(path: Path, target: Path) -> tuple[str, Path]:
-    """Unpack a bundle below `target`; the run that it is of, and the publication's folder."""
+def _unpack_bundle(path: Path, target: Path) -> tuple[str, Path]:
+    """Unpack a bundle below `target`; returns the run that it is of, and the publication's folder."""
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
-                _unpack(archive, member, target, path)
+                _unpack_member(archive, member, target, path)
         about = json.loads((target / _ABOUT).read_bytes())
         name, run_id = str(about["publication_id"]), str(about["run_id"])
         if about["format"] != FORMAT:
@@ -251,8 +249,10 @@ def _open(path: Path, target: Path) -> tuple[str, Path]:
     return run_id, folder
 
 
-def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, path: Path) -> None:
-    """Write one member; names that lead elsewhere and links are refused, not mended."""
+def _unpack_member(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, path: Path
+) -> None:
+    """Write one member; names that lead elsewhere and links are refused, not corrected."""
     name = PurePosixPath(member.filename)
     kind = stat.S_IFMT(member.external_attr >> 16)
     inside = name.parts and not name.is_absolute() and ".." not in name.parts

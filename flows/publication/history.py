@@ -6,7 +6,8 @@ between them is found by comparing them, table by table.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 import duckdb
 
 from flows.errors import UsageError
-from flows.publication.revisions import folder_of, publications
+from flows.publication.folders import database_in, find_publication, list_publications
+from flows.publication.reproduction import format_row
 from flows.settings import Settings
 from flows.warehouse.frames import query_rows
 from flows.warehouse.store import FileStore, attach_read_only
@@ -64,64 +66,59 @@ class Difference:
     causes: list[Cause]
 
 
-def diff(settings: Settings, before: str, after: str) -> Difference:
-    """Compare two publications.
+def compare_publications(settings: Settings, before: str, after: str) -> Difference:
+    """Compare two publications, each named by its id or number.
 
     Raises:
         UsageError: there is no such publication, or it is the same one.
     """
-    old, new = folder_of(settings, before), folder_of(settings, after)
+    old, new = find_publication(settings, before), find_publication(settings, after)
     if old == new:
         raise UsageError(f"{old.name} twice: they are one and the same", where="diff")
-    con = _attached(old, new)
-    try:
-        return Difference(old.name, new.name, _runs(con), list(_causes(con)))
-    finally:
-        con.close()
+    with closing(_attach_publications(old, new)) as con:
+        return Difference(old.name, new.name, _compare_runs(con), list(_find_causes(con)))
 
 
-def history(settings: Settings, run_id: str) -> list[dict[str, Any]]:
-    """A run in every publication that has it, oldest first.
+def trace_run(settings: Settings, run_id: str) -> list[dict[str, Any]]:
+    """Follow a run through every publication that has it, oldest first.
 
-    Gives publication_id, published_at, method_version, `FIGURES`, and causes: what differs from the
-    publication before.
+    Returns:
+        publication_id, published_at, method_version, `FIGURES`, and causes: what differs from the
+        publication before.
 
     Raises:
         UsageError: no publication has the run.
     """
-    found: list[dict[str, Any]] = []
+    history: list[dict[str, Any]] = []
     before: Path | None = None
-    for folder in publications(settings):
-        con = _attached(before or folder, folder)
-        try:
-            said = query_rows(
+    for folder in list_publications(settings):
+        with closing(_attach_publications(before or folder, folder)) as con:
+            rows = query_rows(
                 con,
                 "SELECT p.publication_id, p.published_at, p.method_version, "
                 f"{', '.join(FIGURES)} FROM new.run_summary, new.publication AS p "
                 "WHERE run_id = $run AND p.publication_id = $id",
                 {"run": run_id, "id": folder.name},
             )
-            causes = list(_causes(con)) if before is not None else []
-        finally:
-            con.close()
-        found += [{**row, "causes": [vars(cause) for cause in causes]} for row in said]
+            causes = [vars(cause) for cause in _find_causes(con)] if before is not None else []
+        history += [{**row, "causes": causes} for row in rows]
         before = folder
-    if not found:
+    if not history:
         raise UsageError(
             f"no publication has a run {run_id!r}",
             where=str(settings.publications),
             remedy='`wattledger query "SELECT run_id FROM run_summary"` names those in force',
         )
-    return found
+    return history
 
 
-def _attached(old: Path, new: Path) -> duckdb.DuckDBPyConnection:
+def _attach_publications(old: Path, new: Path) -> duckdb.DuckDBPyConnection:
     # The first of all publications has none before it, and a file can be attached only once.
-    before = {} if old == new else {"old": FileStore(old / "published.duckdb")}
-    return attach_read_only(new=FileStore(new / "published.duckdb"), **before)
+    before = {} if old == new else {"old": FileStore(database_in(old))}
+    return attach_read_only(new=FileStore(database_in(new)), **before)
 
 
-def _runs(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+def _compare_runs(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     """Each run of either publication, with figures of both; null where it is in one only."""
     columns = ", ".join(f"o.{name} AS {name}_before, n.{name} AS {name}_after" for name in FIGURES)
     return query_rows(
@@ -132,45 +129,51 @@ def _runs(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     )
 
 
-def _causes(con: duckdb.DuckDBPyConnection) -> Iterator[Cause]:
+def _find_causes(con: duckdb.DuckDBPyConnection) -> Iterator[Cause]:
     """Inputs that differ; columns that one of the publications does not have yet are left out."""
-    [(then, now)] = con.execute(
+    [(old_method, new_method)] = con.execute(
         "SELECT (SELECT method_version FROM old.computation), "
         "(SELECT method_version FROM new.computation)"
     ).fetchall()
-    if then != now:
-        yield Cause("computation", "method", 1, 1, f"version {then} became {now}")
-    for table, (holds, wanted) in _INPUTS.items():
-        known = _columns(con, "old", table)
-        shared = [name for name in _columns(con, "new", table) if name in known]
-        names = [name for name in wanted or shared if name in shared]
-        if not names:
-            continue
-        columns = ", ".join(names)
-        changed = f"""
-            SELECT 'gone' AS side, * FROM
-                (SELECT {columns} FROM old.{table} EXCEPT ALL SELECT {columns} FROM new.{table})
-            UNION ALL SELECT 'new', * FROM
-                (SELECT {columns} FROM new.{table} EXCEPT ALL SELECT {columns} FROM old.{table})
-        """
-        counts = dict(
-            con.execute(f"SELECT side, count(*) FROM ({changed}) GROUP BY side").fetchall()
-        )
-        if counts:
-            [example] = query_rows(con, f"FROM ({changed}) ORDER BY ALL DESC LIMIT 1")
-            side = example.pop("side")
-            said = ", ".join(
-                f"{name} {value}" for name, value in example.items() if value is not None
-            )
-            yield Cause(
-                table, holds, counts.get("gone", 0), counts.get("new", 0), f"{side}: {said[:200]}"
-            )
+    if old_method != new_method:
+        yield Cause("computation", "method", 1, 1, f"version {old_method} became {new_method}")
+    for table, (holds, compared) in _INPUTS.items():
+        in_old = _list_columns(con, "old", table)
+        shared = [name for name in _list_columns(con, "new", table) if name in in_old]
+        columns = [name for name in compared or shared if name in shared]
+        cause = _compare_input(con, table, holds, columns) if columns else None
+        if cause is not None:
+            yield cause
 
 
-def _columns(con: duckdb.DuckDBPyConnection, database: str, table: str) -> list[str]:
-    found = con.execute(
+def _compare_input(
+    con: duckdb.DuckDBPyConnection, table: str, holds: str, columns: Sequence[str]
+) -> Cause | None:
+    names = ", ".join(columns)
+    changed = f"""
+        SELECT 'gone' AS side, * FROM
+            (SELECT {names} FROM old.{table} EXCEPT ALL SELECT {names} FROM new.{table})
+        UNION ALL SELECT 'new', * FROM
+            (SELECT {names} FROM new.{table} EXCEPT ALL SELECT {names} FROM old.{table})
+    """
+    counts = dict(con.execute(f"SELECT side, count(*) FROM ({changed}) GROUP BY side").fetchall())
+    if not counts:
+        return None
+    [example] = query_rows(con, f"FROM ({changed}) ORDER BY ALL DESC LIMIT 1")
+    side = example.pop("side")
+    return Cause(
+        table,
+        holds,
+        counts.get("gone", 0),
+        counts.get("new", 0),
+        f"{side}: {format_row(example)}",
+    )
+
+
+def _list_columns(con: duckdb.DuckDBPyConnection, database: str, table: str) -> list[str]:
+    columns = con.execute(
         "SELECT column_name FROM duckdb_columns() WHERE database_name = ? AND table_name = ? "
         "ORDER BY column_index",
         [database, table],
     ).fetchall()
-    return [name for (name,) in found]
+    return [name for (name,) in columns]

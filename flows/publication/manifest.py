@@ -44,6 +44,14 @@ _DIGESTED = (
 )
 
 
+def digest_to_chain(entry: Mapping[str, Any]) -> str | None:
+    """The digest by which the next publication names this one: of its manifest.
+
+    Of a publication from before there were manifests it is that of its row; None where there is no row.
+    """
+    return entry.get("manifest_sha256") or entry.get("digest")
+
+
 def build_manifest(
     folder: Path, entry: Mapping[str, Any], database: duckdb.DuckDBPyConnection
 ) -> bytes:

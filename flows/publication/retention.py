@@ -6,19 +6,25 @@ every published figure still follows from what is left, to the millijoule (docs/
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import duckdb
 import polars as pl
 
-from flows.accounting import stretches as pieces
+from flows.accounting import stretches
 from flows.accounting.energy import gap_rule
 from flows.errors import UsageError
-from flows.publication import evidence
+from flows.publication.evidence import (
+    GPU_PIECES,
+    GPU_READINGS,
+    digest_segments,
+    record_segments,
+)
 from flows.settings import FILE_NAME, Settings
-from flows.warehouse.frames import query_rows, quote_literal, register
+from flows.warehouse.digests import Content
+from flows.warehouse.frames import insert, load_query, query_rows, quote_literal, temporary
 from flows.warehouse.locks import FIGURES, tidy_warehouse, transaction
 from flows.warehouse.store import open_exclusively, store_of
 from transforms import energy
@@ -37,16 +43,22 @@ class RolledUp:
     readings: int
     readings_left: int
     pieces: int
-    segments_waiting: int
+    """Sums that took the place of readings."""
+    segments_waiting: int = 0
     """Old enough, but not published yet, or overlapping others in time."""
 
 
-def roll_up(
+def roll_up_old_readings(
     settings: Settings,
     after_days: float | None = None,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> RolledUp:
-    """Replace readings of segments that ended more than `after_days` ago; else as [retention] says.
+    """Replace the readings of old segments by their sums over slots.
+
+    Args:
+        settings: The project.
+        after_days: Days since a segment ended; as [retention] says, if None.
+        progress: Called with the number of readings that were read.
 
     Raises:
         UsageError: no age is given anywhere, or readings are judged otherwise than when published.
@@ -59,142 +71,163 @@ def roll_up(
             where="roll-up",
             remedy="Pass --older-than DAYS, or set retention.roll_up_after_days",
         )
-    totals = [0, 0, 0, 0]
+    batches = []
     with open_exclusively(store_of(settings), FIGURES, wait_s=0) as con:
-        found = _due(con, settings, days)
-        due = [row for row in found if row["ready"]]
-        while due:
-            batch: list[int] = []
-            size = 0
-            while due and (not batch or size + due[0]["readings"] <= _AT_ONCE):
-                size += due[0]["readings"]
-                batch.append(due.pop(0)["segment_key"])
+        segments = _find_old_segments(con, settings, days)
+        ready = [segment for segment in segments if segment["ready"]]
+        for keys in _batch_segments(ready):
             with transaction(con, FIGURES):
-                counts = _replace(con, batch, days, gap_rule(settings), progress)
-            totals = [a + b for a, b in zip(totals, counts, strict=True)]
+                batches.append(_roll_up_segments(con, keys, days, gap_rule(settings), progress))
         tidy_warehouse(con)
-    segments, readings, left, pieces = totals
-    return RolledUp(segments, readings, left, pieces, sum(not row["ready"] for row in found))
-
-
-def _due(con: duckdb.DuckDBPyConnection, settings: Settings, days: float) -> list[dict[str, Any]]:
-    """Segments with readings that are old enough, and whether they may be rolled up."""
-    published = settings.published / "published.duckdb"
-    con.execute("CREATE OR REPLACE TEMP TABLE evident (segment_id VARCHAR)")
-    if published.is_file():
-        con.execute(f"ATTACH {quote_literal(published)} AS was (READ_ONLY)")
-        con.execute(
-            "INSERT INTO evident SELECT part FROM was.kept_input WHERE table_name = ?",
-            [evidence.GPU_READINGS],
-        )
-        used = con.execute(
-            "SELECT value_json FROM was.setting WHERE section = 'readings'"
-        ).fetchall()
-        con.execute("DETACH was")
-        if used != [(settings.recorded()["readings"],)]:
-            raise UsageError(
-                "[readings] is not what it was when the figures were published",
-                where=FILE_NAME,
-                remedy="Publish first: sums are made by the same rules as the figures",
-            )
-    return query_rows(
-        con,
-        """
-        SELECT s.segment_key, d.row_count AS readings,
-            s.segment_id IN (FROM evident) AND NOT EXISTS (
-                FROM segment_profile AS p JOIN segment_profile AS o ON o.gpu_uuid = p.gpu_uuid
-                    AND o.segment_id <> p.segment_id
-                    AND o.first_ts <= p.last_ts AND o.last_ts >= p.first_ts
-                JOIN segment AS t ON t.segment_id = o.segment_id AND t.verdict = 'loaded'
-                WHERE p.segment_id = s.segment_id
-            ) AS ready
-        FROM segment AS s JOIN segment_digest AS d USING (segment_key)
-        WHERE d.table_name = $table AND s.verdict = 'loaded'
-            AND s.last_ts < now() - to_seconds($days * 86400)
-            AND s.segment_key NOT IN (SELECT segment_key FROM rolled_up)
-        ORDER BY s.segment_key
-        """,
-        {"table": evidence.GPU_READINGS, "days": float(days)},
+    return RolledUp(
+        segments=sum(batch.segments for batch in batches),
+        readings=sum(batch.readings for batch in batches),
+        readings_left=sum(batch.readings_left for batch in batches),
+        pieces=sum(batch.pieces for batch in batches),
+        segments_waiting=len(segments) - len(ready),
     )
 
 
-def _replace(
+def _find_old_segments(
+    con: duckdb.DuckDBPyConnection, settings: Settings, days: float
+) -> list[dict[str, Any]]:
+    """Segments that are old enough: segment_key, readings, and whether they are `ready` to be rolled up."""
+    parameters = {
+        "published": _list_published_segments(con, settings),
+        "table": GPU_READINGS,
+        "days": float(days),
+    }
+    return query_rows(con, load_query("publication/segments_due"), parameters)
+
+
+def _list_published_segments(con: duckdb.DuckDBPyConnection, settings: Settings) -> list[str]:
+    """Segments of which the publication in force names the digest."""
+    if not settings.published_database.is_file():
+        return []
+    con.execute(f"ATTACH {quote_literal(settings.published_database)} AS published (READ_ONLY)")
+    segments = con.execute(
+        "SELECT part FROM published.kept_input WHERE table_name = ?", [GPU_READINGS]
+    ).fetchall()
+    used = con.execute(
+        "SELECT value_json FROM published.setting WHERE section = 'readings'"
+    ).fetchall()
+    con.execute("DETACH published")
+    if used != [(settings.recorded()["readings"],)]:
+        raise UsageError(
+            "[readings] is not what it was when the figures were published",
+            where=FILE_NAME,
+            remedy="Publish first: sums are made by the same rules as the figures",
+        )
+    return [segment_id for (segment_id,) in segments]
+
+
+def _batch_segments(segments: Sequence[dict[str, Any]]) -> Iterator[list[int]]:
+    """Keys of segments that one transaction replaces."""
+    keys: list[int] = []
+    readings = 0
+    for segment in segments:
+        if keys and readings + segment["readings"] > _AT_ONCE:
+            yield keys
+            keys, readings = [], 0
+        keys.append(segment["segment_key"])
+        readings += segment["readings"]
+    if keys:
+        yield keys
+
+
+def _roll_up_segments(
     con: duckdb.DuckDBPyConnection,
-    keys: list[int],
+    keys: Sequence[int],
     days: float,
     rule: GapRule,
     progress: Callable[[int], None],
-) -> tuple[int, int, int, int]:
-    """Replace the readings of some segments: how many segments, readings, readings left, pieces."""
+) -> RolledUp:
+    """Replace the readings of some segments, and their digests (inside the caller's transaction)."""
     chosen = f"segment_key IN ({', '.join(map(str, keys))})"
-    before = pieces.by_segment(con, chosen, rule, progress)
-    con.execute(
-        f"""
-        CREATE OR REPLACE TEMP TABLE cut AS
-        SELECT DISTINCT gpu_key, epoch_us(border) // {SLOT_US} AS slot FROM (
-            SELECT gpu_uuid, unnest([from_ts, to_ts]) AS border FROM run_allocation
-        ) JOIN gpu USING (gpu_uuid) WHERE epoch_us(border) % {SLOT_US} <> 0
-        """
+    readings = _replace_readings(con, chosen, rule, progress)
+    stretches.forget(con, chosen)
+    left = digest_segments(con, GPU_READINGS, chosen)
+    sums = digest_segments(con, GPU_PIECES, chosen)
+    _record_policy(con, chosen, days, rule, left, sums)
+    con.execute(f"DELETE FROM segment_digest WHERE {chosen} AND table_name = ?", [GPU_READINGS])
+    record_segments(con, GPU_READINGS, left)
+    record_segments(con, GPU_PIECES, sums)
+    return RolledUp(
+        segments=len(keys),
+        readings=readings,
+        readings_left=sum(content.rows for content in left.values()),
+        pieces=sum(content.rows for content in sums.values()),
     )
-    with register(con, partials=before):
+
+
+def _replace_readings(
+    con: duckdb.DuckDBPyConnection, chosen: str, rule: GapRule, progress: Callable[[int], None]
+) -> int:
+    """Write sums in the place of readings, but in slots that an allocation cuts.
+
+    Args:
+        con: The warehouse.
+        chosen: SQL condition on segment_key.
+        rule: How long a step between readings may be.
+        progress: Called with the number of readings that were read.
+
+    Returns:
+        How many readings there were.
+
+    Raises:
+        RuntimeError: the sums are not the readings (a defect); nothing may be committed.
+    """
+    before = stretches.by_segment(con, chosen, rule, progress)
+    cut = con.execute(load_query("publication/cut_slots"), {"slot_us": SLOT_US}).pl()
+    sums = before.join(cut, on=["gpu_key", "slot"], how="anti")
+    insert(con, "gpu_piece", sums)
+    with temporary(con, cut_slot=cut):
         con.execute(
-            "CREATE OR REPLACE TEMP TABLE fresh AS FROM partials ANTI JOIN cut USING (gpu_key, slot)"
+            f"DELETE FROM gpu_reading WHERE {chosen} AND NOT EXISTS (FROM cut_slot "
+            "WHERE cut_slot.gpu_key = gpu_reading.gpu_key "
+            f"AND cut_slot.slot = epoch_us(gpu_reading.ts) // {SLOT_US})"
         )
-    con.execute("INSERT INTO gpu_piece BY NAME FROM fresh")
-    con.execute(
-        f"""
-        DELETE FROM gpu_reading WHERE {chosen} AND NOT EXISTS (
-            FROM cut WHERE cut.gpu_key = gpu_reading.gpu_key
-                AND cut.slot = epoch_us(gpu_reading.ts) // {SLOT_US}
-        )
-        """
+    left = stretches.by_segment(con, chosen, rule, lambda rows: None)
+    if not _sum_slots(before, rule).equals(_sum_slots(pl.concat([left, sums]), rule)):
+        raise RuntimeError(f"the sums are not their readings: {chosen}")
+    return int(before["readings"].sum())
+
+
+def _sum_slots(pieces: pl.DataFrame, rule: GapRule) -> pl.DataFrame:
+    """Energy by slot, with each GPU of a segment as a GPU of its own: nothing lies between segments."""
+    key = pl.col("segment_key").cast(pl.Int64) * stretches.KEY + pl.col("gpu_key")
+    apart = pieces.with_columns(gpu_key=key).drop("segment_key")
+    return energy.compute_gpu_slots(apart.lazy(), rule).collect()
+
+
+def _record_policy(
+    con: duckdb.DuckDBPyConnection,
+    chosen: str,
+    days: float,
+    rule: GapRule,
+    left: dict[int, Content],
+    sums: dict[int, Content],
+) -> None:
+    """Write which readings are gone, under which policy, with the digest that they were published with."""
+    segments = query_rows(
+        con,
+        "SELECT segment_key, segment_id, row_count AS readings, content_sha256 AS readings_sha256 "
+        f"FROM segment JOIN segment_digest USING (segment_key) WHERE {chosen} AND table_name = ? "
+        "ORDER BY segment_key",
+        [GPU_READINGS],
     )
-    after = pl.concat(
-        [pieces.by_segment(con, chosen, rule, lambda n: None), con.execute("FROM fresh").pl()]
-    )
-    if not _slots(before, rule).equals(_slots(after, rule)):
-        raise RuntimeError(f"the sums of segments {keys} are not their readings")
-    left = evidence.of_segments(con, evidence.GPU_READINGS, chosen)
-    pieces.forget(con, chosen)
-    sums = evidence.of_segments(con, evidence.GPU_PIECES, chosen)
-    for key in keys:
-        [(readings, digest)] = con.execute(
-            "SELECT row_count, content_sha256 FROM segment_digest "
-            "WHERE segment_key = ? AND table_name = ?",
-            [key, evidence.GPU_READINGS],
-        ).fetchall()
-        con.execute(
-            "DELETE FROM segment_digest WHERE segment_key = ? AND table_name = ?",
-            [key, evidence.GPU_READINGS],
-        )
-        con.execute(
-            "INSERT INTO rolled_up SELECT segment_key, segment_id, now(), ?, ?, ?, ?, ?, ? "
-            "FROM segment WHERE segment_key = ?",
-            [
-                days,
-                rule.max_gap_us,
-                readings,
-                digest,
-                left[key].rows if key in left else 0,
-                sums[key].rows if key in sums else 0,
-                key,
-            ],
-        )
-    evidence.write(con, evidence.GPU_READINGS, left)
-    evidence.write(con, evidence.GPU_PIECES, sums)
-    return (
-        len(keys),
-        int(before["readings"].sum()),
-        sum(one.rows for one in left.values()),
-        sum(one.rows for one in sums.values()),
-    )
+    rows = [
+        {
+            **segment,
+            "after_days": days,
+            "max_gap_us": rule.max_gap_us,
+            "readings_left": _count_rows(left, segment["segment_key"]),
+            "pieces": _count_rows(sums, segment["segment_key"]),
+        }
+        for segment in segments
+    ]
+    insert(con, "rolled_up", rows, rolled_up_at="now()")
 
 
-def _keyed(stretches: pl.DataFrame) -> pl.DataFrame:
-    """Each GPU of a segment as a GPU of its own, so that nothing lies between segments."""
-    key = pl.col("segment_key").cast(pl.Int64) * pieces.KEY + pl.col("gpu_key")
-    return stretches.with_columns(gpu_key=key).drop("segment_key")
-
-
-def _slots(stretches: pl.DataFrame, rule: GapRule) -> pl.DataFrame:
-    return energy.compute_gpu_slots(_keyed(stretches).lazy(), rule).collect()
+def _count_rows(contents: dict[int, Content], key: int) -> int:
+    return contents[key].rows if key in contents else 0

@@ -8,6 +8,7 @@ from pathlib import Path
 import duckdb
 
 from flows.errors import WarehouseBusy, WarehouseError
+from flows.settings import PUBLISHED_DATABASE
 
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     # Nothing is fetched behind the user's back, and no query can make DuckDB do so.
@@ -54,7 +55,8 @@ def connect(
             raise WarehouseBusy(
                 "another process is writing it",
                 where=str(path),
-                remedy="Wait for it to end, or query published/published.duckdb, which is never locked",
+                remedy="Wait for it to end, or query "
+                f"published/{PUBLISHED_DATABASE}, which is never locked",
             ) from None
         except duckdb.Error as error:
             raise WarehouseError(first_line(error), where=str(path), remedy=_RESTORE) from None

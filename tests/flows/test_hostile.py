@@ -12,10 +12,9 @@ from flows.ingest.gpu import ingest_gpu
 from flows.ingest.grid import ingest_grid
 from flows.ingest.meters import ingest_meter
 from flows.ingest.runs import ingest_runs
-from flows.publication import bundle as bundles
-from flows.publication.bundle import bundle
-from flows.publication.history import history
-from flows.publication.publish import publish
+from flows.publication.bundle import verify_bundle, write_bundle
+from flows.publication.history import trace_run
+from flows.publication.publish import publish_candidate
 from flows.settings import Settings
 from tests.conftest import ask, grid_csv, segment, wattledger
 
@@ -85,14 +84,14 @@ def test_names_of_runs_and_meters_are_only_names(project: Settings, tmp_path: Pa
     )
     assert ingest_meter(project, [meter])[0].verdict == "loaded"
     compute(project)
-    publish(project)
+    publish_candidate(project)
     runs = [row["run_id"] for row in ask(project, "SELECT run_id FROM run_summary")]
     assert sorted(runs) == sorted(NASTY)
     for name in NASTY:
-        assert len(history(project, name)) == 1
+        assert len(trace_run(project, name)) == 1
     for name in (NASTY[0], NASTY[6]):
-        done = bundle(project, name, target=tmp_path / "bundle.zip")
-        assert [one for one in bundles.verify(done.path) if one.ok is False] == []
+        done = write_bundle(project, name, target=tmp_path / "bundle.zip")
+        assert [one for one in verify_bundle(done.path) if one.ok is False] == []
         told = wattledger("explain", "--json", "--project", root, "--", name)
         assert told.returncode == 0, told.stderr
     assert not list(Path.cwd().glob("owned")) + list(root.glob("owned"))

@@ -16,7 +16,7 @@ from flows.factors import by_fuel, effective
 from flows.ingest.gpu import ingest_gpu
 from flows.ingest.grid import ingest_grid
 from flows.ingest.runs import ingest_runs
-from flows.publication.publish import publish
+from flows.publication.publish import publish_candidate
 from flows.samples.demo import prepare_demo
 from flows.settings import Settings
 from flows.sources.gpu.nvidia_smi import Options
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.real
 
 def ask(project: Settings, sql: str, published: bool = False) -> list[tuple[object, ...]]:
     con = connect(
-        project.published / "published.duckdb" if published else store_of(project), read_only=True
+        project.published_database if published else store_of(project), read_only=True
     )
     try:
         return con.execute(sql).fetchall()
@@ -89,7 +89,7 @@ def test_h100_logs_on_the_german_grid(data: Path, tmp_path: Path) -> None:
     )
     project.root = tmp_path / "p"
     compute(project)
-    done = publish(project)
+    done = publish_candidate(project)
     assert done.changed
 
     found = dict(

@@ -20,7 +20,7 @@ from flows.factors import effective
 from flows.ingest.gpu import ingest_gpu
 from flows.ingest.grid import ingest_grid
 from flows.ingest.runs import ingest_runs
-from flows.publication.retention import roll_up
+from flows.publication.retention import roll_up_old_readings
 from flows.samples import host as simulator
 from flows.samples.host import Work
 from flows.settings import Settings
@@ -230,7 +230,7 @@ def test_a_device_that_joins_a_host_changes_its_past(loaded: Settings) -> None:
 
 def test_rolled_up_readings_change_nothing(uneven: Settings) -> None:
     assert compute(uneven).recomputed == 0
-    roll_up(uneven, 30)
+    roll_up_old_readings(uneven, 30)
     assert compute(uneven).recomputed == 0
     late = segment(uneven.root, "node09", start=T0 + timedelta(hours=9), seconds=300)
     ingest_gpu(uneven, [late])

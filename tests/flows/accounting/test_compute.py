@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.errors import SettingsError
-from flows.publication.revisions import recompute
+from flows.publication.recompute import recompute_publication
 from flows.settings import Settings
 from tests.conftest import ask, make_project
 
@@ -85,7 +85,7 @@ def test_idle_energy_is_spread_whole(accounted: Settings) -> None:
 
 
 def test_a_publication_with_tariffs_is_recomputed_alike(accounted: Settings) -> None:
-    assert recompute(accounted, "0001").identical
+    assert recompute_publication(accounted, "0001").identical
 
 
 @pytest.mark.parametrize(

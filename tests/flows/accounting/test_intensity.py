@@ -17,7 +17,7 @@ from flows.ingest.gpu import ingest_gpu
 from flows.ingest.grid import ingest_grid
 from flows.ingest.runs import ingest_runs
 from flows.project import override_factor
-from flows.publication.publish import publish
+from flows.publication.publish import publish_candidate
 from flows.settings import Settings
 from flows.warehouse.connection import connect
 from flows.warehouse.store import open_for_writing, store_of
@@ -69,7 +69,7 @@ def test_a_project_without_grid_data_uses_its_country_and_says_so(tmp_path: Path
     assert run["co2e_measured_share"] == 0
     assert sources(project) == {"country_year": 1.0}
     assert sources(project, "ewif") == {"country_year": 1.0}
-    done = publish(project)
+    done = publish_candidate(project)
     assert any("no_fallback" in warning for warning in done.warnings)
 
 
@@ -142,7 +142,7 @@ def test_a_ladder_of_series_alone_leaves_the_rest_open(tmp_path: Path) -> None:
 
 def publish_after(project: Settings) -> None:
     compute(project)
-    publish(project)
+    publish_candidate(project)
 
 
 def test_an_override_is_visible_in_every_figure_that_used_it(tmp_path: Path) -> None:
@@ -286,8 +286,8 @@ def test_alternatives_by_hour_and_zone(tmp_path: Path) -> None:
     }
     assert {row["zone"] for row in found} == {"DE", "FR"}
     assert run["overrides"] is None
-    publish(project)
-    con = connect(project.published / "published.duckdb", read_only=True)
+    publish_candidate(project)
+    con = connect(project.published_database, read_only=True)
     [(count,)] = con.execute("SELECT count(*) FROM alternatives").fetchall()
     con.close()
     assert count == 10

@@ -10,7 +10,8 @@ import pytest
 from flows.accounting.compute import compute
 from flows.ingest.meters import ingest_meter
 from flows.ingest.runs import ingest_runs
-from flows.publication.publish import check_only, publish
+from flows.publication.gate import check_candidate
+from flows.publication.publish import publish_candidate
 from flows.settings import Settings
 from tests.conftest import ask, make_project, runs_csv
 
@@ -65,7 +66,7 @@ def test_history_becomes_runs_with_our_carbon_and_water(site: Settings) -> None:
     assert first["co2e_kg"] == pytest.approx((0.112 * 1.2) * 0.3, rel=1e-6)
     assert (second["gpus"], second["energy_kwh"]) == (0, 0)
     assert second["host_kwh"] == pytest.approx(0.012, abs=1e-9)
-    assert publish(site).changed
+    assert publish_candidate(site).changed
     assert [o.verdict for o in ingest_runs(site, [path], "Europe/Berlin")] == ["known"]
 
 
@@ -152,13 +153,13 @@ def test_a_second_meter_that_agrees_and_one_that_does_not(loaded: Settings) -> N
     ] == ["loaded"]
     assert len(ask(loaded, "FROM meter_agreement")) == 1
     assert "second_meter_agrees" in warnings(loaded)
-    report = publish(loaded).report.read_text()
+    report = publish_candidate(loaded).report.read_text()
     assert "Second meters" in report
 
 
 def warnings(project: Settings) -> set[str]:
     compute(project)
-    verdicts, _ = check_only(project)
+    verdicts, _ = check_candidate(project)
     return {r.check.name for v in verdicts for r in v.warnings}
 
 
@@ -173,32 +174,3 @@ def test_a_run_table_is_no_second_meter(loaded: Settings) -> None:
     [outcome] = ingest_meter(loaded, [runs_csv(loaded.root, [])], "UTC")
     assert outcome.verdict == "quarantined"
     assert "neither an emissions.csv" in outcome.reason
-
-
-def rapl(folder: Path, micro_joules: int) -> str:
-    """A powercap tree as Linux has it, with one package."""
-    domain = folder / "intel-rapl" / "intel-rapl:0"
-    domain.mkdir(parents=True, exist_ok=True)
-    (domain / "name").write_text("package-0\n")
-    (domain / "energy_uj").write_text(f"{micro_joules}\n")
-    (domain / "max_energy_range_uj").write_text("262143328850\n")
-    return str(folder / "intel-rapl")
-
-
-def test_codecarbon_reads_rapl_where_it_can(tmp_path: Path) -> None:
-    from wattledger.meters import host
-
-    cpu, memory = host.start_meters(rapl(tmp_path, 10_000_000))
-    assert (cpu.method, cpu.is_modelled) == ("RAPL", False)
-    rapl(tmp_path, 135_000_000)
-    assert cpu.measure_mj(2.0) == 125_000
-    assert memory.is_modelled
-    assert memory.measure_mj(2.0) is not None
-
-
-def test_without_rapl_it_models_and_says_so(tmp_path: Path) -> None:
-    from wattledger.meters import host
-
-    cpu, _ = host.start_meters(str(tmp_path / "nothing"))
-    assert cpu.is_modelled
-    assert "TDP" in cpu.method

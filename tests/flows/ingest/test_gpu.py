@@ -65,7 +65,7 @@ def test_files_loaded_together_keep_their_own_readings(
     project: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever columns they have, how many go into one transaction, and if one was there in part."""
-    monkeypatch.setattr("flows.ingest.gpu._AT_ONCE", 3000)
+    monkeypatch.setattr("flows.ingest.gpu_store._AT_ONCE", 3000)
     ingest_gpu(project, [log(project.root, GOOD[:10])], UTC_OPTIONS)
     paths = []
     for number in range(5):
@@ -117,8 +117,8 @@ def test_small_files_are_looked_at_together_as_each_alone(odd: str, project: Set
     if odd == "damage":
         content = files[1].path.read_bytes()
         files[1].path.write_bytes(bytes(len(content) // 2) + content[len(content) // 2 :])
-    together = gpu_profile.read(files)
-    alone = [gpu_profile.read([file])[0] for file in files]
+    together = gpu_profile.read_profiles(files)
+    alone = [gpu_profile.read_profiles([file])[0] for file in files]
     for number, (facts, same) in enumerate(zip(together, alone, strict=True)):
         if odd == "damage" and number == 1:
             assert isinstance(facts, BadInput)

@@ -14,7 +14,7 @@ from flows.accounting.compute import compute
 from flows.ingest.gpu import ingest_gpu
 from flows.ingest.grid import ingest_grid
 from flows.ingest.runs import ingest_runs
-from flows.publication.publish import publish
+from flows.publication.publish import publish_candidate
 from flows.settings import Settings
 from flows.sources.gpu.segments import HOST_COLUMNS
 from tests.conftest import T0, ask, grid_csv, make_project
@@ -58,7 +58,7 @@ def test_a_metered_host_is_in_the_figures_of_its_runs(loaded: Settings) -> None:
         "FROM run_footprint",
     )
     assert total["metered"] == total["shared"] == 220 * 1800 * 1000
-    assert publish(loaded).changed
+    assert publish_candidate(loaded).changed
 
 
 def test_loading_it_again_changes_nothing(loaded: Settings) -> None:
@@ -130,7 +130,7 @@ def test_a_run_without_any_gpu_has_the_energy_of_its_host(tmp_path: Path) -> Non
     assert (run["gpus"], run["gpu_hours"], run["energy_kwh"], run["filled_kwh"]) == (0, 0, 0, 0)
     assert run["host_kwh"] == pytest.approx(220 * 0.25 / 1000)
     assert run["co2e_kg"] == pytest.approx(run["facility_kwh"] * 0.3, rel=0.01)  # type: ignore[operator]
-    assert publish(project).changed
+    assert publish_candidate(project).changed
 
 
 @given(st.integers(1, 30))

@@ -19,14 +19,15 @@ from flows.ingest.grid import ingest_grid
 from flows.ingest.meters import ingest_meter
 from flows.ingest.runs import ingest_runs
 from flows.project import override_factor
-from flows.publication.publish import check_only, publish, suites
+from flows.publication.gate import build_suites, check_candidate
+from flows.publication.publish import publish_candidate
 from flows.settings import Override, Settings
 from flows.sources.gpu import segments
 from flows.warehouse.connection import connect
 from flows.warehouse.frames import query_rows
 from flows.warehouse.store import store_of
 from tests.conftest import T0, ask, grid_csv, make_project, runs_csv, segment, wattledger
-from transforms.profile import pieces, profile
+from transforms.profile import merge_profiles, profile_rows
 
 
 def warned(verdicts: list[Verdict]) -> dict[str, list[dict[str, Any]]]:
@@ -38,7 +39,7 @@ def warned(verdicts: list[Verdict]) -> dict[str, list[dict[str, Any]]]:
 
 
 def of(project: Settings, query: str) -> list[dict[str, Any]]:
-    con = connect(project.published / "published.duckdb", read_only=True)
+    con = connect(project.published_database, read_only=True)
     try:
         return query_rows(con, query)
     finally:
@@ -71,17 +72,17 @@ def test_missing_readings_are_counted_by_gpu_and_hour(project: Settings) -> None
     assert [f["readings_received"] for f in found] == [1800, 1500]
     assert [f["readings_expected"] for f in found] == pytest.approx([1799, 1799], abs=2)
     assert found[1]["completeness"] == pytest.approx(1500 / 1799, abs=0.01)
-    verdicts, _ = check_only(project)
+    verdicts, _ = check_candidate(project)
     [row] = warned(verdicts)["footprint.readings_complete"]
     assert row["gpu_uuid"] == found[1]["gpu_uuid"]
     strict = with_settings(project, "[gate]\nfail_on = ['footprint.readings_complete']\n")
     with pytest.raises(SettingsError, match="no check is called"):
-        check_only(_misspelt(strict))
+        check_candidate(_misspelt(strict))
     with pytest.raises(GateFailed, match="readings_complete"):
-        publish(strict)
+        publish_candidate(strict)
     lax = settings_module.parse("[gate]\nmin_completeness = 0.8\n", Path("x"))
     strict.gate.min_completeness = lax.gate.min_completeness
-    assert publish(strict).changed
+    assert publish_candidate(strict).changed
 
 
 def _misspelt(project: Settings) -> Settings:
@@ -140,9 +141,9 @@ def test_the_profile_compares_only_steps_that_have_both() -> None:
             "util_pct": 0,
         }
     )
-    [row] = profile([pieces(frame)]).to_dicts()
-    halves = [pieces(frame[:4]), pieces(frame[3:], goes_on=True)]
-    assert profile(halves).to_dicts() == [row]
+    [row] = merge_profiles([profile_rows(frame)]).to_dicts()
+    halves = [profile_rows(frame[:4]), profile_rows(frame[3:], goes_on=True)]
+    assert merge_profiles(halves).to_dicts() == [row]
     # 0-1 and 104-105: a missing power, a gap, and a counter that went back are left out.
     assert (row["compared_counter_mj"], row["compared_power_mj"]) == (200, 200)
     assert row["usual_step_ms"] == 1000
@@ -190,7 +191,7 @@ def test_a_check_that_cant_run_is_named_with_its_cause() -> None:
 
 def offenders(project: Settings, sql: str, check: str) -> list[dict[str, Any]]:
     """What a check of the figures finds in a warehouse that was changed."""
-    suite = next(s for s in suites(project) if s.name == "footprint")
+    suite = next(s for s in build_suites(project) if s.name == "footprint")
     query = next(c for c in suite.checks if c.name == check).kwargs["unexpected_rows_query"]
     con = store_of(project).connect()
     try:
@@ -236,7 +237,7 @@ def test_a_run_that_draws_far_more_than_the_one_before_is_pointed_out(tmp_path: 
     )
     ingest_runs(project, [table])
     compute(project)
-    verdicts, _ = check_only(project)
+    verdicts, _ = check_candidate(project)
     [row] = warned(verdicts)["footprint.runs_alike"]
     assert (row["run_id"], row["before_run_id"]) == ("b", "a")
 
@@ -283,7 +284,7 @@ def test_a_bill_and_a_pdu_are_compared_with_the_ledger(loaded: Settings) -> None
     expected = slots[0]["it_mj"] + slots[1]["it_mj"] + slots[2]["it_mj"] / 2
     assert found["half"]["ledger_kwh"] == pytest.approx(expected / 3.6e9)
     compute(loaded)
-    verdicts, _ = check_only(loaded)
+    verdicts, _ = check_candidate(loaded)
     meters = {row["meter"] for row in warned(verdicts)["footprint.other_meters_agree"]}
     assert "bill" in meters
     assert not {"pdu", "month"} & meters
@@ -328,7 +329,7 @@ CHECK = "slot_signal.intensity_believable"
 def test_an_override_needs_a_name_and_a_reason_and_is_on_the_ledger(published: Settings) -> None:
     project = with_settings(published, BELIEVED)
     with pytest.raises(GateFailed, match=CHECK):
-        publish(project)
+        publish_candidate(project)
     said = wattledger("publish", "--override", CHECK, "--by", "R. Roe", "--project", project.root)
     assert said.returncode == 1
     assert "needs --by and --because" in said.stderr
@@ -354,10 +355,10 @@ def test_overrides_of_the_settings_end(published: Settings) -> None:
         project = with_settings(published, BELIEVED)
         project.override = [Override(check=CHECK, by="R. Roe", reason="known", until=until)]
         if works:
-            assert publish(project).changed
+            assert publish_candidate(project).changed
         else:
             with pytest.raises(GateFailed, match=CHECK):
-                publish(project)
+                publish_candidate(project)
         path = project.root / "wattledger.toml"
         path.write_text(path.read_text().replace(BELIEVED, ""))
 
@@ -370,10 +371,10 @@ def test_some_checks_nobody_can_override(check: str, published: Settings) -> Non
     one = Override(check=check, by="R. Roe", reason="please", until=date.max)
     said = "no check is called" if check == "no.such" else "contradict themselves"
     with pytest.raises(UsageError, match=said):
-        publish(project, [one])
+        publish_candidate(project, [one])
     project.override = [one]
     with pytest.raises(UsageError, match=said):
-        publish(project)
+        publish_candidate(project)
 
 
 def test_settings_changed_after_computing_are_not_published(published: Settings) -> None:
@@ -382,7 +383,7 @@ def test_settings_changed_after_computing_are_not_published(published: Settings)
     with pytest.raises(
         UsageError, match="settings were changed after the figures were computed: site"
     ):
-        publish(settings_module.load(published.root))
+        publish_candidate(settings_module.load(published.root))
 
 
 def other_grid(project: Settings) -> Settings:
@@ -437,7 +438,7 @@ def test_a_restatement_says_by_how_much_and_why(
     project = change(published)
     compute(project)
     before = publish_id(project)
-    done = publish(project, reason="found in review")
+    done = publish_candidate(project, reason="found in review")
     assert done.changed
     [row] = of(project, "FROM restatement")
     assert (row["run_id"], row["previous_id"]) == ("r1", before)
@@ -461,7 +462,7 @@ def test_a_run_that_is_new_or_gone_is_restated_too(published: Settings) -> None:
     row = "r2,2024-05-01T12:15:00Z,2024-05-01T12:20:00Z,node01,all,1"
     ingest_runs(published, [runs_csv(published.root, [row], "more.csv")])
     compute(published)
-    publish(published)
+    publish_candidate(published)
     [new] = of(published, "FROM restatement")
     assert (new["run_id"], new["energy_before_mj"]) == ("r2", None)
     assert new["energy_after_mj"] > 0
@@ -471,6 +472,6 @@ def test_a_publication_without_news_restates_nothing(published: Settings) -> Non
     path = published.root / "wattledger.toml"
     path.write_text(path.read_text() + "\n[project]\ntitle = 'Renamed'\n")
     project = settings_module.load(published.root)
-    assert publish(project).changed
+    assert publish_candidate(project).changed
     assert of(project, "FROM restatement") == []
     assert "Renamed" in (project.published / "report.html").read_text("utf-8")

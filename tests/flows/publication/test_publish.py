@@ -18,7 +18,8 @@ from flows.factors import effective, scalar
 from flows.ingest.gpu import ingest_gpu
 from flows.ingest.grid import ingest_grid
 from flows.ingest.runs import ingest_runs
-from flows.publication.publish import check_only, publish
+from flows.publication.gate import check_candidate
+from flows.publication.publish import publish_candidate
 from flows.settings import Settings
 from flows.warehouse.connection import connect
 from flows.warehouse.store import open_warehouse, store_of
@@ -56,7 +57,7 @@ def test_figures_by_hand(published: Settings) -> None:
                 a, b = max(t0, start * 10**6), min(t1, (start + 300) * 10**6)
                 if b > a:
                     energy += (c1 - c0) * (b - t0) // (t1 - t0) - (c1 - c0) * (a - t0) // (t1 - t0)
-    con = duckdb.connect(str(published.published / "published.duckdb"), read_only=True)
+    con = duckdb.connect(str(published.published_database), read_only=True)
     [(mj, facility, co2e, on_site, off_site)] = con.execute(
         "SELECT energy_mj, facility_mj, co2e_ug, water_onsite_ul, water_offsite_ul FROM run_footprint WHERE run_id = 'r1'"
     ).fetchall()
@@ -75,20 +76,20 @@ def test_figures_by_hand(published: Settings) -> None:
 
 def test_publishing_again_changes_nothing(published: Settings) -> None:
     before = fingerprint(published.published)
-    again = publish(published)
+    again = publish_candidate(published)
     assert not again.changed
     assert fingerprint(published.published) == before
     compute(published)
-    assert not publish(published).changed
+    assert not publish_candidate(published).changed
 
 
 def test_a_changed_figure_is_a_new_publication_that_names_the_old(published: Settings) -> None:
     first = published.published.resolve()
     ingest_grid(published, [grid_csv(published.root, [100, 200, 301, 400])])
     with pytest.raises(UsageError, match="loaded after the figures were computed"):
-        publish(published)
+        publish_candidate(published)
     compute(published)
-    second = publish(published)
+    second = publish_candidate(published)
     assert second.changed
     assert first.exists()
     con = connect(second.database, read_only=True)
@@ -161,7 +162,7 @@ def test_a_failed_gate_publishes_nothing(case: str, published: Settings) -> None
         con.execute("UPDATE computation SET input_digest = ?", [digest_inputs(con)])
         con.close()
     with pytest.raises(GateFailed) as caught:
-        publish(published)
+        publish_candidate(published)
     assert caught.value.exit_code == 3
     assert check in str(caught.value)
     assert row in str(caught.value)
@@ -192,7 +193,7 @@ def test_uncovered_carbon_is_refused_with_the_remedy(tmp_path: Path) -> None:
     assert getattr(caught.value, "exit_code", 0) == 2
     ingest_grid(project, [grid_csv(root, [100, 200, 300])])  # ends at 12:30: covers all
     compute(project)
-    assert publish(project).changed
+    assert publish_candidate(project).changed
     ingest_gpu(project, [segment(root, "node02", seconds=3000)])
     ingest_runs(
         project,
@@ -202,7 +203,7 @@ def test_uncovered_carbon_is_refused_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(
         GateFailed, match=r"footprint.carbon_covered.*run_id=r2.*wattledger ingest grid"
     ):
-        publish(project)
+        publish_candidate(project)
 
 
 def test_fallback_is_used_marked_and_warned_about(tmp_path: Path) -> None:
@@ -216,7 +217,7 @@ def test_fallback_is_used_marked_and_warned_about(tmp_path: Path) -> None:
         [runs_csv(project.root, ["r1,2024-05-01T12:05:00Z,2024-05-01T12:15:00Z,node01,all,1"])],
     )
     compute(project)
-    done = publish(project)
+    done = publish_candidate(project)
     assert "slot_signal.no_fallback" in done.warnings[0]
     con = connect(done.database, read_only=True)
     assert con.execute("SELECT intensity_fallback_share FROM data_quality").fetchall() == [(1.0,)]
@@ -232,7 +233,7 @@ def test_unknown_zone_names_the_known_ones(project: Settings) -> None:
 
 
 def test_published_file_holds_views_comments_and_no_raw_readings(published: Settings) -> None:
-    con = connect(published.published / "published.duckdb", read_only=True)
+    con = connect(published.published_database, read_only=True)
     names = {
         r[0]
         for r in con.execute(
@@ -254,16 +255,16 @@ def test_readings_without_any_run_are_published_too(project: Settings) -> None:
     ingest_gpu(project, [segment(project.root)])
     ingest_grid(project, [grid_csv(project.root, [100, 200, 300, 400])])
     compute(project)
-    page = publish(project).report.read_text()
+    page = publish_candidate(project).report.read_text()
     assert "No runs are recorded yet" in page
     assert "Carbon intensity used" not in page
 
 
 def test_check_only_publishes_nothing(loaded: Settings) -> None:
     with pytest.raises(UsageError, match="no figures have been computed"):
-        check_only(loaded)
+        check_candidate(loaded)
     compute(loaded)
-    verdicts, docs = check_only(loaded)
+    verdicts, docs = check_candidate(loaded)
     assert all(v.success for v in verdicts)
     assert (docs / "index.html").exists()
     assert not loaded.published.exists()
@@ -278,14 +279,14 @@ def test_a_kill_at_any_instant_leaves_the_last_publication(
     compute(published)
     kill_while(preloaded.put_in_force, published.root, after_s=after_s)
     # Old or new, whole in either case.
-    database = published.published / "published.duckdb"
+    database = published.published_database
     con = connect(database, read_only=True)
     [(runs,)] = con.execute("SELECT count(*) FROM run_summary").fetchall()
     con.close()
     assert runs == 1
     if published.published.resolve().name.startswith("0001"):
         assert fingerprint(published.published) == before
-    done = publish(published)
+    done = publish_candidate(published)
     assert done.publication_id.startswith("0002")
     assert sorted(p.name[:4] for p in published.publications.iterdir()) == ["0001", "0002"]
 
@@ -306,13 +307,13 @@ def test_a_kill_between_ledger_and_link_is_mended(
             raise KeyboardInterrupt
         real(*given)  # type: ignore[arg-type]
 
-    real = module.reconcile
+    real = module.put_last_in_force
     with monkeypatch.context() as patched:
-        patched.setattr(module, "reconcile", die_at_the_end)
+        patched.setattr(module, "put_last_in_force", die_at_the_end)
         with pytest.raises(KeyboardInterrupt):
-            publish(published)
+            publish_candidate(published)
     assert published.published.resolve() == old
-    assert not publish(published).changed
+    assert not publish_candidate(published).changed
     assert published.published.resolve().name.startswith("0002")
 
 
@@ -321,7 +322,7 @@ def test_a_folder_that_the_ledger_does_not_know_is_set_aside(published: Settings
     left = published.publications / "0002-deadbeef"
     left.mkdir()
     (left / "published.duckdb").write_text("finished, but not in the ledger")
-    assert not publish(published).changed
+    assert not publish_candidate(published).changed
     assert not left.exists()
     assert (published.work / "unpublished" / left.name / "published.duckdb").is_file()
     assert published.published.resolve().name.startswith("0001-")
@@ -379,7 +380,7 @@ def test_a_full_disk_is_said_and_loses_nothing(project: Settings) -> None:
 
 def test_a_project_without_data_publishes_an_empty_ledger(project: Settings) -> None:
     compute(project)
-    done = publish(project)
+    done = publish_candidate(project)
     con = connect(done.database, read_only=True)
     assert con.execute("SELECT count(*) FROM run_summary").fetchall() == [(0,)]
     con.close()

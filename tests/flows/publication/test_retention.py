@@ -16,10 +16,10 @@ from flows.accounting.compute import compute
 from flows.errors import SettingsError, UsageError
 from flows.ingest.gpu import ingest_gpu
 from flows.ingest.runs import ingest_runs
-from flows.publication import bundle as bundles
-from flows.publication.publish import publish
-from flows.publication.retention import roll_up
-from flows.publication.verify import verify
+from flows.publication.bundle import verify_bundle, write_bundle
+from flows.publication.publish import publish_candidate
+from flows.publication.retention import roll_up_old_readings
+from flows.publication.verify import verify_ledger
 from flows.settings import Settings
 from flows.warehouse.store import store_of
 from tests import preloaded
@@ -34,7 +34,7 @@ RUN = "r1,2024-05-01T12:05:00Z,2024-05-01T12:{},node01,all,1"
 
 def test_figures_stay_and_readings_go(uneven: Settings) -> None:
     before = ask(uneven, FIGURES)
-    done = roll_up(uneven, 30)
+    done = roll_up_old_readings(uneven, 30)
     # Of two GPUs the slot from 12:10 keeps its readings: the run ends in it.
     assert (done.segments, done.readings, done.readings_left) == (1, 3600, 600)
     assert done.pieces == 10
@@ -42,32 +42,32 @@ def test_figures_stay_and_readings_go(uneven: Settings) -> None:
     compute(uneven)
     assert ask(uneven, FIGURES) == before
     # A new publication names what is left; it restates nothing.
-    assert publish(uneven).changed
+    assert publish_candidate(uneven).changed
     assert ask(uneven, "FROM restatement") == []
-    assert not publish(uneven).changed
-    assert roll_up(uneven, 30).segments == 0
+    assert not publish_candidate(uneven).changed
+    assert roll_up_old_readings(uneven, 30).segments == 0
     said = wattledger("roll-up", "--older-than", "30", "--project", uneven.root)
     assert said.returncode == 0
     assert "0 files" in said.stdout
 
 
 def test_verification_says_what_can_still_be_computed(uneven: Settings, tmp_path: Path) -> None:
-    roll_up(uneven, 30)
-    found = list(verify(uneven))
+    roll_up_old_readings(uneven, 30)
+    found = list(verify_ledger(uneven))
     assert [one for one in found if one.ok is False] == []
     [gone] = [one for one in found if one.what == "kept" and one.ok is None]
     assert gone.place.endswith("node01.parquet")
     assert "after 30 days: of 3,600 readings 600 are left and 10 sums" in gone.detail
     assert {one.ok for one in found if one.what == "figures"} == {True}
-    done = bundles.bundle(uneven, "r1", target=tmp_path / "r1.zip")
-    assert {one.ok for one in bundles.verify(done.path) if one.what == "figures"} == {True}
+    done = write_bundle(uneven, "r1", target=tmp_path / "r1.zip")
+    assert {one.ok for one in verify_bundle(done.path) if one.what == "figures"} == {True}
     # The next publication names the sums, so that these are held to their digest too.
     path = uneven.root / "wattledger.toml"
     path.write_text(path.read_text().replace("value = 1.2,", "value = 1.25,"))
     project = settings_module.load(uneven.root)
     compute(project)
-    publish(project)
-    kept = [one for one in verify(project) if one.what == "kept"]
+    publish_candidate(project)
+    kept = [one for one in verify_ledger(project) if one.what == "kept"]
     assert {one.ok for one in kept} == {True}
     assert any(one.place.startswith("gpu_piece ") for one in kept)
 
@@ -83,24 +83,24 @@ def test_verification_says_what_can_still_be_computed(uneven: Settings, tmp_path
 )
 def test_changed_sums_are_found(tampering: str, uneven: Settings) -> None:
 
-    roll_up(uneven, 30)
+    roll_up_old_readings(uneven, 30)
     con = store_of(uneven).connect()
     con.execute(tampering)
     con.close()
-    assert any(one.ok is False for one in verify(uneven))
+    assert any(one.ok is False for one in verify_ledger(uneven))
 
 
 def test_what_is_new_or_not_published_stays(loaded: Settings) -> None:
     compute(loaded)
-    assert roll_up(loaded, 30).segments == 0
-    publish(loaded)
+    assert roll_up_old_readings(loaded, 30).segments == 0
+    publish_candidate(loaded)
     recent = segment(loaded.root, "node02")
     ingest_gpu(loaded, [recent])
-    done = roll_up(loaded, 30)
+    done = roll_up_old_readings(loaded, 30)
     assert (done.segments, done.segments_waiting) == (1, 0)
-    assert roll_up(loaded, 36500).segments == 0
+    assert roll_up_old_readings(loaded, 36500).segments == 0
     with pytest.raises(UsageError, match="no age is given"):
-        roll_up(loaded)
+        roll_up_old_readings(loaded)
 
 
 def test_segments_that_overlap_are_left_alone(loaded: Settings) -> None:
@@ -113,13 +113,13 @@ def test_segments_that_overlap_are_left_alone(loaded: Settings) -> None:
     segments.write(between, loaded.root / "between.parquet")
     ingest_gpu(loaded, [loaded.root / "between.parquet"])
     compute(loaded)
-    publish(loaded)
-    done = roll_up(loaded, 30)
+    publish_candidate(loaded)
+    done = roll_up_old_readings(loaded, 30)
     assert (done.segments, done.segments_waiting) == (0, 2)
 
 
 def test_readings_of_time_that_was_rolled_up_are_refused(uneven: Settings) -> None:
-    roll_up(uneven, 30)
+    roll_up_old_readings(uneven, 30)
     longer = segment(uneven.root, "node01", seconds=2400)
     [outcome] = ingest_gpu(uneven, [longer])
     assert outcome.verdict == "quarantined"
@@ -131,25 +131,25 @@ def test_readings_of_time_that_was_rolled_up_are_refused(uneven: Settings) -> No
 
 def test_a_border_that_is_corrected_later_divides_sums_evenly(uneven: Settings) -> None:
     """Conserved to the millijoule, though the readings of that slot are gone."""
-    roll_up(uneven, 30)
+    roll_up_old_readings(uneven, 30)
     ingest_runs(uneven, [runs_csv(uneven.root, [RUN.format("21:40Z")], "later.csv")])
     compute(uneven)
     assert ask(uneven, "SELECT sum(abs(difference_mj))::BIGINT AS d FROM conservation") == [
         {"d": 0}
     ]
-    publish(uneven)
-    assert [one for one in verify(uneven) if one.ok is False] == []
+    publish_candidate(uneven)
+    assert [one for one in verify_ledger(uneven) if one.ok is False] == []
 
 
 def test_gaps_cannot_be_judged_anew(uneven: Settings) -> None:
-    roll_up(uneven, 30)
+    roll_up_old_readings(uneven, 30)
     path = uneven.root / "wattledger.toml"
     path.write_text(path.read_text() + "\n[readings]\nmax_gap_s = 60\n")
     project = settings_module.load(uneven.root)
     with pytest.raises(SettingsError, match=r"rolled up with max_gap_s = 30.*Set it back"):
         compute(project)
     with pytest.raises(UsageError, match="not what it was when the figures were published"):
-        roll_up(project, 30)
+        roll_up_old_readings(project, 30)
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.05, 0.15, 0.3])

@@ -14,9 +14,9 @@ from flows.ingest.gpu import ingest_gpu
 from flows.ingest.grid import ingest_grid
 from flows.ingest.runs import ingest_runs
 from flows.project import override_factor
-from flows.publication.history import diff, history
-from flows.publication.publish import publish
-from flows.publication.revisions import recompute
+from flows.publication.history import compare_publications, trace_run
+from flows.publication.publish import publish_candidate
+from flows.publication.recompute import recompute_publication
 from flows.publication.status import read_status
 from flows.settings import Settings
 from flows.warehouse.connection import connect
@@ -27,7 +27,7 @@ from tests.conftest import grid_csv, runs_csv, segment, wattledger
 def revised(loaded: Settings) -> Settings:
     """Published at 300 g/kWh (12:00 to 12:30); later the provider says 360."""
     compute(loaded)
-    publish(loaded)
+    publish_candidate(loaded)
     assert read_status(loaded)["revised"] == []
     ingest_grid(loaded, [grid_csv(loaded.root, [100, 200, 360, 400])])
     return loaded
@@ -42,7 +42,7 @@ def test_status_says_what_a_revision_would_change_and_by_how_much(revised: Setti
     told = wattledger("status", "--project", revised.root)
     assert "revised    r1: grid data of 2 slots changed since it was published" in told.stdout
     compute(revised)
-    publish(revised)
+    publish_candidate(revised)
     assert read_status(revised)["revised"] == []
 
 
@@ -50,7 +50,7 @@ def test_a_published_figure_is_computed_again_as_it_was(revised: Settings) -> No
     """Also after a new publication, later readings, another run and a moved one."""
     root = revised.root
     compute(revised)
-    second = publish(revised)
+    second = publish_candidate(revised)
     assert second.changed
     ingest_gpu(revised, [segment(root, "node02")])
     rows = [
@@ -59,10 +59,10 @@ def test_a_published_figure_is_computed_again_as_it_was(revised: Settings) -> No
     ]
     ingest_runs(revised, [runs_csv(root, rows, "later.csv")])
     compute(revised)
-    publish(revised)
+    publish_candidate(revised)
     figures = []
     for number in ("0001", "0002", "0003"):
-        done = recompute(revised, number)
+        done = recompute_publication(revised, number)
         assert done.identical, done
         figures.append({run["run_id"]: run["co2e_again_kg"] for run in done.runs}["r1"])
     assert figures[1] == pytest.approx(figures[0] * 360 / 300, rel=1e-6)
@@ -84,13 +84,13 @@ def test_a_figure_that_was_tampered_with_differs(revised: Settings) -> None:
 def test_an_unknown_publication_names_the_known_ones(revised: Settings) -> None:
     known = Path(revised.published).resolve().name
     with pytest.raises(UsageError, match=f"no publication '0099'.*Known: {known}"):
-        recompute(revised, "0099")
+        recompute_publication(revised, "0099")
 
 
 def test_two_publications_differ_by_figures_and_causes(revised: Settings) -> None:
     compute(revised)
-    publish(revised)
-    done = diff(revised, "0001", "0002")
+    publish_candidate(revised)
+    done = compare_publications(revised, "0001", "0002")
     [run] = done.runs
     assert run["co2e_kg_after"] == pytest.approx(run["co2e_kg_before"] * 360 / 300, rel=1e-6)
     assert run["energy_kwh_after"] == run["energy_kwh_before"]
@@ -124,8 +124,8 @@ def test_each_cause_is_named(what: str, table: str, published: Settings) -> None
         ingest_runs(published, [runs_csv(root, [row], "later.csv")])
     settings = settings_module.load(root)
     compute(settings)
-    assert publish(settings).changed
-    causes = {cause.table: cause for cause in diff(settings, "0001", "0002").causes}
+    assert publish_candidate(settings).changed
+    causes = {cause.table: cause for cause in compare_publications(settings, "0001", "0002").causes}
     assert table in causes
     if what == "factor":
         assert list(causes) == ["factor"]
@@ -134,13 +134,13 @@ def test_each_cause_is_named(what: str, table: str, published: Settings) -> None
 
 def test_the_history_of_a_run_goes_through_all_publications(revised: Settings) -> None:
     compute(revised)
-    publish(revised)
+    publish_candidate(revised)
     path = revised.root / "wattledger.toml"
     path.write_text(path.read_text().replace("value = 1.2,", "value = 1.25,"))
     settings = settings_module.load(revised.root)
     compute(settings)
-    publish(settings)
-    found = history(settings, "r1")
+    publish_candidate(settings)
+    found = trace_run(settings, "r1")
     assert [row["publication_id"][:4] for row in found] == ["0001", "0002", "0003"]
     causes = [[cause["table"] for cause in row["causes"]] for row in found]
     assert causes == [[], ["segment", "slot_signal"], ["site"]]
@@ -149,9 +149,9 @@ def test_the_history_of_a_run_goes_through_all_publications(revised: Settings) -
     assert told.stdout.count("kg CO2e (location)") == 3
     assert "sites: 1 rows gone, 1 new" in told.stdout
     with pytest.raises(UsageError, match="no publication has a run 'nobody'"):
-        history(settings, "nobody")
+        trace_run(settings, "nobody")
 
 
 def test_a_publication_against_itself_differs_in_nothing(published: Settings) -> None:
     with pytest.raises(UsageError, match="one and the same"):
-        diff(published, "0001", "0001")
+        compare_publications(published, "0001", "0001")

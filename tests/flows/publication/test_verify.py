@@ -22,10 +22,13 @@ from flows.errors import BadInput, SettingsError, UsageError
 from flows.files import hash_file
 from flows.ingest.grid import ingest_grid
 from flows.publication import bundle as bundles
-from flows.publication import manifest as ledger
-from flows.publication.bundle import bundle
-from flows.publication.publish import publish
-from flows.publication.verify import Finding, Trust, check_figures, check_folder, check_kept, verify
+from flows.publication.bundle import verify_bundle, write_bundle
+from flows.publication.findings import Finding, Trust
+from flows.publication.integrity import check_folder
+from flows.publication.manifest import MANIFEST, SIGNATURE, list_tables
+from flows.publication.publish import publish_candidate
+from flows.publication.reproduction import check_figures, check_kept_inputs
+from flows.publication.verify import verify_ledger
 from flows.settings import Settings
 from flows.warehouse.connection import connect
 from flows.warehouse.digests import digest_rows
@@ -76,7 +79,7 @@ def change_a_row(con: duckdb.DuckDBPyConnection, table: str, column: str, kind: 
 
 
 def test_an_untouched_ledger_is_verified(republished: Settings) -> None:
-    found = list(verify(republished, every=True))
+    found = list(verify_ledger(republished, every=True))
     assert {(one.ok, one.detail) for one in found if one.what != "signature"} == {(True, "")}
     assert {one.publication_id[:4] for one in found if one.what == "figures"} == {"0001", "0002"}
     compared = {one.place for one in found if one.what == "figures"}
@@ -97,9 +100,9 @@ def test_an_untouched_ledger_is_verified(republished: Settings) -> None:
 
 def test_every_column_of_every_published_table_counts(accounted: Settings) -> None:
     folder = accounted.published
-    expected = json.loads((folder / ledger.MANIFEST).read_bytes())["tables"]
+    expected = json.loads((folder / MANIFEST).read_bytes())["tables"]
     with writable(folder / "published.duckdb") as con:
-        tables = sorted(ledger.tables_of(con))
+        tables = sorted(list_tables(con))
         assert tables == sorted(expected)
         seen = 0
         for table in tables:
@@ -115,8 +118,8 @@ def test_every_column_of_every_published_table_counts(accounted: Settings) -> No
 
 def test_digests_can_be_taken_without_our_code(published: Settings) -> None:
     """As docs/verification.md says."""
-    manifest = json.loads((published.published / ledger.MANIFEST).read_bytes())
-    con = duckdb.connect(str(published.published / "published.duckdb"), read_only=True)
+    manifest = json.loads((published.published / MANIFEST).read_bytes())
+    con = duckdb.connect(str(published.published_database), read_only=True)
     con.execute("SET TimeZone = 'UTC'")
     [(table,)] = con.execute(
         "SELECT hash_file(string_agg(digest, '' ORDER BY digest)) FROM "
@@ -153,7 +156,7 @@ def test_digests_can_be_taken_without_our_code(published: Settings) -> None:
 def test_every_changed_table_view_and_file_is_named(accounted: Settings) -> None:
     folder = accounted.published.resolve()
     with writable(folder / "published.duckdb") as con:
-        tables = ledger.tables_of(con)
+        tables = list_tables(con)
         for table in tables - {"computation", "setting"}:
             change_a_row(con, table, *columns(con, table)[-1])
         con.execute("CREATE OR REPLACE VIEW fleet_summary AS SELECT 0 AS co2e_kg")
@@ -165,7 +168,7 @@ def test_every_changed_table_view_and_file_is_named(accounted: Settings) -> None
         text[len(text) // 2] ^= 1
         path.write_bytes(text)
     (folder / "more.txt").write_text("not published")
-    found = failed(verify(accounted))
+    found = failed(verify_ledger(accounted))
     assert {("table", table) for table in tables - {"computation", "setting"}} <= found
     assert {("view", "fleet_summary"), ("view", "sensitivity")} <= found
     assert {("file", p.relative_to(folder).as_posix()) for p in files} <= found
@@ -178,7 +181,7 @@ def test_every_changed_table_view_and_file_is_named(accounted: Settings) -> None
 
 
 def test_a_changed_figure_is_named_with_run_and_column(published: Settings) -> None:
-    with writable(published.published / "published.duckdb") as con:
+    with writable(published.published_database) as con:
         con.execute("UPDATE run_footprint SET co2e_ug = co2e_ug - 1 WHERE run_id = 'r1'")
     said = wattledger("verify", "--project", published.root)
     assert said.returncode == 3
@@ -214,16 +217,14 @@ def test_every_column_of_what_is_kept_counts(published: Settings) -> None:
     path.write_text(path.read_text() + "\n[project]\ntitle = 'again'\n")
     project = settings_module.load(project.root)
     compute(project)
-    assert publish(project).changed
+    assert publish_candidate(project).changed
     con = connect(Path(":memory:"))
     (project.root / "warehouse.duckdb").chmod(0o644)
     con.execute(f"ATTACH {quote_literal(store_of(project))} AS store")
-    con.execute(
-        f"ATTACH {quote_literal(project.published / 'published.duckdb')} AS was (READ_ONLY)"
-    )
+    con.execute(f"ATTACH {quote_literal(project.published_database)} AS published (READ_ONLY)")
 
     def broken() -> set[str]:
-        return {one.place.split()[0] for one in check_kept(con, "p") if one.ok is not True}
+        return {one.place.split()[0] for one in check_kept_inputs(con, "p") if one.ok is not True}
 
     assert broken() == set()
     for table in KEPT:
@@ -248,29 +249,29 @@ def test_every_column_of_what_is_kept_counts(published: Settings) -> None:
 def test_a_changed_reading_is_named_by_its_file(published: Settings) -> None:
     with writable(store_of(published)) as con:
         con.execute("UPDATE gpu_reading SET temp_c = temp_c + 1 WHERE rowid = 77")
-    assert {what for what, _ in failed(verify(published))} == {"kept"}
-    [(_, place)] = failed(verify(published))
+    assert {what for what, _ in failed(verify_ledger(published))} == {"kept"}
+    [(_, place)] = failed(verify_ledger(published))
     assert place.startswith("gpu_reading ")
     assert place.endswith("node01.parquet")
     with writable(store_of(published)) as con:
         con.execute("UPDATE gpu_reading SET temp_c = temp_c - 1 WHERE rowid = 77")
         con.execute("UPDATE gpu_reading SET energy_mj = energy_mj + 1000 WHERE rowid = 600")
-    found = failed(verify(published))
+    found = failed(verify_ledger(published))
     assert ("figures", "energy_slot") in found or ("figures", "gpu_slot") in found
 
 
 def test_every_table_of_the_warehouse_that_was_published_counts(accounted: Settings) -> None:
     """Whatever is changed there without a new computation is named."""
     volatile = {"grid_fetch", "second_meter", "setting", "computation", "kept_input"}
-    con = connect(accounted.published / "published.duckdb", read_only=True)
-    tables = ledger.tables_of(con) - volatile
+    con = connect(accounted.published_database, read_only=True)
+    tables = list_tables(con) - volatile
     con.close()
     with writable(store_of(accounted)) as con:
         filled = {t for t in tables if con.execute(f"SELECT 1 FROM {t} LIMIT 1").fetchall()}
         for table in filled:
             con.execute(f"DELETE FROM {table}")
     # Without its last row, the ledger no longer has the publication at all.
-    found = failed(verify(accounted))
+    found = failed(verify_ledger(accounted))
     named = {place for what, place in found if what in ("warehouse", "kept")}
     assert filled <= {place.split()[0] for place in named} | {"gpu"}
     assert ("chain", "ledger") in found
@@ -280,7 +281,7 @@ def test_every_table_of_the_warehouse_that_was_published_counts(accounted: Setti
 def test_a_broken_chain_is_named(what: str, republished: Settings) -> None:
     first, _ = sorted(republished.publications.iterdir())
     expected = {
-        "manifest": ("manifest", ledger.MANIFEST),
+        "manifest": ("manifest", MANIFEST),
         "folder": ("chain", "folder"),
         "row": ("chain", "previous_digest"),
         "link": ("chain", "published"),
@@ -288,7 +289,7 @@ def test_a_broken_chain_is_named(what: str, republished: Settings) -> None:
         "swapped": ("chain", "previous_digest"),
     }[what]
     if what == "manifest":
-        path = first / ledger.MANIFEST
+        path = first / MANIFEST
         path.chmod(0o644)
         path.write_text(path.read_text().replace('"method_version": "4"', '"method_version": "5"'))
     elif what == "folder":
@@ -307,16 +308,14 @@ def test_a_broken_chain_is_named(what: str, republished: Settings) -> None:
             if what == "swapped":
                 [(same,)] = con.execute("SELECT max(manifest_sha256) FROM publication").fetchall()
                 expected = (
-                    ("manifest", ledger.MANIFEST)
-                    if same == hash_file(first / ledger.MANIFEST)
-                    else expected
+                    ("manifest", MANIFEST) if same == hash_file(first / MANIFEST) else expected
                 )
-    assert expected in failed(verify(republished))
+    assert expected in failed(verify_ledger(republished))
 
 
 def test_what_cannot_be_checked_is_said(published: Settings) -> None:
     """A publication by another method: its figures are not computed again, and nobody pretends so."""
-    with writable(published.published / "published.duckdb") as con:
+    with writable(published.published_database) as con:
         con.execute("UPDATE computation SET method_version = '3'")
     [finding] = check_figures(store_of(published), published.published.resolve())
     assert finding.ok is None
@@ -341,7 +340,7 @@ def test_publications_from_before_manifests_are_told_apart(
 
 def test_nothing_published_is_said(project: Settings) -> None:
     with pytest.raises(UsageError, match="nothing has been published yet"):
-        list(verify(project))
+        list(verify_ledger(project))
 
 
 def keys(folder: Path, name: str) -> tuple[Path, Path]:
@@ -363,14 +362,14 @@ def test_a_signature_is_checked_by_us_and_by_openssl(published: Settings, tmp_pa
     project = settings_module.load(published.root)
     ingest_grid(project, [project.root / "grid.csv"])
     compute(project)
-    folder = publish(project).folder
-    assert failed(verify(project, "0002")) == set()
+    folder = publish_candidate(project).folder
+    assert failed(verify_ledger(project, "0002")) == set()
     # The first was published before there was a key, but the second names it.
     assert [
-        o.publication_id[:4] for o in verify(project) if o.what == "signature" and not o.ok
+        o.publication_id[:4] for o in verify_ledger(project) if o.what == "signature" and not o.ok
     ] == ["0001"]
     asked = ["openssl", "pkeyutl", "-verify", "-pubin", "-rawin"]
-    files = ["-in", folder / ledger.MANIFEST, "-sigfile", folder / ledger.SIGNATURE]
+    files = ["-in", folder / MANIFEST, "-sigfile", folder / SIGNATURE]
     checked = subprocess.run(
         [*asked, "-inkey", public, *files],
         capture_output=True,
@@ -378,28 +377,30 @@ def test_a_signature_is_checked_by_us_and_by_openssl(published: Settings, tmp_pa
         check=True,
     )
     assert "Signature Verified Successfully" in checked.stdout
-    wrong = [o for o in verify(project, "0002", Trust(theirs)) if o.what == "signature"]
+    wrong = [o for o in verify_ledger(project, "0002", Trust(theirs)) if o.what == "signature"]
     assert [o.detail for o in wrong if o.publication_id.startswith("0002")] == [
         "it is not by this key"
     ]
     with pytest.raises(SettingsError, match="can't use the key"):
-        list(verify(project, "0002", Trust(path)))
+        list(verify_ledger(project, "0002", Trust(path)))
     path.write_text(path.read_text().replace(str(private), "nowhere.pem"))
     with pytest.raises(SettingsError, match=r"can't use the key.*openssl genpkey"):
-        publish(settings_module.load(project.root))
+        publish_candidate(settings_module.load(project.root))
 
 
 def test_an_expected_digest_shows_that_it_is_the_same_ledger(published: Settings) -> None:
-    digest = hash_file(published.published / ledger.MANIFEST)
+    digest = hash_file(published.published / MANIFEST)
     assert ("chain", "expected digest") not in failed(
-        verify(published, trust=Trust(expected=digest))
+        verify_ledger(published, trust=Trust(expected=digest))
     )
-    assert ("chain", "expected digest") in failed(verify(published, trust=Trust(expected="0" * 64)))
+    assert ("chain", "expected digest") in failed(
+        verify_ledger(published, trust=Trust(expected="0" * 64))
+    )
 
 
 @pytest.fixture
 def packed(republished: Settings, tmp_path: Path) -> Path:
-    done = bundle(republished, "r1", target=tmp_path / "r1.zip")
+    done = write_bundle(republished, "r1", target=tmp_path / "r1.zip")
     assert done.readings == 3600
     return done.path
 
@@ -429,9 +430,9 @@ def test_a_bundle_is_verified_with_nothing_else(packed: Path, tmp_path: Path) ->
 
 def test_a_bundle_of_many_readings(demo: Path, tmp_path: Path) -> None:
     """More than one thread reads at a time, of two nodes with a gap and without a counter."""
-    done = bundle(settings_module.load(demo), "vision-base", target=tmp_path / "run.zip")
+    done = write_bundle(settings_module.load(demo), "vision-base", target=tmp_path / "run.zip")
     assert done.readings > 200_000
-    found = list(bundles.verify(done.path))
+    found = list(verify_bundle(done.path))
     assert [one for one in found if one.ok is False] == []
     assert {one.ok for one in found if one.what in ("kept", "figures")} == {True}
 
@@ -455,16 +456,16 @@ def test_a_changed_bundle_is_found_out(packed: Path, tmp_path: Path) -> None:
             con.execute("UPDATE gpu_reading SET energy_mj = energy_mj + 1 WHERE rowid >= 600")
         return name, store.read_bytes()
 
-    found = failed(bundles.verify(repacked(packed, other_reading)))
+    found = failed(verify_bundle(repacked(packed, other_reading)))
     assert any(what == "kept" and place.startswith("gpu_reading") for what, place in found)
 
     def other_manifest_before(name: str, data: bytes) -> tuple[str, bytes]:
         return name, data + b" " if name.startswith("ledger/") else data
 
-    found = failed(bundles.verify(repacked(packed, other_manifest_before)))
+    found = failed(verify_bundle(repacked(packed, other_manifest_before)))
     assert found == {("chain", "previous_digest")}
     expected = Trust(expected="0" * 64)
-    assert ("chain", "expected digest") in failed(bundles.verify(packed, expected))
+    assert ("chain", "expected digest") in failed(verify_bundle(packed, expected))
 
 
 @pytest.mark.parametrize(
@@ -474,7 +475,7 @@ def test_a_bundle_writes_nothing_outside(name: str, packed: Path, tmp_path: Path
     with zipfile.ZipFile(packed, "a") as archive:
         archive.writestr(name, "owned")
     with pytest.raises(BadInput, match="lies outside it"):
-        list(bundles.verify(packed))
+        list(verify_bundle(packed))
     assert not (tmp_path / "out.txt").exists()
     assert not Path("/out.txt").exists()
 
@@ -485,7 +486,7 @@ def test_a_bundle_with_a_link_or_that_is_none_is_refused(packed: Path, tmp_path:
     with zipfile.ZipFile(packed, "a") as archive:
         archive.writestr(link, "/etc/passwd")
     with pytest.raises(BadInput, match="lies outside it"):
-        list(bundles.verify(packed))
+        list(verify_bundle(packed))
     (tmp_path / "text.zip").write_text("no archive")
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
         archive.writestr("bundle.json", '{"format": 1, "run_id": "r", "publication_id": "../.."}')
@@ -493,7 +494,7 @@ def test_a_bundle_with_a_link_or_that_is_none_is_refused(packed: Path, tmp_path:
     cut.write_bytes(packed.read_bytes()[:5000])
     for path in (tmp_path / "text.zip", tmp_path / "other.zip", cut, tmp_path / "none.zip"):
         with pytest.raises(BadInput, match="not a bundle, or a damaged one"):
-            list(bundles.verify(path))
+            list(verify_bundle(path))
     said = wattledger("verify", tmp_path / "text.zip")
     assert said.returncode == 2
     assert "wattledger bundle RUN" in said.stderr
@@ -501,7 +502,7 @@ def test_a_bundle_with_a_link_or_that_is_none_is_refused(packed: Path, tmp_path:
 
 def test_a_bundle_of_no_run_is_refused(published: Settings) -> None:
     with pytest.raises(UsageError, match="the publication has no run 'nobody'"):
-        bundle(published, "nobody")
+        write_bundle(published, "nobody")
 
 
 @pytest.mark.parametrize("run_id", ["../../etc/x", "a'; DROP TABLE segment; --", "..", "r/1\\2"])

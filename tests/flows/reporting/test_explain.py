@@ -7,7 +7,7 @@ import json
 import pytest
 
 from flows.accounting.compute import compute
-from flows.publication.publish import publish
+from flows.publication.publish import publish_candidate
 from flows.reporting.explain import TOTALS, explain_run
 from flows.settings import Settings
 from flows.settings import load as load_settings
@@ -22,12 +22,12 @@ def test_every_slot_can_be_redone_by_hand(loaded: Settings) -> None:
     path.write_text(path.read_text() + onsite)
     project = load_settings(loaded.root)
     compute(project)
-    publish(project)
-    con = connect(project.published / "published.duckdb", read_only=True)
-    found = explain_run(con, "r1")
+    publish_candidate(project)
+    con = connect(project.published_database, read_only=True)
+    explanation = explain_run(con, "r1")
     con.close()
-    assert len(found["slots"]) == 2
-    for slot in found["slots"]:
+    assert len(explanation["slots"]) == 2
+    for slot in explanation["slots"]:
         assert slot["overhead_mj"] == 250_000 * slot["held_us"] // 1_000_000
         assert slot["it_mj"] == slot["energy_mj"] + slot["overhead_mj"]
         assert slot["facility_mj"] == round(slot["it_mj"] * slot["pue"])
@@ -42,33 +42,41 @@ def test_every_slot_can_be_redone_by_hand(loaded: Settings) -> None:
         ) + round(slot["onsite_mj"] * (slot["onsite_l_per_kwh"] / 3600))
         assert slot["water_offsite_ul"] == round(slot["grid_mj"] * (slot["ewif_l_per_kwh"] / 3600))
     for name in TOTALS:
-        assert found["totals"][name] == sum(slot[name] for slot in found["slots"]), name
-    assert sum(gpu["energy_mj"] for gpu in found["gpus"]) == found["totals"]["energy_mj"]
-    for gpu in found["gpus"]:
+        assert explanation["totals"][name] == sum(slot[name] for slot in explanation["slots"]), name
+    assert (
+        sum(gpu["energy_mj"] for gpu in explanation["gpus"]) == explanation["totals"]["energy_mj"]
+    )
+    for gpu in explanation["gpus"]:
         parts = ("counter_mj", "power_integral_mj", "gap_mj", "filled_mj")
         assert gpu["energy_mj"] == sum(gpu[part] for part in parts)
-    names = {factor["factor"] for factor in found["factors"]}
+    names = {factor["factor"] for factor in explanation["factors"]}
     assert {"meter_tolerance", "onsite_g_per_kwh", "server_embodied_kg"} <= names
 
 
 def test_it_is_told_as_lines_and_as_json(published: Settings) -> None:
-    told = wattledger("explain", "r1", "--project", published.root, "--at", "2024-05-01T12:07:00Z")
-    assert told.returncode == 0, told.stderr
-    assert "2024-05-01 12:05Z at main, zone XX" in told.stdout
-    assert "= IT energy x PUE 1.2" in told.stdout
-    assert "x 300 g/kWh" in told.stdout
-    found = json.loads(wattledger("explain", "r1", "--project", published.root, "--json").stdout)
-    assert f"{found['totals']['co2e_ug']:,} ug" in told.stdout
+    process = wattledger(
+        "explain", "r1", "--project", published.root, "--at", "2024-05-01T12:07:00Z"
+    )
+    assert process.returncode == 0, process.stderr
+    assert "2024-05-01 12:05Z at main, zone XX" in process.stdout
+    assert "= IT energy x PUE 1.2" in process.stdout
+    assert "x 300 g/kWh" in process.stdout
+    explanation = json.loads(
+        wattledger("explain", "r1", "--project", published.root, "--json").stdout
+    )
+    assert f"{explanation['totals']['co2e_ug']:,} ug" in process.stdout
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("nobody",), "no run 'nobody' is published. Known: r1"),
         (("r1", "--at", "2024-05-02T00:00:00Z"), "the run has no slot at 2024-05-02 00:00Z"),
     ],
 )
-def test_what_is_not_there_is_said(words: tuple[str, ...], said: str, published: Settings) -> None:
-    done = wattledger("explain", *words, "--project", published.root)
-    assert done.returncode == 1
-    assert said in done.stderr
+def test_what_is_not_there_is_said(
+    words: tuple[str, ...], message: str, published: Settings
+) -> None:
+    process = wattledger("explain", *words, "--project", published.root)
+    assert process.returncode == 1
+    assert message in process.stderr

@@ -14,7 +14,7 @@ import yaml
 
 from flows.accounting.compute import compute
 from flows.ingest.runs import ingest_runs
-from flows.publication.publish import publish
+from flows.publication.publish import publish_candidate
 from flows.reporting.frames import FRAMES
 from flows.reporting.frames.query import Selection, query_reports
 from flows.settings import Settings
@@ -23,13 +23,13 @@ from tests.conftest import ask, make_project, wattledger
 
 
 def export(project: Settings, *words: str) -> str:
-    done = wattledger("export", *words, "--project", project.root)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    process = wattledger("export", *words, "--project", project.root)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 def entries(project: Settings, frame: str, **selected: Any) -> list[dict[str, dict[str, Any]]]:
-    con = connect(project.published / "published.duckdb", read_only=True)
+    con = connect(project.published_database, read_only=True)
     try:
         reports = query_reports(con, FRAMES[frame], Selection(**selected))
     finally:
@@ -39,62 +39,64 @@ def entries(project: Settings, frame: str, **selected: Any) -> list[dict[str, di
 
 def test_an_inventory_counts_everything_once(accounted: Settings) -> None:
     """Runs, idle and unallocated; low, value and high; each scope as in the ledger."""
-    [found] = entries(accounted, "ghg-protocol")
+    [report] = entries(accounted, "ghg-protocol")
     [total] = ask(
         accounted,
         "SELECT sum(co2e_ug) / 1e12 AS location, sum(co2e_market_ug) / 1e12 AS market, "
         "sum(co2e_embodied_ug) / 1e12 AS embodied, sum(grid_mj) / 3.6e12 AS grid FROM run_footprint",
     )
-    assert found["Scope 2, location-based"]["value"] == pytest.approx(total["location"])
-    assert found["Scope 2, market-based"]["value"] == pytest.approx(total["market"])
-    assert found["Scope 3, category 2: capital goods"]["value"] == pytest.approx(total["embodied"])
-    assert found["Electricity from the grid"]["value"] == pytest.approx(total["grid"])
-    for entry in found.values():
+    assert report["Scope 2, location-based"]["value"] == pytest.approx(total["location"])
+    assert report["Scope 2, market-based"]["value"] == pytest.approx(total["market"])
+    assert report["Scope 3, category 2: capital goods"]["value"] == pytest.approx(total["embodied"])
+    assert report["Electricity from the grid"]["value"] == pytest.approx(total["grid"])
+    for entry in report.values():
         if entry["low"] is not None:
             assert entry["low"] <= entry["value"] <= entry["high"]
 
 
 def test_data_points_that_the_ledger_cannot_know_are_empty(accounted: Settings) -> None:
-    [found] = entries(accounted, "esrs")
-    empty = {name for name, entry in found.items() if entry["value"] is None}
+    [report] = entries(accounted, "esrs")
+    empty = {name for name, entry in report.items() if entry["value"] is None}
     assert len(empty) == 2
-    assert all("Not in the ledger" in found[name]["remark"] for name in empty)
+    assert all("Not in the ledger" in report[name]["remark"] for name in empty)
     assert (
-        found["E1-6 §52 (a): total, location-based"]["value"]
-        > found["E1-6 §49 (a): gross scope 2, location-based"]["value"]
+        report["E1-6 §52 (a): total, location-based"]["value"]
+        > report["E1-6 §49 (a): gross scope 2, location-based"]["value"]
     )
 
 
 def test_a_period_and_what_lies_outside(accounted: Settings) -> None:
     [whole] = entries(accounted, "ghg-protocol")
-    done = export(accounted, "ghg-protocol", "--from", "2024-05-01", "--to", "2024-05-01", "--json")
-    day = json.loads(done)
+    text = export(accounted, "ghg-protocol", "--from", "2024-05-01", "--to", "2024-05-01", "--json")
+    day = json.loads(text)
     assert day["publication_id"].startswith("0001-")
     energy = next(
         e for e in day["reports"][0]["entries"] if e["field"] == "Electricity from the grid"
     )
     assert energy["value"] == whole["Electricity from the grid"]["value"]
-    done = wattledger("export", "ghg-protocol", "--from", "2030-01-01", "--project", accounted.root)
-    assert done.returncode == 1
-    assert "nothing is published for that period" in done.stderr
-    done = wattledger("export", "ghg-protocol", "--run", "main", "--project", accounted.root)
-    assert "--run makes no sense here: it is one report a period" in done.stderr
+    process = wattledger(
+        "export", "ghg-protocol", "--from", "2030-01-01", "--project", accounted.root
+    )
+    assert process.returncode == 1
+    assert "nothing is published for that period" in process.stderr
+    process = wattledger("export", "ghg-protocol", "--run", "main", "--project", accounted.root)
+    assert "--run makes no sense here: it is one report a period" in process.stderr
     assert "One of: ghg-protocol" in wattledger("export", "x", "--project", accounted.root).stderr
 
 
 def test_the_energy_of_a_model_with_its_failures(accounted: Settings) -> None:
-    [found] = entries(accounted, "eu-ai-act", family="llm")
+    [report] = entries(accounted, "eu-ai-act", family="llm")
     [total] = ask(
         accounted,
         "SELECT sum(facility_kwh) / 1000 AS mwh, sum(gpu_hours) AS hours FROM run_summary "
         "WHERE family = 'llm'",
     )
-    assert found["2 (e): energy consumption of the model"]["value"] == pytest.approx(total["mwh"])
-    assert found["2 (d): computational resources"]["value"] == pytest.approx(total["hours"])
-    completed = found["2 (e): of it final training runs that completed"]["value"]
+    assert report["2 (e): energy consumption of the model"]["value"] == pytest.approx(total["mwh"])
+    assert report["2 (d): computational resources"]["value"] == pytest.approx(total["hours"])
+    completed = report["2 (e): of it final training runs that completed"]["value"]
     assert 0 < completed < total["mwh"]
     # From the start of the experiment to the end of the restart.
-    assert found["2 (d): training time"]["value"] == pytest.approx(20 / 60)
+    assert report["2 (d): training time"]["value"] == pytest.approx(20 / 60)
 
 
 def test_a_model_card_block_is_yaml(accounted: Settings) -> None:
@@ -154,7 +156,7 @@ def test_names_from_outside_are_data_in_every_form(accounted: Settings) -> None:
     [outcome] = ingest_runs(accounted, [path])
     assert outcome.verdict == "loaded", outcome.reason
     compute(accounted)
-    publish(accounted)
+    publish_candidate(accounted)
     card = yaml.safe_load(export(accounted, "hugging-face", "--run", name))
     assert card.keys() == {"co2_eq_emissions"}
     table = list(csv.DictReader(io.StringIO(export(accounted, "codecarbon", "--run", name))))

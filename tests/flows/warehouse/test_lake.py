@@ -28,8 +28,8 @@ from flows.errors import LakeAway, SettingsError, WarehouseBusy
 from flows.ingest.gpu import ingest_gpu
 from flows.ingest.grid import ingest_grid
 from flows.ingest.runs import ingest_runs
-from flows.publication.publish import publish
-from flows.publication.retention import roll_up
+from flows.publication.publish import publish_candidate
+from flows.publication.retention import roll_up_old_readings
 from flows.samples.fleet import simulate_fleet
 from flows.samples.fleet_plan import Fleet
 from flows.settings import Settings
@@ -155,7 +155,7 @@ def test_a_lake_gives_what_a_file_gives(lake: Settings, tmp_path: Path) -> None:
     assert_same(file, lake)
     stored = "SELECT count(*) AS n FROM ducklake_list_files('warehouse', 'gpu_reading')"
     assert ask(lake, stored) != [{"n": 1}]
-    assert publish(file).publication_id == publish(lake).publication_id
+    assert publish_candidate(file).publication_id == publish_candidate(lake).publication_id
     assert ask(lake, stored) == [{"n": 1}]
     again = ingest_gpu(lake, [lake.root / "node01-0.parquet"])
     assert [o.verdict for o in again] == ["known"]
@@ -177,7 +177,7 @@ def test_a_lake_gives_what_a_file_gives(lake: Settings, tmp_path: Path) -> None:
         "query", "FROM read_csv('/etc/passwd')", "--warehouse", "--project", lake.root
     )
     assert (refused.returncode, "/etc/passwd" in refused.stderr) == (1, True)
-    assert roll_up(lake, 30).segments == 1  # The other two overlap, and stay.
+    assert roll_up_old_readings(lake, 30).segments == 1  # The other two overlap, and stay.
     compute(lake, everything=True)
     assert_same(file, lake)
 

@@ -1,0 +1,281 @@
+"""Reproduction: what a publication rests on is still there, and its figures follow from it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from flows.errors import UsageError
+from flows.publication.evidence import (
+    BY_SEGMENT,
+    GPU_PIECES,
+    GPU_READINGS,
+    digest_revisions,
+    digest_segments,
+)
+from flows.publication.findings import Finding
+from flows.publication.folders import database_in
+from flows.publication.manifest import list_tables
+from flows.publication.recompute import compute_again
+from flows.warehouse.digests import Content, digest_code
+from flows.warehouse.frames import query_rows, quote_literal, register
+from flows.warehouse.lake import NAME
+from flows.warehouse.store import FileStore, Store, attach_read_only
+from transforms.schema import TABLES, that_change
+
+Part = tuple[str, str]
+"""A table of the warehouse and a part of it: a segment, a zone."""
+
+
+def check_warehouse(store: Store, folder: Path) -> Iterator[Finding]:
+    """Check that the warehouse still holds what a publication rests on, and what it says itself."""
+    published = FileStore(database_in(folder))
+    try:
+        with closing(attach_read_only(store=store, published=published)) as con:
+            if "kept_input" not in list_tables(con, "published"):
+                detail = "published before digests of readings were kept"
+                yield Finding(folder.name, "kept", "readings", None, detail)
+                return
+            yield from check_kept_inputs(con, folder.name)
+            yield from _check_tables(con, folder.name)
+    except duckdb.Error as error:
+        yield Finding(folder.name, "kept", NAME, False, f"damaged: {error}")
+
+
+def check_kept_inputs(
+    con: duckdb.DuckDBPyConnection, publication_id: str, segments: frozenset[str] | None = None
+) -> Iterator[Finding]:
+    """Check readings and grid data of a store against the digests that were published.
+
+    Args:
+        con: A connection with the store attached as `store`, the figures as `published`.
+        publication_id: Names the publication in findings.
+        segments: Those that the store should hold, where it does not hold all; None for all.
+    """
+    kept = _Kept.read(con)
+    for part in sorted({*kept.expected, *kept.actual}):
+        table, name = part
+        if segments is None or table not in BY_SEGMENT or name in segments:
+            yield from _check_part(kept, publication_id, part)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Digests of what figures rest on.
+
+    Attributes:
+        expected: As published.
+        actual: Of what the store holds.
+        recorded: As the store recorded them of its segments, also after they were rolled up.
+        roll_ups: Rows of `rolled_up` by segment.
+        sources: Names of files by segment.
+    """
+
+    expected: dict[Part, Content]
+    actual: dict[Part, Content]
+    recorded: dict[Part, Content]
+    roll_ups: dict[str, dict[str, Any]]
+    sources: dict[str, str]
+
+    @classmethod
+    def read(cls, con: duckdb.DuckDBPyConnection) -> _Kept:
+        roll_ups = query_rows(con, "FROM store.rolled_up ORDER BY rolled_up_at DESC")
+        sources = con.execute("SELECT segment_id, source_name FROM published.segment").fetchall()
+        return cls(
+            _read_digests(con, "SELECT *, part AS name FROM published.kept_input"),
+            _digest_store(con),
+            _read_recorded_digests(con),
+            {roll_up["segment_id"]: roll_up for roll_up in roll_ups},
+            dict(sources),
+        )
+
+
+def _read_digests(con: duckdb.DuckDBPyConnection, query: str) -> dict[Part, Content]:
+    return {
+        (row["table_name"], row["name"]): Content(row["row_count"], row["content_sha256"])
+        for row in query_rows(con, query)
+    }
+
+
+def _read_recorded_digests(con: duckdb.DuckDBPyConnection) -> dict[Part, Content]:
+    # The store of a bundle has none.
+    if "segment_digest" not in list_tables(con, "store"):
+        return {}
+    return _read_digests(
+        con,
+        "SELECT *, segment_id AS name FROM store.segment_digest "
+        "JOIN store.segment USING (segment_key)",
+    )
+
+
+def _digest_store(con: duckdb.DuckDBPyConnection) -> dict[Part, Content]:
+    """Take the digests of what the store holds of the time when the figures were computed."""
+    [(as_of,)] = con.execute("SELECT computed_at FROM published.computation").fetchall()
+    contents = digest_revisions(con, as_of, "store")
+    segments = dict(
+        con.execute(
+            "SELECT segment_key, segment_id FROM store.segment WHERE loaded_at <= ?", [as_of]
+        ).fetchall()
+    )
+    for table in BY_SEGMENT:
+        for key, content in digest_segments(con, table, schema="store").items():
+            if key in segments:
+                contents[table, segments[key]] = content
+    return contents
+
+
+def _check_part(kept: _Kept, publication_id: str, part: Part) -> Iterator[Finding]:
+    table, name = part
+    expected, actual = kept.expected.get(part), kept.actual.get(part)
+    source = kept.sources.get(name, name)
+    roll_up = kept.roll_ups.get(name)
+    if expected != actual and roll_up and (GPU_PIECES, name) not in kept.expected:
+        # Rolled up after this publication: what it named is gone. What is left has digests of its
+        # own, which the next publication names.
+        if table == GPU_READINGS:
+            yield _check_roll_up(publication_id, source, expected, roll_up)
+        if table in (GPU_READINGS, GPU_PIECES):
+            if not kept.recorded:
+                return
+            expected = kept.recorded.get(part)
+    if expected is None or actual is None or expected.rows != actual.rows:
+        detail = (
+            f"{expected.rows if expected else 0} rows were published, "
+            f"{actual.rows if actual else 0} are there"
+        )
+    else:
+        detail = "its rows were changed"
+    place = f"{table} {source}".strip()
+    yield Finding(publication_id, "kept", place, expected == actual, detail)
+
+
+def _check_roll_up(
+    publication_id: str, source: str, published: Content | None, roll_up: Mapping[str, Any]
+) -> Finding:
+    """Of readings that are gone, the digest that was recorded is the one that was published."""
+    place = f"{GPU_READINGS} {source}"
+    if published is None or published.sha256 != roll_up["readings_sha256"]:
+        return Finding(publication_id, "kept", place, False, "they were rolled up, but were others")
+    detail = (
+        f"rolled up {roll_up['rolled_up_at']:%Y-%m-%d} after {roll_up['after_days']:g} days: of "
+        f"{roll_up['readings']:,} readings {roll_up['readings_left']:,} are left and "
+        f"{roll_up['pieces']:,} sums; figures follow from these"
+    )
+    return Finding(publication_id, "kept", place, None, detail)
+
+
+_GIVEN_LATER = {"publication": "manifest_sha256"}
+"""Table that grows -> the column that is null in the published file, and in the warehouse is not."""
+
+
+def _check_tables(con: duckdb.DuckDBPyConnection, publication_id: str) -> Iterator[Finding]:
+    """The warehouse's other tables hold what was published of them."""
+    shared = list_tables(con, "published") & list_tables(con, "store")
+    for table in sorted(shared & set(that_change("by_growth"))):
+        # A file that was refused may be loaded later; its row is then another one.
+        where = TABLES[table].where_in_force
+        columns = f"* EXCLUDE ({_GIVEN_LATER[table]})" if table in _GIVEN_LATER else "*"
+        gone = query_rows(
+            con,
+            f"SELECT {columns} FROM published.{table} {where} "
+            f"EXCEPT ALL SELECT {columns} FROM store.{table}",
+        )
+        detail = f"{len(gone)} published rows are not there: {format_row(gone[0])}" if gone else ""
+        yield Finding(publication_id, "warehouse", table, not gone, detail)
+    same_candidate = con.execute(
+        "FROM published.computation INTERSECT FROM store.computation"
+    ).fetchall()
+    if not same_candidate:
+        return
+    # Runs, which are revised, are compared by their digests (`check_kept_inputs`).
+    for table in sorted(shared - set(that_change("by_growth", "by_revision", "at_any_time"))):
+        yield _compare_table(con, publication_id, "warehouse", table, f"store.{table}")
+
+
+def check_figures(store: Store, folder: Path, run_id: str | None = None) -> Iterator[Finding]:
+    """Compute every figure again from a store, and compare it to the last digit.
+
+    Args:
+        store: Holds the readings and grid data of then.
+        folder: The publication.
+        run_id: Compare the figures of this run only; the store need not hold more.
+    """
+    name = folder.name
+    try:
+        con, tables = compute_again(store, database_in(folder), run_id)
+    except UsageError as error:
+        yield Finding(name, "figures", "all", None, str(error))
+        return
+    except Exception as error:  # Inputs that were tampered with may break anything on the way.
+        yield Finding(name, "figures", "all", False, f"they cannot be computed again: {error}")
+        return
+    with closing(con):
+        [(code,)] = con.execute(
+            "SELECT max_by(code_digest, sequence) FROM published.publication"
+        ).fetchall()
+        if code != digest_code():
+            detail = "other code computed it; figures are compared with what this code computes"
+            yield Finding(name, "figures", "code", None, detail)
+        for table, frame in sorted(tables.items()):
+            if run_id is not None and "run_id" not in frame.columns:
+                continue
+            where = "true" if run_id is None else f"run_id = {quote_literal(run_id)}"
+            with register(con, computed_again=frame.select(TABLES[table].columns)):
+                yield _compare_table(con, name, "figures", table, "computed_again", where)
+
+
+def _compare_table(
+    con: duckdb.DuckDBPyConnection,
+    publication_id: str,
+    what: str,
+    table: str,
+    other: str,
+    where: str = "true",
+) -> Finding:
+    """Compare a published table with another of the same columns, as multisets of rows."""
+    declared = TABLES[table]
+    columns = ", ".join(declared.columns)
+    published = f"SELECT {columns} FROM published.{table} WHERE {where}"
+    actual = f"SELECT {columns} FROM {other} WHERE {where}"
+    different = _count_missing(con, published, actual) or _count_missing(con, actual, published)
+    if different is None:
+        return Finding(publication_id, what, table, True)
+    count, row = different
+    changed = [
+        column
+        for column in declared.columns
+        if con.execute(
+            f"(SELECT {column} FROM published.{table} WHERE {where} EXCEPT ALL "
+            f"SELECT {column} FROM {other} WHERE {where}) LIMIT 1"
+        ).fetchall()
+    ]
+    example = {
+        column: row[column]
+        for column in declared.columns
+        if column in declared.key or column in changed
+    }
+    detail = (
+        f"{count} rows differ, in {', '.join(changed) or 'their number'}: {format_row(example)}"
+    )
+    return Finding(publication_id, what, table, False, detail)
+
+
+def _count_missing(
+    con: duckdb.DuckDBPyConnection, query: str, other: str
+) -> tuple[int, dict[str, Any]] | None:
+    """How many rows of a query another does not have, and one of them; None if there are none."""
+    missing = query_rows(
+        con, f"SELECT *, count(*) OVER () AS rows FROM ({query} EXCEPT ALL {other}) LIMIT 1"
+    )
+    return (missing[0].pop("rows"), missing[0]) if missing else None
+
+
+def format_row(row: Mapping[str, Any]) -> str:
+    """A row in words, as an example: `run_id r1, co2e_ug 12`."""
+    words = ", ".join(f"{name} {value}" for name, value in row.items() if value is not None)
+    return words[:200]
