@@ -1,14 +1,15 @@
-"""What a run drew, right after it: `python -m flows.cli.run_summary RECORD [PROJECT]` prints JSON.
+"""Summarize a run right after it: `python -m flows.cli.run_summary RECORD [PROJECT]` prints JSON.
 
-The ledger's own computation on a scratch database that holds this run alone: the readings of the
-spool and, with a project, its sites, factors and grid data. Only this host's part of the run, and not
-checked by the gate: the figures that count are those that the pipeline publishes.
+The ledger's own computation runs on a scratch database that holds this run alone: the readings of the
+spool and, with a project, its sites, factors and grid data. The summary covers only this host's part of
+the run and passes no gate: the figures that count are those that the pipeline publishes.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,7 +31,7 @@ from flows.sources.gpu import spool as spool_source
 from flows.sources.gpu.segments import COLUMNS
 from flows.sources.runs.records import list_devices
 from flows.warehouse.connection import connect_in_memory
-from flows.warehouse.frames import query_rows, register
+from flows.warehouse.frames import insert, query_rows, register
 from flows.warehouse.schema import migrate
 from flows.warehouse.store import store_of
 from transforms.constants import PPM
@@ -40,49 +41,48 @@ from wattledger.spool.spool import Spool
 
 _MARGIN = timedelta(seconds=60)
 """Readings before the start and after the end that close the first and last interval."""
+_OF_ENERGY = ("energy_", "gpu_", "gap_", "filled_")
+"""How figures begin that rest on readings alone."""
 _NOTHING = Quantity(value=0, low=0, high=0)
 
 
-def preview(record: Record, project: Path | None = None) -> dict[str, Any]:
-    """Energy of a run's GPUs on this host and, with a project, CO2e and water.
+def summarize_run(record: Record, project: Path | None = None) -> dict[str, Any]:
+    """Compute the energy of a run's GPUs on this host and, with a project, CO2e and water.
 
-    Gives run_id, seconds, exit_code, gpus, whole_host_kwh, whole_host_modelled, and where GPUs were read the
-    columns of `run_summary`; `factors` says why CO2e and water are missing, if they are.
+    Args:
+        record: What the run recorded of itself.
+        project: Folder of a project that knows this host's site and grid.
+
+    Returns:
+        run_id, seconds, exit_code, gpus; `whole_host_*` where CPU and memory were read; the columns of
+        `run_summary` where GPUs were read; `factors` says why CO2e and water are missing, if they are.
     """
-    first = datetime.fromisoformat(record.started_at)
-    last = datetime.fromisoformat(record.ended_at or utc_now())
-    spool = Spool(Path(record.readings), record.host)
-    shares: dict[str, int] = {}
-    for held in list_devices(record):
-        shares[held.gpu_uuid] = min(PPM, shares.get(held.gpu_uuid, 0) + held.share_ppm)
-    found = spool_source.read_readings(spool, shares, first - _MARGIN, last + _MARGIN)
-    hosts = spool_source.read_host_readings(spool, first, last)
+    evidence = _collect_evidence(record)
     summary: dict[str, Any] = {
         "run_id": record.run_id,
-        "seconds": (last - first).total_seconds(),
+        "seconds": (evidence.last - evidence.first).total_seconds(),
         "exit_code": record.exit_code,
         "gpus": len(record.gpus),
         "factors": "",
-        **_host(hosts, first, last),
+        **_sum_host_energy(evidence.host_readings, evidence.first, evidence.last),
     }
-    if found.is_empty() and (record.gpus or hosts.is_empty()):
+    if evidence.readings.is_empty() and (record.gpus or evidence.host_readings.is_empty()):
         return summary
-    seen = _Seen(record, found, hosts, spool.read_status().get("gpus", []), shares, first, last)
     try:
         settings = load(project) if project else None
-        row = _figures(seen, settings)
+        figures = _compute_figures(evidence, settings)
     except WattledgerError as error:
         summary["factors"] = str(error)
-        row = _figures(seen, None)
+        figures = _compute_figures(evidence, None)
         settings = None
     if settings is None:
-        row = {k: v for k, v in row.items() if k.startswith(("energy_", "gpu_", "gap_", "filled_"))}
+        figures = {name: value for name, value in figures.items() if name.startswith(_OF_ENERGY)}
         summary["factors"] = summary["factors"] or "no project names this host's site and grid"
-    return {**summary, **row}
+    return {**summary, **figures}
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _Evidence:
     """What is known of a run on this host."""
 
     record: Record
@@ -91,171 +91,215 @@ class _Seen:
     gpus: list[dict[str, Any]]
     """All GPUs of the host, as its collector lists them."""
     shares: dict[str, int]
+    """How much of each GPU the run held, in ppm."""
     first: datetime
     last: datetime
 
 
-def _host(found: pl.DataFrame, first: datetime, last: datetime) -> dict[str, Any]:
-    """Energy of CPU and memory of the whole host during the run, spread evenly over intervals."""
-    if found.is_empty():
+def _collect_evidence(record: Record) -> _Evidence:
+    """Read what the spool holds of a run."""
+    first = datetime.fromisoformat(record.started_at)
+    last = datetime.fromisoformat(record.ended_at or utc_now())
+    spool = Spool(Path(record.readings), record.host)
+    shares: dict[str, int] = {}
+    for device in list_devices(record):
+        shares[device.gpu_uuid] = min(PPM, shares.get(device.gpu_uuid, 0) + device.share_ppm)
+    return _Evidence(
+        record,
+        spool_source.read_readings(spool, shares, first - _MARGIN, last + _MARGIN),
+        spool_source.read_host_readings(spool, first, last),
+        spool.read_status().get("gpus", []),
+        shares,
+        first,
+        last,
+    )
+
+
+def _sum_host_energy(readings: pl.DataFrame, first: datetime, last: datetime) -> dict[str, Any]:
+    """Sum the energy of CPU and memory of the whole host during the run, spread evenly over intervals."""
+    if readings.is_empty():
         return {}
     begin, end = (round(moment.timestamp() * 1_000_000) for moment in (first, last))
-    ends = pl.col("ts").to_physical()
-    part = (pl.min_horizontal(ends, end) - pl.max_horizontal(ends - pl.col("span_us"), begin)).clip(
-        0
-    )
-    energy = found.select(
+    interval_end = pl.col("ts").to_physical()
+    interval_begin = interval_end - pl.col("span_us")
+    inside = pl.min_horizontal(interval_end, end) - pl.max_horizontal(interval_begin, begin)
+    energy = readings.select(
         "is_modelled",
         "component",
         "method",
-        mj=pl.col("energy_mj") * part // pl.col("span_us"),
-        seen_us=part,
+        mj=pl.col("energy_mj") * inside.clip(0) // pl.col("span_us"),
+        seen_us=inside.clip(0),
     )
+    cpu = energy.filter(pl.col("component") == "cpu")
     return {
         "whole_host_kwh": float(energy["mj"].sum()) / 3.6e9,
         "whole_host_modelled": sorted(energy.filter("is_modelled")["component"].unique()),
-        "whole_host_seen_s": float(energy.filter(pl.col("component") == "cpu")["seen_us"].sum())
-        / 1e6,
+        "whole_host_seen_s": float(cpu["seen_us"].sum()) / 1e6,
         "whole_host_methods": sorted(energy["method"].unique()),
     }
 
 
-def _figures(seen: _Seen, settings: Settings | None) -> dict[str, Any]:
-    """The row of run_summary that a ledger with nothing but this run would have.
+def _compute_figures(evidence: _Evidence, settings: Settings | None) -> dict[str, Any]:
+    """Compute the row of `run_summary` that a ledger with nothing but this run would have.
 
     Raises:
         WattledgerError: the project does not know the host's site or its grid.
     """
-    con = connect_in_memory()
-    try:
+    with closing(connect_in_memory()) as con:
         migrate(con, "the run's summary")
-        chosen = settings or _no_factors()
-        factors = effective(chosen)
-        _fill(con, seen)
+        in_force = settings or _settings_that_add_nothing()
+        factors = effective(in_force)
+        _insert_evidence(con, evidence)
         if settings is not None:
             _copy_grid(con, settings)
-        configure(con, chosen, factors)
-        rule = gap_rule(chosen)
+        configure(con, in_force, factors)
+        rule = gap_rule(in_force)
         partials = stretches.partials_of_readings(con, rule, lambda n: None)
-        tables = candidate(con, chosen, factors, partials)
-        con.register("computed", tables["run_footprint"].to_arrow())
-        con.execute("INSERT INTO run_footprint BY NAME FROM computed")
+        tables = candidate(con, in_force, factors, partials)
+        insert(con, "run_footprint", tables["run_footprint"])
         return query_rows(con, "FROM run_summary")[0]
-    finally:
-        con.close()
 
 
-def _no_factors() -> Settings:
-    """A site that adds nothing: only the energy of its figures means something."""
+def _settings_that_add_nothing() -> Settings:
+    """Make a site of which only the energy of GPUs means something."""
     site = Site(
         name="here", zone="here", pue=Quantity(value=1, low=1, high=1), wue_l_per_kwh=_NOTHING
     )
     return Settings(site=[site], zones={"here": Zone(fallback_intensity_g_per_kwh=_NOTHING)})
 
 
-def _fill(con: duckdb.DuckDBPyConnection, seen: _Seen) -> None:
-    record = seen.record
-    found = {held.gpu_uuid: (held.gpu_index, held.model) for held in list_devices(record)}
-    found |= {gpu["uuid"]: (gpu["index"], gpu["model"]) for gpu in seen.gpus}
-    con.executemany(
-        "INSERT INTO gpu VALUES (?, ?, ?, ?, ?)",
-        [[key, uuid, record.host, *of] for key, (uuid, of) in enumerate(sorted(found.items()), 1)],
-    )
-    con.executemany(
-        "INSERT INTO run_allocation VALUES (?, ?, ?, ?, ?, now(), NULL)",
+def _insert_evidence(con: duckdb.DuckDBPyConnection, evidence: _Evidence) -> None:
+    record = evidence.record
+    gpus = {
+        device.gpu_uuid: (device.gpu_index, device.model) for device in list_devices(record)
+    } | {gpu["uuid"]: (gpu["index"], gpu["model"]) for gpu in evidence.gpus}
+    insert(
+        con,
+        "gpu",
         [
-            [record.run_id, uuid, seen.first, seen.last, share]
-            for uuid, share in sorted(seen.shares.items())
+            {"gpu_key": key, "gpu_uuid": uuid, "host": record.host, "gpu_index": at, "model": model}
+            for key, (uuid, (at, model)) in enumerate(sorted(gpus.items()), 1)
         ],
     )
-    con.execute(
-        "INSERT INTO training_run VALUES (?, ?, ?, NULL, ?, ?, '{}', '', now(), NULL)",
-        [record.run_id, record.name, record.owner, seen.first, seen.last],
+    insert(
+        con,
+        "run_allocation",
+        [
+            {
+                "run_id": record.run_id,
+                "gpu_uuid": uuid,
+                "from_ts": evidence.first,
+                "to_ts": evidence.last,
+                "share_ppm": share,
+            }
+            for uuid, share in sorted(evidence.shares.items())
+        ],
+        loaded_at="now()",
     )
-    with register(con, found=seen.readings.select(list(COLUMNS))):
+    run = {
+        "run_id": record.run_id,
+        "name": record.name,
+        "owner": record.owner,
+        "started_at": evidence.first,
+        "ended_at": evidence.last,
+        "labels": "{}",
+        "source_name": "",
+    }
+    insert(con, "training_run", [run], loaded_at="now()")
+    with register(con, spool_reading=evidence.readings.select(list(COLUMNS))):
         con.execute(
             "INSERT INTO gpu_reading BY NAME SELECT gpu_key, ts, power_mw, energy_mj, "
             f"{POWER_SOURCE_CODE} AS power_source_code, "
-            "0 AS segment_key FROM found AS s JOIN gpu USING (gpu_uuid) ORDER BY gpu_key, ts"
+            "0 AS segment_key FROM spool_reading AS s JOIN gpu USING (gpu_uuid) ORDER BY gpu_key, ts"
         )
-    with register(con, found=seen.host_readings):
-        con.execute("INSERT INTO host_reading BY NAME SELECT *, 0 AS segment_key FROM found")
+    insert(con, "host_reading", evidence.host_readings, segment_key="0")
 
 
 def _copy_grid(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
-    """The grid data of the project's warehouse, if it has one that nobody is writing."""
-    if not store_of(settings).exists():
+    """Copy the grid data of the project's warehouse, if it has one that nobody is writing."""
+    store = store_of(settings)
+    if not store.exists():
         return
-    source = store_of(settings).connect(read_only=True)
-    try:
+    with closing(store.connect(read_only=True)) as source:
         for name in in_role("grid"):
-            with register(con, copied=source.execute(f"FROM {name}").to_arrow_table()):
-                con.execute(f"INSERT INTO {name} FROM copied")
-    finally:
-        source.close()
+            insert(con, name, source.execute(f"FROM {name}").to_arrow_table())
 
 
-def said(summary: dict[str, Any], record: Record) -> list[str]:
-    """The summary in a few lines."""
-    minutes, seconds = divmod(round(summary["seconds"]), 60)
-    hours, minutes = divmod(minutes, 60)
-    lasted = " ".join(
-        f"{value} {unit}"
-        for value, unit in ((hours, "h"), (minutes, "min"), (seconds, "s"))
-        if value or unit == "s"
-    )
+def format_summary(summary: dict[str, Any], record: Record) -> list[str]:
+    """Write a summary as a few lines for people.
+
+    Args:
+        summary: What `summarize_run` gives.
+        record: What the run recorded of itself.
+    """
     code = summary["exit_code"]
     end = f"exit code {code}" if record.ended_by == "exit" else f"ended by {record.ended_by}"
     lines = [
         f"run {record.run_id}: {summary['gpus']} GPU{'s' * (summary['gpus'] != 1)} "
-        f"of {record.host}, {lasted}, {end}"
+        f"of {record.host}, {_format_duration(summary['seconds'])}, {end}"
     ]
     if "energy_kwh" in summary and summary["gpus"]:
-        watts = summary["energy_kwh"] * 3.6e6 / max(summary["seconds"], 1e-9)
-        lines.append(
-            f"  GPU energy  {_energy(summary['energy_kwh'])} "
-            f"({_energy(summary['energy_low_kwh'])} to {_energy(summary['energy_high_kwh'])}), "
-            f"{format_percent(summary['energy_measured_share'])} measured, {format_number(watts)} W on average"
-        )
+        lines.append(_format_gpu_energy(summary))
     elif summary["gpus"]:
         lines.append("  no GPU reading falls into the run")
     if "whole_host_kwh" in summary:
-        modelled = summary["whole_host_modelled"]
-        how = "measured" if not modelled else f"{' and '.join(modelled)} estimated by codecarbon"
-        unseen = summary["seconds"] - summary["whole_host_seen_s"]
-        part = f", {unseen:.0f} s of it not seen" if unseen >= 1 else ""
-        lines.append(
-            f"  CPU, memory {_energy(summary['whole_host_kwh'])} of the whole host, {how}{part}"
-        )
+        lines.append(_format_host_energy(summary))
     if summary.get("co2e_kg") is not None:
         low, high = summary["co2e_low_kg"] * 1000, summary["co2e_high_kg"] * 1000
-        lines.append(
-            f"  CO2e        {format_number(summary['co2e_kg'] * 1000)} g ({format_range(low, high)})"
-        )
-        lines.append(
+        lines += [
+            f"  CO2e        {format_number(summary['co2e_kg'] * 1000)} g ({format_range(low, high)})",
             f"  water       {format_number(summary['water_onsite_l'])} L on site, "
-            f"{format_number(summary['water_offsite_l'])} L in generation"
-        )
-        lines.append("  a preview: the figures that count are those the pipeline publishes")
+            f"{format_number(summary['water_offsite_l'])} L in generation",
+            "  a preview: the figures that count are those the pipeline publishes",
+        ]
     elif summary["factors"]:
         lines.append(f"  CO2e and water: {summary['factors']}")
     return lines
 
 
-def _energy(kwh: float) -> str:
+def _format_duration(seconds: float) -> str:
+    minutes, whole_seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return " ".join(
+        f"{value} {unit}"
+        for value, unit in ((hours, "h"), (minutes, "min"), (whole_seconds, "s"))
+        if value or unit == "s"
+    )
+
+
+def _format_gpu_energy(summary: dict[str, Any]) -> str:
+    watts = summary["energy_kwh"] * 3.6e6 / max(summary["seconds"], 1e-9)
+    low, high = (_format_energy(summary[f"energy_{bound}_kwh"]) for bound in ("low", "high"))
+    return (
+        f"  GPU energy  {_format_energy(summary['energy_kwh'])} ({low} to {high}), "
+        f"{format_percent(summary['energy_measured_share'])} measured, "
+        f"{format_number(watts)} W on average"
+    )
+
+
+def _format_host_energy(summary: dict[str, Any]) -> str:
+    modelled = summary["whole_host_modelled"]
+    how = "measured" if not modelled else f"{' and '.join(modelled)} estimated by codecarbon"
+    unseen = summary["seconds"] - summary["whole_host_seen_s"]
+    gap = f", {unseen:.0f} s of it not seen" if unseen >= 1 else ""
+    energy = _format_energy(summary["whole_host_kwh"])
+    return f"  CPU, memory {energy} of the whole host, {how}{gap}"
+
+
+def _format_energy(kwh: float) -> str:
     return f"{format_number(kwh)} kWh" if kwh >= 0.1 else f"{format_number(kwh * 1000)} Wh"
 
 
 def main(words: list[str]) -> int:
     """Print the summary as JSON; `lines` holds it for people."""
     record = load_record(Path(words[0]))
-    summary = preview(record, Path(words[1]) if len(words) > 1 else None)
-    summary["lines"] = said(summary, record)
-    print(json.dumps(summary, default=_plain))
+    summary = summarize_run(record, Path(words[1]) if len(words) > 1 else None)
+    summary["lines"] = format_summary(summary, record)
+    print(json.dumps(summary, default=_plain_text))
     return 0
 
 
-def _plain(value: object) -> str:
+def _plain_text(value: object) -> str:
     return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else str(value)
 
 
