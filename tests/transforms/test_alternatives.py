@@ -27,10 +27,10 @@ INTENSITY = pl.LazyFrame(
 
 
 def grams(zones: list[str], shift_h: int) -> dict[str, tuple[int, int | None]]:
-    found = alternatives.shift_runs(energy(zones), INTENSITY, ["B"], shift_h).collect()
+    shifted = alternatives.shift_runs(energy(zones), INTENSITY, ["B"], shift_h).collect()
     return {
         row["zone"]: (row["covered_ppm"], row["co2e_ug"] and row["co2e_ug"] // 1_000_000)
-        for row in found.to_dicts()
+        for row in shifted.to_dicts()
     }
 
 

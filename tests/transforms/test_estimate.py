@@ -20,7 +20,7 @@ from transforms.estimate import (
 Bounds = tuple[float, float, float]
 
 
-def one(**inputs: float | Bounds) -> dict[str, float]:
+def estimate_one(**inputs: float | Bounds) -> dict[str, float]:
     """The figures of one case; an input is a value, or value, low and high."""
     row: dict[str, object] = {"case": "c", "gpus_per_server": 8}
     for name, neutral in INPUTS.items():
@@ -32,7 +32,7 @@ def one(**inputs: float | Bounds) -> dict[str, float]:
 
 def test_an_hour_by_hand() -> None:
     """700 W + 300 W for 10 hours, PUE 1.2, a tenth from gas at 500 g/kWh, 400 g/kWh from the grid."""
-    found = one(
+    figures = estimate_one(
         gpu_hours=10,
         gpu_w=700,
         overhead_w=300,
@@ -50,18 +50,18 @@ def test_an_hour_by_hand() -> None:
         server_kg=0,
         years=1,
     )
-    assert found["energy_kwh"] == pytest.approx(7)
-    assert found["it_kwh"] == pytest.approx(10)
-    assert found["facility_kwh"] == pytest.approx(12)
-    assert found["grid_kwh"] == pytest.approx(10.8)
-    assert found["co2e_scope1_kg"] == pytest.approx(0.6)
-    assert found["co2e_kg"] == pytest.approx(4.32)
-    assert found["co2e_market_kg"] == pytest.approx(6.48)
-    assert found["co2e_embodied_kg"] == pytest.approx(0.1)
-    assert found["co2e_total_kg"] == pytest.approx(5.02)
-    assert found["water_l"] == pytest.approx(5 + 21.6)
-    assert found["water_withdrawal_l"] == pytest.approx(6.25 + 216)
-    assert found["cost"] == pytest.approx(1.2)
+    assert figures["energy_kwh"] == pytest.approx(7)
+    assert figures["it_kwh"] == pytest.approx(10)
+    assert figures["facility_kwh"] == pytest.approx(12)
+    assert figures["grid_kwh"] == pytest.approx(10.8)
+    assert figures["co2e_scope1_kg"] == pytest.approx(0.6)
+    assert figures["co2e_kg"] == pytest.approx(4.32)
+    assert figures["co2e_market_kg"] == pytest.approx(6.48)
+    assert figures["co2e_embodied_kg"] == pytest.approx(0.1)
+    assert figures["co2e_total_kg"] == pytest.approx(5.02)
+    assert figures["water_l"] == pytest.approx(5 + 21.6)
+    assert figures["water_withdrawal_l"] == pytest.approx(6.25 + 216)
+    assert figures["cost"] == pytest.approx(1.2)
 
 
 def test_cases_keep_their_names_and_apart() -> None:
@@ -73,9 +73,9 @@ def test_cases_keep_their_names_and_apart() -> None:
             bound_column(k, b): v for k, v in (("gpu_hours", 1.0), ("gpu_w", power)) for b in BOUNDS
         }
         rows.append(row)
-    found = estimate_footprints(pl.LazyFrame(rows)).collect()
-    assert dict(found.select("case", "energy_kwh").iter_rows()) == {"a": 0.2, "b": 0.1}
-    assert found.columns == ["case", *bound_columns(FIGURES)]
+    figures = estimate_footprints(pl.LazyFrame(rows)).collect()
+    assert dict(figures.select("case", "energy_kwh").iter_rows()) == {"a": 0.2, "b": 0.1}
+    assert figures.columns == ["case", *bound_columns(FIGURES)]
 
 
 positive = st.floats(0.001, 1e4)
@@ -104,20 +104,20 @@ def spread(draw: st.DrawFn, values: st.SearchStrategy[float]) -> Bounds:
     utilisation=spread(st.floats(0.1, 1)),
 )
 def test_figures_lie_within_their_bounds_and_add_up(**inputs: Bounds) -> None:
-    found = one(**inputs)
+    figures = estimate_one(**inputs)
     room = 1 + 1e-9
     for name in FIGURES:
         if name != "cost":
-            value, low, high = (found[bound_column(name, b)] for b in BOUNDS)
+            value, low, high = (figures[bound_column(name, b)] for b in BOUNDS)
             assert 0 <= low <= value * room + 1e-9, name
             assert value <= high * room + 1e-9, name
     for name, parts in SUMS.items():
-        assert found[name] == pytest.approx(sum(found[part] for part in parts))
-    assert found["water_withdrawal_l"] * room >= found["water_l"]
+        assert figures[name] == pytest.approx(sum(figures[part] for part in parts))
+    assert figures["water_withdrawal_l"] * room >= figures["water_l"]
 
 
 def test_twice_the_hours_are_twice_of_everything() -> None:
     inputs = {"gpu_w": 333.3, "overhead_w": 77.7, "pue": 1.23, "intensity_g_per_kwh": 456.7}
-    small, large = one(gpu_hours=1e3, **inputs), one(gpu_hours=2e9, **inputs)
+    small, large = estimate_one(gpu_hours=1e3, **inputs), estimate_one(gpu_hours=2e9, **inputs)
     for name in FIGURES:
         assert large[name] == pytest.approx(small[name] * 2e6)

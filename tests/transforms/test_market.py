@@ -51,10 +51,10 @@ def covered(
 ) -> dict[tuple[str, int], int]:
     """Covered ppm by contract and hour; deliveries as (contract, first hour, last hour, kWh)."""
     table = pl.LazyFrame(
-        [{"position": n, **one} for n, one in enumerate(contracts)],
+        [{"position": n, **contract} for n, contract in enumerate(contracts)],
         schema_overrides={"share_ppm": pl.Int64},
     )
-    given_ = pl.LazyFrame(
+    volumes = pl.LazyFrame(
         [(c, T0_US + a * HOUR_US, T0_US + b * HOUR_US, float(k)) for c, a, b, k in deliveries],
         schema={
             "contract": pl.String,
@@ -64,27 +64,27 @@ def covered(
         },
         orient="row",
     )
-    found = market.match_contracts(used, table, given_).collect()
-    return {(row[0], (row[2] - SLOT0) // 12): row[3] for row in found.rows()}
+    shares = market.match_contracts(used, table, volumes).collect()
+    return {(row[0], (row[2] - SLOT0) // 12): row[3] for row in shares.rows()}
 
 
 def test_hourly_matching_covers_each_hour_with_what_was_delivered_in_it() -> None:
-    found = covered(
+    shares = covered(
         energy([10, 10, 10]), [contract("wind")], [("wind", 0, 1, 5), ("wind", 1, 2, 40)]
     )
-    assert found == {("wind", 0): 500_000, ("wind", 1): PPM}
+    assert shares == {("wind", 0): 500_000, ("wind", 1): PPM}
 
 
 def test_annual_matching_carries_a_surplus_to_other_hours() -> None:
-    found = covered(energy([10, 10, 10]), [contract("wind", "annual")], [("wind", 1, 2, 15)])
-    assert found == {("wind", hour): 500_000 for hour in range(3)}
+    shares = covered(energy([10, 10, 10]), [contract("wind", "annual")], [("wind", 1, 2, 15)])
+    assert shares == {("wind", hour): 500_000 for hour in range(3)}
 
 
 def test_a_volume_accrues_evenly_and_only_while_the_site_is_known() -> None:
     """2,640 kWh over 264 hours are 10 an hour; the ledger knows 2 hours and 5 minutes of the site."""
-    found = covered(energy([20, 20, 20]), [contract("ppa", "annual")], [("ppa", -24, 240, 2640)])
+    shares = covered(energy([20, 20, 20]), [contract("ppa", "annual")], [("ppa", -24, 240, 2640)])
     known_kwh = 10 * (2 + 5 / 60)
-    assert found[("ppa", 1)] == int(known_kwh / 60 * PPM)
+    assert shares[("ppa", 1)] == int(known_kwh / 60 * PPM)
 
 
 def test_a_year_ends_with_its_last_hour() -> None:
@@ -100,17 +100,17 @@ def test_a_year_ends_with_its_last_hour() -> None:
     )
     year = {**contract("c", "annual"), "first_us": start - HOUR_US, "last_us": start + 9 * HOUR_US}
     offset = (start - T0_US) // HOUR_US
-    found = covered(used, [year], [("c", offset, offset + 1, 20)])
-    assert [key[1] * 12 + SLOT0 for key in found] == [start // SLOT_US]
+    shares = covered(used, [year], [("c", offset, offset + 1, 20)])
+    assert [key[1] * 12 + SLOT0 for key in shares] == [start // SLOT_US]
 
 
 def test_contracts_are_used_in_order_and_never_twice() -> None:
-    found = covered(
+    shares = covered(
         energy([10, 10]),
         [contract("first"), contract("tariff", share=1.0), contract("late", share=1.0)],
         [("first", 0, 1, 4)],
     )
-    assert found == {("first", 0): 400_000, ("tariff", 0): 600_000, ("tariff", 1): PPM}
+    assert shares == {("first", 0): 400_000, ("tariff", 0): 600_000, ("tariff", 1): PPM}
 
 
 def test_another_site_has_no_part_in_it() -> None:
@@ -127,9 +127,9 @@ def test_intensities_are_weighed_by_what_each_contract_covers() -> None:
             "covered_ppm": [250_000, 500_000],
         }
     )
-    found = market.sum_contracts(slots, contracts).collect().row(0, named=True)
-    assert found["contracted_ppm"] == 750_000
-    assert found["contracted_g_per_kwh"] == pytest.approx(0.25 * 20 + 0.5 * 100)
+    total = market.sum_contracts(slots, contracts).collect().row(0, named=True)
+    assert total["contracted_ppm"] == 750_000
+    assert total["contracted_g_per_kwh"] == pytest.approx(0.25 * 20 + 0.5 * 100)
 
 
 @given(
@@ -140,22 +140,22 @@ def test_intensities_are_weighed_by_what_each_contract_covers() -> None:
 def test_no_contract_covers_more_than_it_delivered_or_than_was_used(
     kwh: list[int], delivered: list[tuple[int, int]], matching: str
 ) -> None:
-    found = covered(
+    shares = covered(
         energy(kwh),
         [contract("a", matching), contract("b", matching)],
         [(name, hour, hour + 1, float(k)) for name in "ab" for hour, k in delivered],
     )
     for hour, used in enumerate(kwh):
-        ppm = [found.get((name, hour), 0) for name in "ab"]
+        ppm = [shares.get((name, hour), 0) for name in "ab"]
         assert sum(ppm) <= PPM
         if matching == "hourly":
             limit = sum(k for h, k in delivered if h == hour)
             assert all(used * share <= limit * PPM for share in ppm)
-    total = sum(used * found.get(("a", hour), 0) for hour, used in enumerate(kwh))
+    total = sum(used * shares.get(("a", hour), 0) for hour, used in enumerate(kwh))
     assert total <= sum(k for _, k in delivered) * PPM
 
 
-def tariff(price: float, **given: object) -> dict[str, object]:
+def tariff(price: float, **others: object) -> dict[str, object]:
     return {
         "site": "s",
         "price_per_kwh": price,
@@ -165,14 +165,14 @@ def tariff(price: float, **given: object) -> dict[str, object]:
         "tz": "UTC",
         "first_us": None,
         "last_us": None,
-        **given,
+        **others,
     }
 
 
 def price_at(moment: datetime, *tariffs: dict[str, object], site: str = "s") -> float | None:
     slot = int(moment.timestamp() * 1_000_000) // SLOT_US
-    found = market.price_slots(pl.LazyFrame({"site": [site], "slot": [slot]}), tariffs).collect()
-    return found["price_per_kwh"][0]  # type: ignore[no-any-return]
+    priced = market.price_slots(pl.LazyFrame({"site": [site], "slot": [slot]}), tariffs).collect()
+    return priced["price_per_kwh"][0]  # type: ignore[no-any-return]
 
 
 def test_of_the_tariffs_that_fit_the_last_counts() -> None:

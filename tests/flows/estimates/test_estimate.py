@@ -26,32 +26,34 @@ BOUNDED = (
 
 
 def test_an_estimate_names_everything_that_it_rests_on() -> None:
-    done = wattledger("estimate", "--gpu", "h100", "--gpu-hours", "1000", "--zone", "US", "--json")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["estimated"] is True
+    process = wattledger(
+        "estimate", "--gpu", "h100", "--gpu-hours", "1000", "--zone", "US", "--json"
+    )
+    assert process.returncode == 0, process.stderr
+    result = json.loads(process.stdout)
+    assert result["estimated"] is True
     # 0.8 of 700 W; 345 W of an HGX H100 beside it; PUE 1.58.
-    assert found["figures"]["facility_kwh"] == pytest.approx((560 + 345) * 1.58)
-    assert all(given["source"] for given in found["inputs"].values() if given["high"])
-    assert "(US)" in found["inputs"]["intensity_g_per_kwh"]["source"]
-    said = wattledger("estimate", "--gpu", "h100", "--gpu-hours", "1000", "--zone", "US").stdout
-    assert "nothing was metered" in said
-    assert "Uptime Institute" in said
+    assert result["figures"]["facility_kwh"] == pytest.approx((560 + 345) * 1.58)
+    assert all(entry["source"] for entry in result["inputs"].values() if entry["high"])
+    assert "(US)" in result["inputs"]["intensity_g_per_kwh"]["source"]
+    output = wattledger("estimate", "--gpu", "h100", "--gpu-hours", "1000", "--zone", "US").stdout
+    assert "nothing was metered" in output
+    assert "Uptime Institute" in output
 
 
 def test_power_and_utilisation_as_told() -> None:
     words = ("estimate", "--gpu", "H100", "--gpu-hours", "10", "--json")
     half = json.loads(wattledger(*words, "--utilisation", "0.5").stdout)
     assert half["inputs"]["gpu_w"]["value"] == pytest.approx(70 + 0.5 * 630)
-    told = json.loads(wattledger(*words, "--power-w", "123").stdout)
-    assert told["figures"]["energy_kwh"] == pytest.approx(1.23)
-    assert told["figures"]["co2e_market_kg"] == told["figures"]["co2e_kg"]
+    by_power = json.loads(wattledger(*words, "--power-w", "123").stdout)
+    assert by_power["figures"]["energy_kwh"] == pytest.approx(1.23)
+    assert by_power["figures"]["co2e_market_kg"] == by_power["figures"]["co2e_kg"]
     priced = json.loads(wattledger(*words, "--price", "0.5").stdout)["figures"]
     assert priced["cost"] == pytest.approx(priced["facility_kwh"] * 0.5)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("--gpu", "Foo"), "no factor knows the GPU 'Foo'"),
         (("--gpu", "H100", "--like", "nobody"), "has no scope 'nobody'"),
@@ -60,10 +62,10 @@ def test_power_and_utilisation_as_told() -> None:
         (("--gpu", "H100", "--utilisation", "2"), "less than or equal to 1"),
     ],
 )
-def test_what_cannot_be_estimated_is_said(words: tuple[str, ...], said: str) -> None:
-    done = wattledger("estimate", "--gpu-hours", "1", *words)
-    assert done.returncode == 1
-    assert said in done.stderr
+def test_what_cannot_be_estimated_is_said(words: tuple[str, ...], message: str) -> None:
+    process = wattledger("estimate", "--gpu-hours", "1", *words)
+    assert process.returncode == 1
+    assert message in process.stderr
 
 
 def test_an_estimate_and_the_ledger_agree_on_what_they_share(tmp_path: Path) -> None:
@@ -80,7 +82,7 @@ def test_an_estimate_and_the_ledger_agree_on_what_they_share(tmp_path: Path) -> 
         "--power-w",
         run["energy_kwh"] / run["gpu_hours"] * 1000,
     )
-    done = wattledger(
+    process = wattledger(
         "estimate",
         "--gpu",
         "none",
@@ -91,8 +93,8 @@ def test_an_estimate_and_the_ledger_agree_on_what_they_share(tmp_path: Path) -> 
         project.root,
         "--json",
     )
-    assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout)["figures"]
+    assert process.returncode == 0, process.stderr
+    figures = json.loads(process.stdout)["figures"]
     # The ledger's site names no server, so its host counts nothing; the estimate adds the usual one.
     overhead_kwh = figures["it_kwh"] - figures["energy_kwh"]
     assert overhead_kwh == pytest.approx(0.15 * run["gpu_hours"])
@@ -103,13 +105,13 @@ def test_an_estimate_and_the_ledger_agree_on_what_they_share(tmp_path: Path) -> 
 
 
 def test_colossus_from_the_bottom_up() -> None:
-    done = wattledger("scenario", "colossus", "--json")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    power, water = found["public"]
+    process = wattledger("scenario", "colossus", "--json")
+    assert process.returncode == 0, process.stderr
+    result = json.loads(process.stdout)
+    power, water = result["public"]
     assert power["ours"] == pytest.approx(150, rel=0.01)
     assert water["ours"] == pytest.approx(1.0, rel=0.01)
-    grid, turbines = found["options"]
+    grid, turbines = result["options"]
     day, year, more, _, together, *_ = grid["rows"]
     assert (day["period"], year["period"], more["what"]) == ("a day", "a year", "50,000 H200 more")
     assert year["co2e_kg"] == pytest.approx(365 * day["co2e_kg"])
@@ -117,20 +119,20 @@ def test_colossus_from_the_bottom_up() -> None:
     assert together["power_mw"] == pytest.approx(225.7, abs=0.1)
     # 100,000 x 1,275 W x 1.18 x 24 h x 291.5 g/kWh
     assert day["co2e_kg"] == pytest.approx(100_000 * 1.275 * 1.18 * 24 * 0.2915)
-    for option in found["options"]:
+    for option in result["options"]:
         for row in option["rows"]:
             for name in BOUNDED:
                 head, _, unit = name.rpartition("_")
                 assert row[f"{head}_low_{unit}"] <= row[name] <= row[f"{head}_high_{unit}"]
         for inputs in option["inputs"].values():
-            assert all(given["source"] for given in inputs.values() if given["high"])
+            assert all(entry["source"] for entry in inputs.values() if entry["high"])
     assert grid["rows"][0]["co2e_scope1_kg"] == 0
     assert turbines["rows"][0]["co2e_scope1_kg"] == pytest.approx(day["facility_kwh"] * 0.5 * 0.561)
     grok = grid["rows"][-2]
     assert (grok["what"], grok["gpus"]) == ("Grok-2 (15,000 H100)", 15_000)
-    said = wattledger("scenario", "colossus").stdout
-    assert "about 150 MW" in said
-    assert "gas turbines on site" in said
+    output = wattledger("scenario", "colossus").stdout
+    assert "about 150 MW" in output
+    assert "gas turbines on site" in output
 
 
 def test_any_cluster_can_be_described(tmp_path: Path) -> None:
@@ -140,18 +142,18 @@ def test_any_cluster_can_be_described(tmp_path: Path) -> None:
         '[[site]]\nname = "here"\nzone = "FR"\npue = 1.5\nwue_l_per_kwh = 0\n'
         "host_overhead_w_per_gpu = 100\n[load]\nutilisation = 1\n"
     )
-    found = scenario.estimate_scenario(*scenario.load_scenario(str(path)))
-    [option] = found["options"]
+    result = scenario.estimate_scenario(*scenario.load_scenario(str(path)))
+    [option] = result["options"]
     day = option["rows"][0]
     assert day["power_mw"] == pytest.approx(8 * 500e-6 * 1.5)
-    assert found["public"] == []
+    assert result["public"] == []
 
 
 FLEET = '[[fleet]]\nname = "eight"\ngpu = "A100"\ncount = 8\n'
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "title"),
         (f'title = "x"\n{FLEET}', "one [[site]]"),
@@ -160,11 +162,11 @@ FLEET = '[[fleet]]\nname = "eight"\ngpu = "A100"\ncount = 8\n'
         ("title = ", "not valid TOML"),
     ],
 )
-def test_scenarios_that_make_no_sense_are_refused(text: str, said: str, tmp_path: Path) -> None:
+def test_scenarios_that_make_no_sense_are_refused(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "s.toml"
     path.write_text(text)
     with pytest.raises(SettingsError) as caught:
         scenario.load_scenario(str(path))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     with pytest.raises(SettingsError, match="colossus"):
         scenario.load_scenario("nowhere")

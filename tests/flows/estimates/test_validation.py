@@ -9,22 +9,26 @@ from flows.estimates.validation import Comparison, compare_studies, parse_rounde
 RECORD = compare_studies()
 
 
-@pytest.mark.parametrize("one", RECORD, ids=[f"{c.study}, {c.case}, {c.figure}" for c in RECORD])
-def test_a_published_figure_comes_out_or_says_why_not(one: Comparison) -> None:
-    if one.differs:
+@pytest.mark.parametrize(
+    "comparison", RECORD, ids=[f"{c.study}, {c.case}, {c.figure}" for c in RECORD]
+)
+def test_a_published_figure_comes_out_or_says_why_not(comparison: Comparison) -> None:
+    if comparison.differs:
         # A reason that no longer holds has to go.
-        assert not one.agrees
-        assert abs(one.difference) < 0.01
+        assert not comparison.agrees
+        assert abs(comparison.difference) < 0.01
     else:
-        assert one.agrees, f"{one.ours} ({one.low} to {one.high}), published {one.published}"
+        assert comparison.agrees, (
+            f"{comparison.ours} ({comparison.low} to {comparison.high}), published {comparison.published}"
+        )
 
 
 def test_complete_inputs_leave_little_room() -> None:
     """Agreement is not bought with wide inputs: but for Meta's incomplete cards, within 4 %."""
-    for one in RECORD:
-        if not one.study.startswith("Llama 3"):
-            assert one.high / one.low < 1.07, one
-            assert abs(one.difference) < 0.01, one
+    for comparison in RECORD:
+        if not comparison.study.startswith("Llama 3"):
+            assert comparison.high / comparison.low < 1.07, comparison
+            assert abs(comparison.difference) < 0.01, comparison
 
 
 def test_a_number_stands_for_what_rounds_to_it() -> None:

@@ -43,9 +43,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     ):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    found = webdriver.Chrome(options=options, service=Service(driver))
-    yield found
-    found.quit()
+    chrome = webdriver.Chrome(options=options, service=Service(driver))
+    yield chrome
+    chrome.quit()
 
 
 pytestmark = pytest.mark.browser
@@ -60,10 +60,10 @@ def test_the_summary_is_one_page(browser: Any, demo: Path) -> None:
     browser.get((demo / "published/summary.html").resolve().as_uri())
     checks = text(browser, "ul.checks li")
     con = duckdb.connect(str(demo / "published/published.duckdb"), read_only=True)
-    found = con.execute("SELECT statement FROM validation_result").fetchall()
+    statements = con.execute("SELECT statement FROM validation_result").fetchall()
     con.close()
-    assert len(checks) == len(found) > 50
-    assert all(any(statement in check for check in checks) for (statement,) in found)
+    assert len(checks) == len(statements) > 50
+    assert all(any(statement in check for check in checks) for (statement,) in statements)
     assert browser.find_element("css selector", ".sample").text.startswith("Sample data")
     page = PrintOptions()
     page.set_page_size(PrintOptions.A4)

@@ -33,9 +33,9 @@ def test_what_it_prints(demo: Path) -> None:
 
 def test_running_it_twice_changes_nothing(demo_copy: Path, on_server: dict[str, str]) -> None:
     before = hashlib.sha256((demo_copy / "published/published.duckdb").read_bytes()).hexdigest()
-    done = wattledger("demo", "--sample", "--project", demo_copy, "--json", env=on_server)
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    process = wattledger("demo", "--sample", "--project", demo_copy, "--json", env=on_server)
+    assert process.returncode == 0, process.stderr
+    report = json.loads(process.stdout)
     assert {o["verdict"] for o in report["gpu"] + report["grid"] + report["runs"]} == {"known"}
     assert report["published"]["changed"] is False
     after = hashlib.sha256((demo_copy / "published/published.duckdb").read_bytes()).hexdigest()
@@ -73,11 +73,11 @@ def test_the_energy_is_the_true_one(demo: Path) -> None:
             .agg(e=pl.col("energy_mj").last() - pl.col("energy_mj").first())["e"]
             .sum()
         )
-        [(found,)] = con.execute(
+        [(ledger_mj,)] = con.execute(
             "SELECT sum(counter_mj + power_integral_mj + gap_mj) FROM gpu_slot JOIN gpu USING (gpu_key) WHERE host = ?",
             [host],
         ).fetchall()
-        assert abs(found / true_mj - 1) < most, host
+        assert abs(ledger_mj / true_mj - 1) < most, host
     con.close()
 
 
@@ -103,7 +103,7 @@ def test_a_persons_own_log(tmp_path: Path, on_server: dict[str, str]) -> None:
         for g in range(2)
     ]
     log.write_text("timestamp, index, name, power.draw [W]\n" + "\n".join(lines) + "\n")
-    done = wattledger(
+    process = wattledger(
         "demo",
         "--gpu-log",
         log,
@@ -113,9 +113,9 @@ def test_a_persons_own_log(tmp_path: Path, on_server: dict[str, str]) -> None:
         tmp_path / "p",
         env=on_server,
     )
-    assert done.returncode == 0, done.stderr + done.stdout
-    assert "SAMPLE" not in done.stdout
-    assert "my-run" in done.stdout
+    assert process.returncode == 0, process.stderr + process.stdout
+    assert "SAMPLE" not in process.stdout
+    assert "my-run" in process.stdout
     [run] = json.loads(
         wattledger("query", "FROM run_summary", "--json", "--project", tmp_path / "p").stdout
     )
@@ -126,19 +126,19 @@ def test_a_persons_own_log(tmp_path: Path, on_server: dict[str, str]) -> None:
 def test_an_own_log_that_is_bad_is_refused_before_anything(tmp_path: Path) -> None:
     log = tmp_path / "log.csv"
     log.write_text("")
-    done = wattledger("demo", "--gpu-log", log, "--project", tmp_path / "p")
-    assert done.returncode == 2
-    assert "the file is empty" in done.stderr
-    done = wattledger("demo", "--gpu-log", tmp_path / "none.csv", "--project", tmp_path / "p")
-    assert done.returncode == 1
+    process = wattledger("demo", "--gpu-log", log, "--project", tmp_path / "p")
+    assert process.returncode == 2
+    assert "the file is empty" in process.stderr
+    process = wattledger("demo", "--gpu-log", tmp_path / "none.csv", "--project", tmp_path / "p")
+    assert process.returncode == 1
 
 
 def test_another_project_is_not_overwritten(tmp_path: Path) -> None:
     wattledger("init", tmp_path)
     before = (tmp_path / "wattledger.toml").read_bytes()
-    done = wattledger("demo", "--sample", "--project", tmp_path)
-    assert done.returncode == 1
-    assert "holds another project" in done.stderr
+    process = wattledger("demo", "--sample", "--project", tmp_path)
+    assert process.returncode == 1
+    assert "holds another project" in process.stderr
     assert (tmp_path / "wattledger.toml").read_bytes() == before
 
 
@@ -147,20 +147,20 @@ def test_a_failed_gate_exits_3_and_bad_files_exit_2(
 ) -> None:
     published = (demo_copy / "published").resolve()
     (demo_copy / "readings" / "junk.csv").write_bytes(bytes(range(256)))
-    done = wattledger("pipeline", "--project", demo_copy, env=on_server)
-    assert done.returncode == 2, done.stderr
-    assert "junk.csv" in done.stdout
-    assert "this is not a text file" in done.stdout
+    process = wattledger("pipeline", "--project", demo_copy, env=on_server)
+    assert process.returncode == 2, process.stderr
+    assert "junk.csv" in process.stdout
+    assert "this is not a text file" in process.stdout
     # A run that goes on after the grid data ends: its intensity comes from a lower rung.
     with (demo_copy / "wattledger.toml").open("a") as settings:
         settings.write("[gate]\nmax_fallback_share = 0.1\n")
     with (demo_copy / "runs.csv").open("a") as runs:
         runs.write("late,late,x,y,2020-10-28T00:00:00Z,2020-10-28T01:00:00Z,node01,7,1,,,,,\n")
-    done = wattledger("pipeline", "--project", demo_copy, env=on_server)
-    assert done.returncode == 3
-    assert "footprint.not_too_much_fallback" in done.stderr
-    assert "run_id=late" in done.stderr
-    assert "Traceback" not in done.stderr + done.stdout
+    process = wattledger("pipeline", "--project", demo_copy, env=on_server)
+    assert process.returncode == 3
+    assert "footprint.not_too_much_fallback" in process.stderr
+    assert "run_id=late" in process.stderr
+    assert "Traceback" not in process.stderr + process.stdout
     assert (demo_copy / "published").resolve() == published
 
 
@@ -184,8 +184,8 @@ def test_a_persons_own_prefect_server_is_used(
     [(before_rolling,)] = con.execute("SELECT count(*) FROM gpu_reading").fetchall()
     con.close()
     before = {run["id"] for run in runs()}
-    done = wattledger("pipeline", "--project", demo_copy, env=on_server)
-    assert done.returncode == 0, done.stderr
+    process = wattledger("pipeline", "--project", demo_copy, env=on_server)
+    assert process.returncode == 0, process.stderr
     fresh = [run for run in runs() if run["id"] not in before]
     assert {run["state_name"] for run in fresh} == {"Completed"}
     assert len(fresh) == 6  # the pipeline and its five subflows
@@ -196,5 +196,5 @@ def test_a_persons_own_prefect_server_is_used(
     con.close()
     assert (files, readings) == (2, before_rolling)
     assert left < readings / 10
-    said = wattledger("verify", "--project", demo_copy)
-    assert said.returncode == 0, said.stdout
+    verified = wattledger("verify", "--project", demo_copy)
+    assert verified.returncode == 0, verified.stdout

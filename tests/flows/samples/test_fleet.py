@@ -25,25 +25,25 @@ from tests.conftest import wattledger
 
 def accounted(folder: Path, fleet: Fleet) -> tuple[pl.DataFrame, Any]:
     """Every run with its true energy and the ledger's, and a connection to the warehouse."""
-    made = simulate_fleet(fleet, folder)
+    simulated = simulate_fleet(fleet, folder)
     project = settings.load(folder)
     outcomes = ingest_gpu(project, [folder / "readings"])
     assert {o.verdict for o in outcomes} == {"loaded"}
-    assert sum(o.rows_loaded for o in outcomes) == made.readings
+    assert sum(o.rows_loaded for o in outcomes) == simulated.readings
     ingest_grid(project, [folder / "grid.csv"], layouts.Options("SIM", "", "", "", ""), "auto", "")
     [runs] = ingest_runs(project, [folder / "runs.csv"], "")
     assert (runs.verdict, runs.warnings) == ("loaded", [])
     compute(project)
     con = store_of(project).connect(read_only=True)
-    found = con.execute("FROM run_footprint WHERE kind = 'run'").pl()
+    computed = con.execute("FROM run_footprint WHERE kind = 'run'").pl()
     truth = (
         pl.read_parquet(folder / TRUTH)
         .filter(pl.col("run_id").is_not_null())
         .group_by("run_id")
         .agg(true_mj=pl.col("energy_nj").sum() / 1e6)
     )
-    both = truth.join(found, on="run_id", how="full", coalesce=True)
-    assert both.height == truth.height == found.height == made.runs
+    both = truth.join(computed, on="run_id", how="full", coalesce=True)
+    assert both.height == truth.height == computed.height == simulated.runs
     return both.with_columns(off=pl.col("energy_mj") / pl.col("true_mj") - 1), con
 
 
@@ -107,9 +107,9 @@ def digests(folder: Path) -> dict[str, str]:
 
 def test_the_same_arguments_give_the_same_bytes(tmp_path: Path) -> None:
     fleet = Fleet(600, 1, seed=5, period_s=10)
-    made = [simulate_fleet(fleet, tmp_path / str(n), workers=n) for n in (1, 3)]
+    simulated = [simulate_fleet(fleet, tmp_path / str(n), workers=n) for n in (1, 3)]
     assert digests(tmp_path / "1") == digests(tmp_path / "3")
-    assert made[0].readings == made[1].readings == 600 * 360 - made[0].missed
+    assert simulated[0].readings == simulated[1].readings == 600 * 360 - simulated[0].missed
     simulate_fleet(Fleet(600, 1, seed=6, period_s=10), tmp_path / "other")
     assert digests(tmp_path / "other") != digests(tmp_path / "1")
 
@@ -117,8 +117,8 @@ def test_the_same_arguments_give_the_same_bytes(tmp_path: Path) -> None:
 def test_counters_or_not_is_the_same_fleet(tmp_path: Path) -> None:
     for counters in (True, False):
         simulate_fleet(Fleet(64, 1, period_s=5, counters=counters), tmp_path / str(counters))
-    one, other = (pl.read_parquet(tmp_path / name / TRUTH) for name in ("True", "False"))
-    assert one.equals(other)
+    counted, uncounted = (pl.read_parquet(tmp_path / name / TRUTH) for name in ("True", "False"))
+    assert counted.equals(uncounted)
 
 
 def test_a_workstation(tmp_path: Path) -> None:
@@ -129,17 +129,17 @@ def test_a_workstation(tmp_path: Path) -> None:
 
 def test_the_command(tmp_path: Path) -> None:
     folder = tmp_path / "fleet"
-    done = wattledger("simulate", str(folder), "--gpus", "16", "--hours", "1", "--period", "10")
-    assert done.returncode == 0, done.stderr
-    assert "They truly took" in done.stdout
-    assert f"Next: wattledger pipeline -p {folder}" in done.stdout
+    process = wattledger("simulate", str(folder), "--gpus", "16", "--hours", "1", "--period", "10")
+    assert process.returncode == 0, process.stderr
+    assert "They truly took" in process.stdout
+    assert f"Next: wattledger pipeline -p {folder}" in process.stdout
     again = wattledger("simulate", str(folder))
     assert again.returncode == 1
     assert "there is something in it already" in again.stderr
 
 
 @pytest.mark.parametrize(
-    ("fleet", "said"),
+    ("fleet", "message"),
     [
         (Fleet(0, 1), "--gpus"),
         (Fleet(8, 0), "--hours"),
@@ -147,7 +147,7 @@ def test_the_command(tmp_path: Path) -> None:
         (Fleet(8, 1, period_s=7), "do not divide an hour"),
     ],
 )
-def test_nonsense_is_refused(tmp_path: Path, fleet: Fleet, said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+def test_nonsense_is_refused(tmp_path: Path, fleet: Fleet, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         simulate_fleet(fleet, tmp_path / "fleet")
     assert not (tmp_path / "fleet").exists()
