@@ -146,7 +146,7 @@ def ingest(folder: Path, files: list[Path] | None = None) -> dict[str, Any]:
     import expectations.gate
     from flows.ingest.gpu import ingest_gpu
 
-    expectations.gate._great_expectations()
+    expectations.gate.load_great_expectations()
     files = files or segments(folder)
     project = _project(folder, anew=True)
     start = time.perf_counter()
@@ -177,7 +177,7 @@ def publish(folder: Path) -> dict[str, Any]:
     from flows.publication.publish import publish_candidate
     from flows.warehouse.connection import connect
 
-    expectations.gate._great_expectations()
+    expectations.gate.load_great_expectations()
     project = _project(folder)
     start = time.perf_counter()
     done = publish_candidate(project)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from expectations.gate import _great_expectations
+from expectations.gate import load_great_expectations
 from flows import settings as settings_module
 from flows.accounting.compute import compute
 from flows.ingest.gpu import ingest_gpu
@@ -13,7 +13,7 @@ from flows.ingest.runs import ingest_runs
 from flows.publication.publish import publish_candidate
 from flows.sources.grid import layouts
 
-_great_expectations()
+load_great_expectations()
 
 
 def work(root: Path, step: str) -> bool:

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 
-def _great_expectations() -> Any:
+def load_great_expectations() -> Any:
+    """Import Great Expectations, which takes seconds, without its telemetry."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    with _quiet():
+    with _silence_great_expectations():
         import great_expectations
     return great_expectations
 
@@ -39,22 +40,23 @@ class Gate:
         from duckdb_engine import ConnectionWrapper
         from sqlalchemy.engine.cursor import FullyBufferedCursorFetchStrategy
 
-        self._gx = _great_expectations()
+        self._gx = load_great_expectations()
         self._con, self._docs = con, docs
-        with _quiet(), self._one_state():  # Great Expectations tries the connection at once.
+        # Great Expectations tries the connection at once.
+        with _silence_great_expectations(), self._hold_snapshot():
             self._context = self._gx.get_context(mode="ephemeral")
             self._context.variables.progress_bars = {
                 "globally": False,
                 "metric_calculations": False,
             }
             if docs is not None:
-                self._add_site(docs)
+                self._configure_docs(docs)
             self._source = self._context.data_sources.add_sql(
                 name="warehouse",
                 connection_string="duckdb:///:memory:",
                 create_temp_table=False,
                 kwargs={
-                    "creator": lambda: ConnectionWrapper(_Held(self._reading)),
+                    "creator": lambda: ConnectionWrapper(_OpenTransaction(self._reading)),
                     "poolclass": sa.pool.NullPool,
                 },
             )
@@ -69,7 +71,7 @@ class Gate:
                     cursor, initial_buffer=cursor.fetchall()
                 )
 
-    def _add_site(self, docs: Path) -> None:
+    def _configure_docs(self, docs: Path) -> None:
         for site in list(self._context.variables.data_docs_sites or {}):
             self._context.delete_data_docs_site(site)
         self._context.add_data_docs_site(
@@ -90,37 +92,37 @@ class Gate:
         Raises:
             RuntimeError: a check could not be executed at all (a defect, not a verdict).
         """
-        with _quiet(), self._one_state():
+        with _silence_great_expectations(), self._hold_snapshot():
             asset = self._source.add_query_asset(
                 name=f"{suite.schema}.{suite.table}",
                 query=f"SELECT * FROM {suite.schema}.{suite.table}",
             )
             try:
                 batch = asset.add_batch_definition_whole_table(suite.name)
-                answers = self._answers(batch, suite)
+                answers = self._validate(batch, suite)
             finally:
                 self._source.delete_asset(asset.name)
         # Before the results: a store that went away says so itself, and better.
         [(rows,)] = (
-            _second(self._con)
+            _open_second_connection(self._con)
             .execute(f"SELECT count(*) FROM {suite.schema}.{suite.table}")
             .fetchall()
         )
-        by_name = {c.name: c for c in suite.checks}
-        results = [self._result(by_name, suite, item) for item in answers]
+        by_name = {check.name: check for check in suite.checks}
+        results = [self._read_result(by_name, suite, answer) for answer in answers]
         return Verdict(suite, rows, results)
 
     @contextmanager
-    def _one_state(self) -> Iterator[None]:
+    def _hold_snapshot(self) -> Iterator[None]:
         """Let checks see one state of the warehouse; a lake's catalogue is read once for all of them, too."""
-        self._reading = _second(self._con)
+        self._reading = _open_second_connection(self._con)
         self._reading.execute(_BEGIN)
         try:
             yield
         finally:
             self._reading.close()
 
-    def _answers(self, batch: Any, suite: Suite) -> list[Any]:
+    def _validate(self, batch: Any, suite: Suite) -> list[Any]:
         """Great Expectations' results, with the rows that break a check."""
         details = {
             "result_format": "COMPLETE",
@@ -132,31 +134,31 @@ class Gate:
             definition = self._gx.ValidationDefinition(
                 name=suite.name,
                 data=batch,
-                suite=self._context.suites.add_or_update(self._suite(suite, suite.checks)),
+                suite=self._context.suites.add_or_update(self._build_suite(suite, suite.checks)),
             )
             definition = self._context.validation_definitions.add_or_update(definition)
             return list(definition.run(result_format=details).results)
         # Most checks pass, and to say no more than that takes half the time.
         data = batch.get_batch()
-        found = data.validate(self._suite(suite, suite.checks), result_format="BOOLEAN_ONLY")
-        answers = {item.expectation_config.meta["check"]: item for item in found.results}
+        short = data.validate(self._build_suite(suite, suite.checks), result_format="BOOLEAN_ONLY")
+        answers = _by_check(short.results)
         failed = [check for check in suite.checks if not answers[check.name].success]
         if failed:
-            again = data.validate(self._suite(suite, failed), result_format=details)
-            answers |= {item.expectation_config.meta["check"]: item for item in again.results}
+            detailed = data.validate(self._build_suite(suite, failed), result_format=details)
+            answers |= _by_check(detailed.results)
         return [answers[check.name] for check in suite.checks]
 
-    def _suite(self, suite: Suite, checks: Sequence[Check]) -> Any:
+    def _build_suite(self, suite: Suite, checks: Sequence[Check]) -> Any:
         return self._gx.ExpectationSuite(
-            name=suite.name, expectations=[self._expectation(check) for check in checks]
+            name=suite.name, expectations=[self._build_expectation(check) for check in checks]
         )
 
     def build_docs(self) -> None:
         """Write the Data Docs of what ran."""
-        with _quiet():
+        with _silence_great_expectations():
             self._context.build_data_docs()
 
-    def _expectation(self, check: Check) -> Any:
+    def _build_expectation(self, check: Check) -> Any:
         cls = getattr(self._gx.expectations, check.expectation)
         return cls(
             **check.kwargs,
@@ -165,33 +167,35 @@ class Gate:
             meta={"check": check.name},
         )
 
-    def _result(self, by_name: dict[str, Check], suite: Suite, item: Any) -> Result:
-        check = by_name[item.expectation_config.meta["check"]]
-        if item.exception_info and _raised(item.exception_info):
-            raise RuntimeError(
-                f"check {suite.name}.{check.name} could not run: {_raised(item.exception_info)}"
-            )
+    def _read_result(self, by_name: dict[str, Check], suite: Suite, answer: Any) -> Result:
+        check = by_name[answer.expectation_config.meta["check"]]
+        if answer.exception_info and (message := _find_message(answer.exception_info)):
+            raise RuntimeError(f"check {suite.name}.{check.name} could not run: {message}")
         if check.expectation == "UnexpectedRowsExpectation":
-            found = int(item.result.get("observed_value") or 0)
-            rows = item.result.get("details", {}).get("unexpected_rows", [])
+            unexpected = int(answer.result.get("observed_value") or 0)
+            rows = answer.result.get("details", {}).get("unexpected_rows", [])
         else:
-            found = int(item.result.get("unexpected_count") or 0)
-            rows = item.result.get("unexpected_index_list") or []
-        return Result(check, bool(item.success), found, [dict(row) for row in rows])
+            unexpected = int(answer.result.get("unexpected_count") or 0)
+            rows = answer.result.get("unexpected_index_list") or []
+        return Result(check, bool(answer.success), unexpected, [dict(row) for row in rows])
+
+
+def _by_check(answers: Sequence[Any]) -> dict[str, Any]:
+    return {answer.expectation_config.meta["check"]: answer for answer in answers}
 
 
 _BEGIN = "BEGIN TRANSACTION READ ONLY"
 
 
-class _Held:
+class _OpenTransaction:
     """A connection whose transaction goes on, whoever would end it."""
 
     def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
         self._con = con
 
-    def execute(self, *given: Any) -> Any:
+    def execute(self, *arguments: Any) -> Any:
         try:
-            return self._con.execute(*given)
+            return self._con.execute(*arguments)
         except duckdb.Error:
             # Or all other checks would be said to have failed, too.
             with suppress(duckdb.Error):
@@ -208,7 +212,7 @@ class _Held:
     commit = rollback = close = begin
 
 
-def _second(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+def _open_second_connection(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
     """Another connection to the same databases, with the same one by default."""
     [(catalog,)] = con.execute("SELECT current_catalog()").fetchall()
     second = con.cursor()
@@ -216,7 +220,7 @@ def _second(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
     return second
 
 
-def _raised(info: dict[str, Any]) -> str:
+def _find_message(info: dict[str, Any]) -> str:
     """The message of an exception, in either of the shapes Great Expectations reports it."""
     entries = [info] if "raised_exception" in info else list(info.values())
     for entry in entries:
@@ -226,7 +230,7 @@ def _raised(info: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_great_expectations() -> Iterator[None]:
     """Great Expectations logs and warns about its own parts; a user can do nothing with that."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -238,10 +242,10 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def describe(result: Result, limit: int = 3) -> str:
+def describe_result(result: Result, limit: int = 3) -> str:
     """A failed check in one line: the sentence, how many rows break it, the first of them."""
     shown = "; ".join(
-        ", ".join(f"{k}={v}" for k, v in row.items() if v is not None)
+        ", ".join(f"{name}={value}" for name, value in row.items() if value is not None)
         for row in result.rows[:limit]
     )
     more = f" and {result.unexpected - limit} more" if result.unexpected > limit else ""

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import flows.reporting.report.charts
 import flows.settings
-from expectations.gate import _great_expectations
+from expectations.gate import load_great_expectations
 from flows.cli import main
 from flows.ingest.gpu import ingest_gpu
 from flows.publication.publish import publish_candidate
 from flows.publication.retention import roll_up_old_readings
 from flows.warehouse.store import FileStore, open_warehouse
 
-_great_expectations()
+load_great_expectations()
 
 
 def command(words: list[str], env: dict[str, str], folder: Path, at: Path) -> None:

@@ -12,7 +12,7 @@ import duckdb
 
 from expectations import footprint, readings, restatement, runs
 from expectations.checks import Check, Result, Suite, Verdict
-from expectations.gate import Gate, describe
+from expectations.gate import Gate, describe_result
 from flows.errors import SettingsError, UsageError
 from flows.publication.folders import database_in
 from flows.publication.restatement import stage_restatement
@@ -52,7 +52,8 @@ class Decision:
     def explain_refusal(self) -> str:
         """Which failed checks refuse the candidate, and by which rows."""
         failures = (
-            f"{suite}.{result.check.name}: {describe(result)}" for suite, result in self.refused
+            f"{suite}.{result.check.name}: {describe_result(result)}"
+            for suite, result in self.refused
         )
         return f"the gate refused to publish: {'; '.join(failures)}"
 
@@ -60,12 +61,12 @@ class Decision:
         """What a person should read, in sentences."""
         overridden = [
             f"{failure.name}, overridden by {failure.override.by} ({failure.override.reason}): "
-            f"{describe(failure.result)}"
+            f"{describe_result(failure.result)}"
             for failure in self.overridden
         ]
         # The rest (driver reloads, say) is in the report: there is nothing to do about it.
         warned = [
-            f"{verdict.suite.name}.{result.check.name}: {describe(result)}"
+            f"{verdict.suite.name}.{result.check.name}: {describe_result(result)}"
             for verdict in self.verdicts
             for result in verdict.warnings
             if result.check.remedy

@@ -120,7 +120,7 @@ def flatten_verdicts(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
 
 def print_verdicts(verdicts: Sequence[Verdict], docs: Path) -> None:
     """Print each suite in a line, with every check that did not pass below it."""
-    from expectations.gate import describe
+    from expectations.gate import describe_result
 
     console = make_console()
     for verdict in verdicts:
@@ -134,7 +134,7 @@ def print_verdicts(verdicts: Sequence[Verdict], docs: Path) -> None:
             if not result.success:
                 mark = "red" if result.check.severity == "fail" else "yellow"
                 console.print(
-                    f"  [{mark}]{result.check.severity}[/] {result.check.name}: {escape(describe(result))}",
+                    f"  [{mark}]{result.check.severity}[/] {result.check.name}: {escape(describe_result(result))}",
                     soft_wrap=True,
                 )
     console.print(f"Data Docs  {escape(str(docs / 'index.html'))}", soft_wrap=True)

@@ -22,6 +22,7 @@ from flows.errors import BadInput, SettingsError, UsageError
 from flows.files import hash_file
 from flows.ingest.grid import ingest_grid
 from flows.publication import bundle as bundles
+from flows.publication import entry
 from flows.publication.bundle import verify_bundle, write_bundle
 from flows.publication.findings import Finding, Trust
 from flows.publication.integrity import check_folder
@@ -320,6 +321,23 @@ def test_what_cannot_be_checked_is_said(published: Settings) -> None:
     [finding] = check_figures(store_of(published), published.published.resolve())
     assert finding.ok is None
     assert "it was computed by method 3, this is 4" in finding.detail
+
+
+def test_a_publication_by_other_code_is_verified_and_that_is_said(
+    loaded: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after every upgrade."""
+    compute(loaded)
+    with monkeypatch.context() as patched:
+        patched.setattr(entry, "digest_code", lambda: "0" * 64)
+        publish_candidate(loaded)
+    said = wattledger("verify", "--all", "--project", loaded.root)
+    assert said.returncode == 0, said.stdout
+    sentence = "other code computed it; figures are compared with what this code computes"
+    assert f"figures, code: {sentence}" in said.stdout
+    findings = [one for one in verify_ledger(loaded) if one.what == "figures"]
+    assert [one.detail for one in findings if one.ok is not True] == [sentence]
+    assert len(findings) > 10
 
 
 @pytest.mark.parametrize(
