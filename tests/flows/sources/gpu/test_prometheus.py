@@ -6,12 +6,7 @@ import json
 import shutil
 import socket
 import subprocess
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlparse
@@ -27,146 +22,9 @@ from flows.ingest.fetch_prometheus import fetch_prometheus
 from flows.settings import PrometheusInput, Settings
 from flows.sources.gpu import prometheus
 from tests.conftest import TOML, ask, make_project, wattledger
-from tests.node.conftest import Node, node  # noqa: F401
+from tests.exporter_server import GPU0, GPU1, Exporter, serving
+from tests.node.conftest import Node
 from wattledger.meters import dcgm
-
-GPU0, GPU1 = "GPU-aaaa", "GPU-bbbb"
-
-
-class Served:
-    """A server on loopback whose answer the test chooses: (status, content type, text)."""
-
-    def __init__(self, answer: Callable[[str, dict[str, str]], tuple[int, str, str]]) -> None:
-        self.asked: list[tuple[str, dict[str, str]]] = []
-        served = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                served.asked.append((self.path, dict(self.headers)))
-                status, kind, text = answer(self.path, dict(self.headers))
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.end_headers()
-                self.wfile.write(text.encode())
-
-            def log_message(self, *given: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-@contextmanager
-def serving(answer: Callable[[str, dict[str, str]], tuple[int, str, str]]) -> Iterator[Served]:
-    server = Served(answer)
-    try:
-        yield server
-    finally:
-        server.stop()
-
-
-class Exporter:
-    """What a DCGM exporter of a node says: two GPUs at 300 and 400 W, and who holds them."""
-
-    def __init__(self) -> None:
-        self.pods: dict[str, str] = {GPU0: "train-0"}
-        self.began = time.monotonic()
-
-    def __call__(self, path: str, headers: dict[str, str]) -> tuple[int, str, str]:
-        lines = [
-            f"# HELP {dcgm.POWER} Power draw (in W).",
-            f"# TYPE {dcgm.POWER} gauge",
-            *self._metric(dcgm.POWER, lambda watts: f"{watts}.5"),
-            f"# TYPE {dcgm.ENERGY} counter",
-            *self._metric(
-                dcgm.ENERGY, lambda watts: str(int((time.monotonic() - self.began) * watts * 1000))
-            ),
-            "# TYPE DCGM_FI_DEV_GPU_TEMP gauge",
-            *self._metric("DCGM_FI_DEV_GPU_TEMP", lambda watts: "55"),
-        ]
-        return 200, "text/plain", "\n".join(lines) + "\n"
-
-    def _metric(self, name: str, value: Callable[[int], str]) -> list[str]:
-        found = []
-        for index, (uuid, watts) in enumerate(((GPU0, 300), (GPU1, 400))):
-            labels = (
-                f'gpu="{index}",UUID="{uuid}",device="nvidia{index}",'
-                'modelName="NVIDIA H100 80GB HBM3",Hostname="node01"'
-            )
-            pod = self.pods.get(uuid)
-            if pod:
-                labels += f',namespace="ml",pod="{pod}",container="main"'
-            found.append(f"{name}{{{labels}}} {value(watts)}")
-        return found
-
-
-def test_an_exposition_is_read_as_gpus_and_pods() -> None:
-    first, second = dcgm.parse_gpus(Exporter()("", {})[2])
-    assert (first.uuid, first.index, first.host) == (GPU0, 0, "node01")
-    assert first.values["power_mw"] == 300_500
-    assert first.values["temp_c"] == 55
-    assert first.values["energy_mj"] >= 0
-    assert set(first.pods) == {("ml", "train-0")}
-    assert second.pods == {}
-
-
-def test_instances_repeat_their_gpu_and_are_shares_of_it() -> None:
-    gpu = 'gpu="0",UUID="GPU-x",modelName="NVIDIA A100-SXM4-80GB",Hostname="n"'
-    text = (
-        f"# TYPE {dcgm.POWER} gauge\n"
-        f'{dcgm.POWER}{{{gpu},GPU_I_PROFILE="3g.40gb",GPU_I_ID="1",pod="a",namespace="ml"}} 111\n'
-        f'{dcgm.POWER}{{{gpu},GPU_I_PROFILE="4g.40gb",GPU_I_ID="2",pod="b",namespace="ml"}} 222\n'
-        f"{dcgm.POWER}{{{gpu}}} 333\n"
-    )
-    [seen] = dcgm.parse_gpus(text)
-    assert seen.values == {"power_mw": 333_000}
-    shares = {name: held.share_ppm for (_, name), held in seen.pods.items()}
-    assert shares == {"a": 428_571, "b": 571_428}
-
-
-def test_the_collector_reads_an_exporter(node: Node, project: Settings) -> None:  # noqa: F811
-    exporter = Exporter()
-    with serving(exporter) as server:
-        process = node.collect(dcgm_url=f"{server.url}/metrics", period_s=0.1)
-        node.more(process)
-        exporter.pods = {GPU1: "train-1"}
-        node.more(process)
-        assert [r["ended_by"] for r in node.records()] == ["pod", ""]
-        said = node.stop(process)
-    assert said == ""
-    found = node.readings()
-    assert found["gpu_uuid"].unique().sort().to_list() == [GPU0, GPU1]
-    assert found["power_source"].unique().to_list() == ["unknown"]
-    assert found["energy_mj"].null_count() == 0
-    [meta] = node.meta("collector")
-    assert meta["gpus"][0]["unsupported"]["power_limit_mw"] == "not exported"
-    first, second = node.records()
-    assert (first["run_id"], second["run_id"]) == ("k8s-ml-train-0", "k8s-ml-train-1")
-    assert [h["gpu_uuid"] for h in first["gpus"]] == [GPU0]
-    from flows.ingest.gpu import ingest_gpu
-    from flows.ingest.runs import ingest_runs
-
-    assert [o.verdict for o in ingest_gpu(project, node.segments())] == ["loaded"]
-    assert [o.verdict for o in ingest_runs(project, [node.spool.runs])] == ["loaded"] * 2
-
-
-def test_an_exporter_that_goes_away_is_an_event(node: Node) -> None:  # noqa: F811
-    server = Served(Exporter())
-    process = node.collect(dcgm_url=f"{server.url}/metrics", period_s=0.1)
-    server.stop()
-    node.until(lambda: "exporter" in (process.stderr.readline() if process.stderr else ""))
-    said = node.stop(process)
-    assert node.events() == ["started", "exporter_lost", "stopped"]
-    assert process.returncode == 0, said
 
 
 class Prometheus:
@@ -262,9 +120,9 @@ def test_the_next_fetch_goes_on_where_the_last_ended(project: Settings) -> None:
     with serving(served) as server:
         given = source(server.url)
         fetch_prometheus(project, given, T, T + timedelta(minutes=10))
-        server.asked.clear()
+        server.requests.clear()
         fetch_prometheus(project, given, last=T + timedelta(minutes=20))
-        start = float(parse_qs(urlparse(server.asked[0][0]).query)["start"][0])
+        start = float(parse_qs(urlparse(server.requests[0][0]).query)["start"][0])
     assert start == pytest.approx(T_S + 585.3)
     assert ask(project, "SELECT count(*) AS n FROM gpu_reading") == [{"n": 80}]
 
@@ -333,7 +191,7 @@ def test_a_token_goes_along_and_nowhere_else(
             fetch_prometheus(project, source(server.url, **given), T, T + timedelta(minutes=1))
         monkeypatch.setenv("PROM_TOKEN", "s3cr3t-value")
         fetch_prometheus(project, source(server.url, **given), T, T + timedelta(minutes=1))
-        assert server.asked[-1][1]["Authorization"] == "Bearer s3cr3t-value"
+        assert server.requests[-1][1]["Authorization"] == "Bearer s3cr3t-value"
     for path in project.root.rglob("*"):
         assert not path.is_file() or b"s3cr3t-value" not in path.read_bytes()
 
