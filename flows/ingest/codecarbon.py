@@ -1,12 +1,12 @@
 """codecarbon's history as runs of the ledger, or as a second meter for runs that are in it.
 
-As runs: each becomes readings of counters (kept as segments under `imported/`), CPU and memory beside
-them, and an allocation, so that its carbon and water are computed like all others.
+As a run of the ledger, each becomes readings of counters (kept as segments under `imported/`), energy of CPU and
+memory beside them, and an allocation, so that its carbon and water are computed like all others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +25,7 @@ from flows.sources.runs.codecarbon import MeasuredRun
 from flows.sources.runs.records import make_host_device
 from flows.sources.runs.table import Allocation, Run
 from flows.warehouse import registry
+from flows.warehouse.frames import insert
 from flows.warehouse.locks import transaction
 from flows.warehouse.registry import Gpu, Outcome
 from transforms.constants import PPM
@@ -32,40 +33,29 @@ from transforms.constants import PPM
 METER = "codecarbon"
 
 
-def host_of(run: MeasuredRun) -> str:
-    """The host of a run that names none: codecarbon/COUNTRY/RUN, for the patterns of [[site]]."""
-    return f"codecarbon/{run.labels.get('country_iso_code', 'unknown')}/{run.run_id}"
+def import_history(
+    settings: Settings, path: Path, digest: str, tz: str
+) -> tuple[list[Run], list[Gpu]]:
+    """Load the readings of an emissions.csv; its runs and their devices are the caller's to store.
 
-
-def as_runs(
-    settings: Settings,
-    path: Path,
-    digest: str,
-    tz: str,
-    store_runs: Callable[[list[Run], list[Gpu]], int],
-) -> Outcome:
-    """Load an emissions.csv: readings first, then its runs by `store_runs(runs, gpus)`.
-
-    Each step changes nothing when it is done again, so a kill between them loses nothing.
+    It changes nothing when it is done again, so a kill before the runs are stored loses nothing.
 
     Raises:
-        BadInput: a value can't be understood, or the gate refuses readings or runs.
+        BadInput: a value cannot be understood, or the gate refuses readings.
     """
     with open_plain_text(path, settings.work / "staging") as plain:
         measured = codecarbon.read(path, plain.read_text("utf-8-sig"), tz)
-    folder = settings.root / "imported"
-    folder.mkdir(exist_ok=True)
-    gpu_rows, host_rows = [], []
+    for outcome in ingest_gpu(settings, _write_segments(settings, digest, measured)):
+        if outcome.verdict == "quarantined":
+            raise BadInput(outcome.reason, where=str(path))
     runs: list[Run] = []
     devices: list[Gpu] = []
     for run in measured:
-        host = host_of(run)
-        mine: list[Gpu] = [Gpu(f"{host}/gpu{i}", host, i, run.gpu_model) for i in range(run.gpus)]
-        gpu_rows += _gpu_rows(run, mine)
-        host_rows += _host_rows(run, host)
-        none = make_host_device(host)
-        held = mine or [Gpu(none.gpu_uuid, host, None, none.model)]
+        held = _list_gpus(run) or [_make_host_device(run)]
         devices += held
+        allocations = [
+            Allocation(gpu.gpu_uuid, run.started_at, run.ended_at, PPM, path.name) for gpu in held
+        ]
         runs.append(
             Run(
                 run.run_id,
@@ -75,23 +65,45 @@ def as_runs(
                 run.started_at,
                 run.ended_at,
                 run.labels,
-                [Allocation(d[0], run.started_at, run.ended_at, PPM, path.name) for d in held],
+                allocations,
             )
         )
+    return runs, devices
+
+
+def name_host(run: MeasuredRun) -> str:
+    """Name the host of a run: codecarbon/COUNTRY/RUN, for the patterns of [[site]]."""
+    return f"codecarbon/{run.labels.get('country_iso_code', 'unknown')}/{run.run_id}"
+
+
+def _list_gpus(run: MeasuredRun) -> list[Gpu]:
+    host = name_host(run)
+    return [Gpu(f"{host}/gpu{i}", host, i, run.gpu_model) for i in range(run.gpus)]
+
+
+def _make_host_device(run: MeasuredRun) -> Gpu:
+    """What a run without GPUs holds."""
+    host = name_host(run)
+    device = make_host_device(host)
+    return Gpu(device.gpu_uuid, host, None, device.model)
+
+
+def _write_segments(settings: Settings, digest: str, measured: Sequence[MeasuredRun]) -> list[Path]:
+    """Write the energy of runs as segments under `imported/`: of GPUs, and of CPU and memory."""
+    folder = settings.root / "imported"
+    folder.mkdir(exist_ok=True)
+    gpu_rows = [row for run in measured for row in _list_gpu_rows(run)]
+    host_rows = [row for run in measured for row in _list_host_rows(run)]
     files = []
     if gpu_rows:
         files.append(folder / f"codecarbon-{digest[:12]}.parquet")
-        frame = pl.DataFrame(gpu_rows, schema=_GPU_ROW, orient="row")
-        segments.write(frame.sort("gpu_uuid", "ts"), files[-1])
+        readings = pl.DataFrame(gpu_rows, schema=_GPU_ROW, orient="row")
+        segments.write(readings.sort("gpu_uuid", "ts"), files[-1])
     if host_rows:
         files.append(folder / f"codecarbon-{digest[:12]}.host.parquet")
-        table = pl.DataFrame(host_rows, schema=HOST_COLUMNS, orient="row")
-        table.sort("host", "component", "ts").write_parquet(files[-1])
-    for outcome in ingest_gpu(settings, files) if files else []:
-        if outcome.verdict == "quarantined":
-            raise BadInput(outcome.reason, where=str(path))
-    inserted = store_runs(runs, devices)
-    return Outcome(str(path), digest, "loaded", len(runs), inserted, len(runs) - inserted)
+        intervals = pl.DataFrame(host_rows, schema=HOST_COLUMNS, orient="row")
+        intervals.sort("host", "component", "ts").write_parquet(files[-1])
+    return files
 
 
 _GPU_ROW = {
@@ -100,29 +112,31 @@ _GPU_ROW = {
 }
 
 
-def _gpu_rows(run: MeasuredRun, devices: Iterable[Gpu]) -> list[tuple[object, ...]]:
+def _list_gpu_rows(run: MeasuredRun) -> list[tuple[object, ...]]:
     """Counters of a run's GPUs, which codecarbon added up: equal parts, to the millijoule."""
-    known = [(p.at, p.gpu_mj) for p in run.points if p.gpu_mj is not None]
-    points: list[tuple[datetime, int]] = [(run.started_at, 0), *known]
+    measured = [(point.at, point.gpu_mj) for point in run.points if point.gpu_mj is not None]
+    points: list[tuple[datetime, int]] = [(run.started_at, 0), *measured]
     return [
-        (*device, at, total // run.gpus + (place < total % run.gpus), "unknown")
-        for place, device in enumerate(devices)
+        (*gpu, at, total // run.gpus + (place < total % run.gpus), "unknown")
+        for place, gpu in enumerate(_list_gpus(run))
         for at, total in points
     ]
 
 
-def _host_rows(run: MeasuredRun, host: str) -> list[tuple[object, ...]]:
+def _list_host_rows(run: MeasuredRun) -> list[tuple[object, ...]]:
+    """Intervals of a run's CPU and memory, from one point to the next."""
+    host = name_host(run)
     rows: list[tuple[object, ...]] = []
     for component, name in (("cpu", "cpu_mj"), ("dram", "dram_mj")):
-        known = [(p.at, getattr(p, name)) for p in run.points if getattr(p, name) is not None]
-        for (begin, before), (end, after) in pairwise([(run.started_at, 0), *known]):
-            span = round((end - begin).total_seconds() * 1_000_000)
-            if span > 0:
-                rows.append((host, end, span, component, after - before, True, run.method))
+        points = [(p.at, getattr(p, name)) for p in run.points if getattr(p, name) is not None]
+        for (begin, before), (end, after) in pairwise([(run.started_at, 0), *points]):
+            span_us = round((end - begin).total_seconds() * 1_000_000)
+            if span_us > 0:
+                rows.append((host, end, span_us, component, after - before, True, run.method))
     return rows
 
 
-def record_runs(
+def record_second_meter(
     con: duckdb.DuckDBPyConnection, path: Path, digest: str, measured: Sequence[MeasuredRun]
 ) -> Outcome:
     """Write an emissions.csv as a second meter of runs that the ledger measures itself."""
@@ -141,20 +155,19 @@ def record_runs(
         for run in measured:
             # A file that grew holds its first runs again.
             con.execute(
-                "DELETE FROM second_meter WHERE meter = ? AND meter_run_id = ?", [METER, run.run_id]
+                "DELETE FROM second_meter WHERE meter = $meter AND meter_run_id = $run_id",
+                {"meter": METER, "run_id": run.run_id},
             )
-            con.execute(
-                "INSERT INTO second_meter VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    METER,
-                    run.run_id,
-                    run.project,
-                    run.started_at,
-                    run.ended_at,
-                    run.last("gpu_mj"),
-                    run.last("cpu_mj"),
-                    run.last("dram_mj"),
-                    key,
-                ],
-            )
+            row = {
+                "meter": METER,
+                "meter_run_id": run.run_id,
+                "label": run.project,
+                "started_at": run.started_at,
+                "ended_at": run.ended_at,
+                "gpu_mj": run.last("gpu_mj"),
+                "cpu_mj": run.last("cpu_mj"),
+                "dram_mj": run.last("dram_mj"),
+                "segment_key": key,
+            }
+            insert(con, "second_meter", [row])
     return file.as_outcome()

@@ -4,38 +4,46 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 import polars as pl
 
-from expectations import grid as grid_suites
 from flows.errors import BadInput, UsageError
 from flows.files import expand_paths, hash_file
-from flows.ingest.gpu import Progress, no_progress
+from flows.ingest.progress import Progress, no_progress
+from flows.ingest.suites import build_grid_suite
 from flows.settings import Settings
 from flows.sources.grid import reader as grid_source
 from flows.sources.grid.layouts import Options
 from flows.sources.grid.series import GridData
 from flows.warehouse import registry
-from flows.warehouse.frames import register
+from flows.warehouse.frames import register, stage
 from flows.warehouse.locks import transaction
 from flows.warehouse.registry import Outcome
 from flows.warehouse.store import open_exclusively, store_of
 
-_TABLES = {
-    "grid_intensity": (
-        ["zone", "signal", "feed"],
-        ["intensity_g_per_kwh", "source", "is_estimated", "valid_to"],
-        "zone, valid_from, valid_to, signal, intensity_g_per_kwh, NULL, NULL, source, is_estimated",
-    ),
-    "grid_mix": (
-        ["zone", "fuel", "feed"],
-        ["generation_kw", "source", "is_estimated", "valid_to"],
-        "zone, valid_from, valid_to, fuel, generation_kw, source, is_estimated",
-    ),
-}
-"""Table -> what identifies a series, what may be revised, and the columns to insert."""
+
+@dataclass(frozen=True)
+class _Series:
+    """A table of grid data: what identifies an interval, and what later files may revise."""
+
+    table: str
+    key: tuple[str, ...]
+    revised: tuple[str, ...]
+
+
+_INTENSITY = _Series(
+    "grid_intensity",
+    ("zone", "signal", "feed", "valid_from"),
+    ("intensity_g_per_kwh", "source", "is_estimated", "valid_to"),
+)
+_MIX = _Series(
+    "grid_mix",
+    ("zone", "fuel", "feed", "valid_from"),
+    ("generation_kw", "source", "is_estimated", "valid_to"),
+)
 
 
 def ingest_grid(
@@ -50,6 +58,17 @@ def ingest_grid(
 
     A value that differs from the stored one supersedes it; both are kept. Files already loaded
     with the same options are left alone; bad ones go to quarantine.
+
+    Args:
+        settings: The project.
+        paths: Files, folders and patterns.
+        options: What the files do not say of themselves.
+        layout: Name of their layout; `auto` recognises it.
+        source: Name of a [grid_sources] table of wattledger.toml that describes the files.
+        progress: Called with each file.
+
+    Returns:
+        What became of each file.
 
     Raises:
         UsageError: zone, time zone or source is missing or unknown.
@@ -66,8 +85,8 @@ def ingest_grid(
         for path in expand_paths(paths):
             progress(path)
             # The same bytes read with other options are other data.
-            said = f"{hash_file(path)} {options} {layout} {source}"
-            digest = hashlib.sha256(said.encode()).hexdigest()
+            identity = f"{hash_file(path)} {options} {layout} {source}"
+            digest = hashlib.sha256(identity.encode()).hexdigest()
             if registry.find_loaded(con, [digest]):
                 outcomes.append(Outcome(str(path), digest, "known"))
                 continue
@@ -82,40 +101,34 @@ def ingest_grid(
 
 
 def load_fetched(settings: Settings, path: Path) -> tuple[Outcome, bool]:
-    """Load a kept answer of a provider, and say whether it told anything new.
+    """Load a kept answer of a provider, and say whether it holds anything new.
 
-    One that only confirms what is stored leaves no trace in the catalogue: its file can go.
+    One that only confirms what is stored leaves no trace in the registry: its file can go.
 
     Raises:
-        BadInput: it can't be read or the gate refused it.
+        BadInput: it cannot be read, or the gate refuses it.
     """
     digest = hash_file(path)
     with open_exclusively(store_of(settings), "grid") as con:
         data = grid_source.read(path, Options(), "auto", settings.work / "staging")
-        table, frame = _table_of(data)
-        if not _differences(con, table, frame):
+        if not _count_new(con, data):
             return Outcome(str(path), digest, "known", data.rows_read), False
         return _load(con, settings, path, digest, data), True
 
 
-def _table_of(data: GridData) -> tuple[str, pl.DataFrame]:
-    """Where the rows belong, with the feed that they come from."""
-    table, frame = (
-        ("grid_mix", data.mix) if data.mix is not None else ("grid_intensity", data.intensity)
-    )
-    assert frame is not None
-    return table, frame.with_columns(feed=pl.lit(data.feed))
+def _series_of(data: GridData) -> _Series:
+    return _INTENSITY if data.mix is None else _MIX
 
 
-def _differences(con: duckdb.DuckDBPyConnection, table: str, frame: pl.DataFrame) -> int:
-    """Rows that are not stored as they are."""
-    series, revised, _ = _TABLES[table]
+def _count_new(con: duckdb.DuckDBPyConnection, data: GridData) -> int:
+    """Count the rows that are not stored as they are."""
+    series = _series_of(data)
     same = " AND ".join(
-        f"s.{name} IS NOT DISTINCT FROM n.{name}" for name in (*series, "valid_from", *revised)
+        f"s.{name} IS NOT DISTINCT FROM n.{name}" for name in (*series.key, *series.revised)
     )
-    with register(con, incoming=frame):
+    with register(con, new_rows=data.rows.with_columns(feed=pl.lit(data.feed))):
         [(count,)] = con.execute(
-            f"SELECT count(*) FROM incoming AS n WHERE NOT EXISTS (FROM {table} AS s "
+            f"SELECT count(*) FROM new_rows AS n WHERE NOT EXISTS (FROM {series.table} AS s "
             f"WHERE s.superseded_at IS NULL AND {same})"
         ).fetchall()
     return int(count)
@@ -128,72 +141,56 @@ def _load(
     digest: str,
     data: GridData,
 ) -> Outcome:
-    from expectations.gate import Gate, describe
+    """Check grid data and, if it passes, store it with its row in the registry.
 
-    table, frame = _table_of(data)
-    _stage(con, table, frame)
-    suite = (
-        grid_suites.build_mix_suite()
-        if table == "grid_mix"
-        else grid_suites.build_intensity_suite(max_g_per_kwh=settings.gate.max_intensity_g_per_kwh)
-    )
-    verdict = Gate(con).run(suite)
-    with transaction(con):
-        registry.record_verdict(con, verdict)
-        if verdict.success:
-            inserted = _promote(con, table)
-            registry.record_file(
-                con,
-                registry.File(
+    Raises:
+        BadInput: a check failed; nothing but the verdict was stored.
+    """
+    from expectations.gate import Gate, describe_result
+
+    series, rows = _series_of(data), data.rows.with_columns(feed=pl.lit(data.feed))
+    with stage(con, **{series.table: rows}):
+        verdict = Gate(con).run(build_grid_suite(settings, series.table))
+        with transaction(con):
+            registry.record_verdict(con, verdict)
+            if verdict.success:
+                file = registry.File(
                     segment_id=digest,
                     source_name=str(path),
                     source_format=f"grid:{data.layout}",
                     verdict="loaded",
                     rows_read=data.rows_read,
-                    rows_loaded=inserted,
+                    rows_loaded=_store(con, series),
                     rows_duplicate=data.duplicates,
-                    first_ts=frame.select(pl.col("valid_from").min()).item(),
-                    last_ts=frame.select(pl.col("valid_to").max()).item(),
-                ),
-            )
-    con.execute(f"DROP TABLE staging.{table}")
+                    first_ts=rows.select(pl.col("valid_from").min()).item(),
+                    last_ts=rows.select(pl.col("valid_to").max()).item(),
+                )
+                registry.record_file(con, file)
     if not verdict.success:
-        raise BadInput("; ".join(describe(r) for r in verdict.failures), where=str(path))
-    return Outcome(
-        str(path),
-        digest,
-        "loaded",
-        data.rows_read,
-        inserted,
-        data.duplicates,
-        warnings=[describe(result) for result in verdict.warnings],
-    )
+        raise BadInput("; ".join(describe_result(r) for r in verdict.failures), where=str(path))
+    outcome = file.as_outcome()
+    outcome.warnings = [describe_result(result) for result in verdict.warnings]
+    return outcome
 
 
-def _stage(con: duckdb.DuckDBPyConnection, table: str, frame: pl.DataFrame) -> None:
-    with register(con, incoming=frame):
-        con.execute(f"CREATE OR REPLACE TABLE staging.{table} AS FROM incoming")
-
-
-def _promote(con: duckdb.DuckDBPyConnection, table: str) -> int:
-    """Insert what is new, supersede what changed (inside the caller's transaction)."""
-    series, revised, columns = _TABLES[table]
-    same = " AND ".join(f"s.{c} = n.{c}" for c in (*series, "valid_from"))
-    equal = " AND ".join(f"s.{c} IS NOT DISTINCT FROM n.{c}" for c in revised)
-    current = f"{table} AS s"
+def _store(con: duckdb.DuckDBPyConnection, series: _Series) -> int:
+    """Supersede what the staged rows change, and insert what is new (inside the caller's transaction)."""
+    columns = ", ".join((*series.key, *series.revised))
+    same = " AND ".join(f"s.{name} = n.{name}" for name in series.key)
+    equal = " AND ".join(f"s.{name} IS NOT DISTINCT FROM n.{name}" for name in series.revised)
     con.execute(
         f"""
-        UPDATE {current} SET superseded_at = now() FROM staging.{table} AS n
+        UPDATE {series.table} AS s SET superseded_at = now() FROM staging.{series.table} AS n
         WHERE s.superseded_at IS NULL AND {same} AND NOT ({equal})
         """
     )
-    [(inserted,)] = con.execute(
+    [(count,)] = con.execute(
         f"""
-        INSERT INTO {table}
-        SELECT {columns}, now(), NULL, feed FROM staging.{table} AS n
+        INSERT INTO {series.table} BY NAME
+        SELECT {columns}, now() AS fetched_at FROM staging.{series.table} AS n
         WHERE NOT EXISTS (
-            SELECT 1 FROM {current} WHERE s.superseded_at IS NULL AND {same}
+            SELECT 1 FROM {series.table} AS s WHERE s.superseded_at IS NULL AND {same}
         )
         """
     ).fetchall()
-    return int(inserted)
+    return int(count)

@@ -9,12 +9,13 @@ import duckdb
 
 from flows.errors import BadInput
 from flows.files import expand_paths, hash_file, open_plain_text
-from flows.ingest.codecarbon import record_runs
-from flows.ingest.gpu import Progress, no_progress
+from flows.ingest.codecarbon import record_second_meter
+from flows.ingest.progress import Progress, no_progress
 from flows.settings import Settings
 from flows.sources import meters
 from flows.sources.runs import codecarbon
 from flows.warehouse import registry
+from flows.warehouse.frames import insert
 from flows.warehouse.locks import transaction
 from flows.warehouse.registry import Outcome
 from flows.warehouse.store import open_exclusively, store_of
@@ -57,7 +58,7 @@ def _load(
         text = plain.read_text("utf-8-sig")
     head = text.splitlines()[0]
     if codecarbon.is_emissions(head):
-        return record_runs(con, path, digest, codecarbon.read(path, text, tz))
+        return record_second_meter(con, path, digest, codecarbon.read(path, text, tz))
     if meters.is_meter_table(head):
         return _record(con, path, digest, meters.read(path, text, tz))
     raise BadInput(
@@ -68,30 +69,35 @@ def _load(
 
 
 def _record(
-    con: duckdb.DuckDBPyConnection, path: Path, digest: str, found: list[meters.MeterInterval]
+    con: duckdb.DuckDBPyConnection, path: Path, digest: str, intervals: list[meters.MeterInterval]
 ) -> Outcome:
+    """Write energies of hosts and sites, in place of those of the same meter and time."""
     file = registry.File(
         segment_id=digest,
         source_name=str(path),
         source_format="meter",
         verdict="loaded",
-        rows_read=len(found),
-        rows_loaded=len(found),
-        first_ts=min((one.valid_from for one in found), default=None),
-        last_ts=max((one.valid_to for one in found), default=None),
+        rows_read=len(intervals),
+        rows_loaded=len(intervals),
+        first_ts=min((interval.valid_from for interval in intervals), default=None),
+        last_ts=max((interval.valid_to for interval in intervals), default=None),
     )
     with transaction(con):
         key = registry.record_file(con, file)
-        for one in found:
-            same = [one.meter, one.scope, one.metered]
+        for interval in intervals:
+            row = {
+                "meter": interval.meter,
+                "scope": interval.scope,
+                "metered": interval.metered,
+                "valid_from": interval.valid_from,
+                "valid_to": interval.valid_to,
+            }
             # A corrected bill, or a file that grew.
             con.execute(
-                "DELETE FROM meter_reading WHERE meter = ? AND scope = ? AND metered = ? "
-                "AND valid_from < ? AND valid_to > ?",
-                [*same, one.valid_to, one.valid_from],
+                "DELETE FROM meter_reading WHERE meter = $meter AND scope = $scope "
+                "AND metered = $metered AND valid_from < $valid_to AND valid_to > $valid_from",
+                row,
             )
-            con.execute(
-                "INSERT INTO meter_reading VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [*same, one.valid_from, one.valid_to, one.energy_mj, str(path), key],
-            )
+            values = {"energy_mj": interval.energy_mj, "source_name": str(path), "segment_key": key}
+            insert(con, "meter_reading", [{**row, **values}])
     return file.as_outcome()

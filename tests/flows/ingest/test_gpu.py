@@ -536,7 +536,7 @@ def test_json_toml_and_csv_say_the_same(with_gpus: Settings, tmp_path: Path) -> 
     held = []
     for name, text in forms.items():
         project = make_project(tmp_path / name)
-        shutil.copyfile(store_of(with_gpus), store_of(project))
+        shutil.copyfile(str(store_of(with_gpus)), str(store_of(project)))
         path = tmp_path / name / name
         path.write_text(text)
         (outcome,) = ingest_runs(project, [path])

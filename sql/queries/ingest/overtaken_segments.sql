@@ -1,0 +1,9 @@
+-- Staged segments with readings of GPUs in time of which a file later than $newest_key has loaded some.
+SELECT DISTINCT p.segment_id
+FROM staging.segment_profile AS p
+JOIN segment_profile AS s
+    ON s.gpu_uuid = p.gpu_uuid AND s.first_ts <= p.last_ts AND s.last_ts >= p.first_ts
+JOIN segment AS g
+    ON g.segment_id = s.segment_id AND g.verdict = 'loaded' AND g.segment_key > $newest_key
+-- The time of the batch: blocks of other times are passed over.
+WHERE s.first_ts <= $last AND s.last_ts >= $first
