@@ -23,17 +23,17 @@ class WattledgerError(Exception):
 
 
 class UsageError(WattledgerError):
-    """A command or setting that makes no sense as given."""
+    """A command or setting that makes no sense."""
 
     exit_code = 1
 
 
 class SettingsError(UsageError):
-    """wattledger.toml can't be read or says something impossible."""
+    """wattledger.toml cannot be read, or says something impossible."""
 
 
 class BadInput(WattledgerError):
-    """Data that can't be used. `where` names file, row, column and value."""
+    """Data that cannot be used. `where` names file, row, column and value."""
 
     exit_code = 2
 
@@ -41,7 +41,9 @@ class BadInput(WattledgerError):
 class SourceError(WattledgerError):
     """An outside system does not answer, refuses, or answers nonsense.
 
-    `transient`: it may help to ask again; `retry_after_s`: when, if the system said so.
+    Attributes:
+        transient: It may help to ask again.
+        retry_after_s: When, if the system said so.
     """
 
     exit_code = 2
@@ -59,14 +61,22 @@ class SourceError(WattledgerError):
         self.transient, self.retry_after_s = transient, retry_after_s
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuilt, (self.what, self.where, self.remedy, self.transient, self.retry_after_s)
+        return _rebuild_source_error, (
+            self.what,
+            self.where,
+            self.remedy,
+            self.transient,
+            self.retry_after_s,
+        )
 
 
-def _rebuilt(
-    what: str, where: str, remedy: str, transient: bool, after: float | None
+def _rebuild_source_error(
+    what: str, where: str, remedy: str, transient: bool, retry_after_s: float | None
 ) -> SourceError:
-    """A `SourceError` as it was, also after it was pickled on its way through Prefect."""
-    return SourceError(what, where=where, remedy=remedy, transient=transient, retry_after_s=after)
+    """A `SourceError` again, after it was pickled on its way through Prefect."""
+    return SourceError(
+        what, where=where, remedy=remedy, transient=transient, retry_after_s=retry_after_s
+    )
 
 
 class GateFailed(WattledgerError):
@@ -82,13 +92,13 @@ class WarehouseBusy(WattledgerError):
 
 
 class WarehouseError(WattledgerError):
-    """The warehouse can't be opened or written: newer than the code, damaged, disk full."""
+    """The warehouse cannot be opened or written: newer than the code, damaged, disk full."""
 
     exit_code = 5
 
 
 class LakeAway(WarehouseError):
-    """The lake's PostgreSQL or its data can't be reached, or could not any more."""
+    """The lake's PostgreSQL or its data cannot be reached, or were lost during the work."""
 
 
 class PipelineFailed(WattledgerError):
@@ -98,7 +108,7 @@ class PipelineFailed(WattledgerError):
 
 
 def locate(path: object, row: int | None = None, column: str = "", value: object = None) -> str:
-    """Name a place in a file: `log.csv, row 17, column power.draw, value '12x W'`."""
+    """The name of a place in a file: `log.csv, row 17, column power.draw, value '12x W'`."""
     parts = [str(path)]
     if row is not None:
         parts.append(f"row {row}")

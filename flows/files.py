@@ -1,4 +1,4 @@
-"""Files as people have them: found, fingerprinted, and turned into plain UTF-8 lines."""
+"""Files as people have them: found, hashed, and turned into lines of UTF-8."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def expand_paths(paths: Iterable[str | Path]) -> list[Path]:
         BadInput: a path or pattern that names nothing.
     """
     found: dict[Path, None] = {}
-    for given in paths:
-        path = Path(given)
+    for pattern in paths:
+        path = Path(pattern)
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.is_file() and p.name[0] != ".")
         elif path.exists():
             inside = [path]
         else:
-            inside = sorted(Path(p) for p in glob.glob(str(given), recursive=True))
+            inside = sorted(Path(p) for p in glob.glob(str(pattern), recursive=True))
         if not inside:
-            raise BadInput("no such file", where=str(given), remedy="Check the path or pattern")
+            raise BadInput("no such file", where=str(pattern), remedy="Check the path or pattern")
         found.update(dict.fromkeys(inside))
     return list(found)
 
@@ -46,16 +46,16 @@ def is_in_spool(path: Path) -> bool:
 
 
 def hash_file(path: Path) -> str:
-    """Digest of a file's bytes, read in pieces."""
+    """SHA-256 of the bytes of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while piece := file.read(_CHUNK):
-            digest.update(piece)
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
     return digest.hexdigest()
 
 
 def read_first_line(path: Path) -> str:
-    """The first line of a text file, packed or not; empty where it can't be read as text."""
+    """The first line of a text file, packed or not; empty where it cannot be read as text."""
     try:
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
@@ -67,10 +67,14 @@ def read_first_line(path: Path) -> str:
 
 @contextmanager
 def open_plain_text(path: Path, scratch: Path) -> Iterator[Path]:
-    """The file as UTF-8 text: itself, or an unpacked or transcoded copy that is removed after.
+    """The file as UTF-8 text: itself, or an unpacked or transcoded copy that is removed afterwards.
+
+    Args:
+        path: Text in UTF-8 or UTF-16, or UTF-8 packed with gzip.
+        scratch: Folder for the copy.
 
     Raises:
-        BadInput: empty, damaged archive, or not text at all.
+        BadInput: empty, a damaged archive, or not text at all.
     """
     with path.open("rb") as file:
         head = file.read(4)
@@ -90,12 +94,12 @@ def open_plain_text(path: Path, scratch: Path) -> Iterator[Path]:
         try:
             with gzip.open(path, "rb") if packed else path.open("rb") as file:
                 decode = codecs.getincrementaldecoder(encoding or "utf-8")()
-                while piece := file.read(_CHUNK):
-                    copy.write(decode.decode(piece).encode() if encoding else piece)
+                while chunk := file.read(_CHUNK):
+                    copy.write(decode.decode(chunk).encode() if encoding else chunk)
         except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as error:
             plain.unlink()
             raise BadInput(
-                f"can't be unpacked: {error}", where=str(path), remedy="Copy the file again"
+                f"cannot be unpacked: {error}", where=str(path), remedy="Copy the file again"
             ) from None
     try:
         if plain.stat().st_size == 0:
@@ -110,30 +114,35 @@ def _check_text(plain: Path, path: Path) -> None:
     decode = codecs.getincrementaldecoder("utf-8")()
     lines_before = 0
     with plain.open("rb") as file:
-        while piece := file.read(_CHUNK):
-            fault = piece.find(b"\0")
+        while chunk := file.read(_CHUNK):
+            fault = chunk.find(b"\0")
             try:
-                decode.decode(piece)
+                decode.decode(chunk)
             except UnicodeDecodeError as error:
                 fault = error.start if fault < 0 else min(fault, error.start)
             if fault >= 0:
                 raise BadInput(
                     "this is not a text file",
-                    where=locate(path, lines_before + piece[:fault].count(b"\n") + 1),
+                    where=locate(path, lines_before + chunk[:fault].count(b"\n") + 1),
                     remedy="Give a CSV log, or a Parquet file with the ending .parquet",
                 )
-            lines_before += piece.count(b"\n")
+            lines_before += chunk.count(b"\n")
 
 
 def scan_lines(plain: Path) -> pl.LazyFrame:
-    """A text file as `row_no` (from 1) and `line`."""
+    """The lines of a text file as `row_no` (from 1) and `line`, without a byte order mark."""
     return pl.scan_lines(
         plain, name="line", row_index_name="row_no", row_index_offset=1, glob=False
     ).with_columns(pl.col("row_no").cast(pl.Int64), pl.col("line").str.strip_prefix("\ufeff"))
 
 
 def split_fields(count: int) -> list[pl.Expr]:
-    """`line` cut at commas into f0..fN, and `fields`, how many there are."""
+    """Cut `line` at commas.
+
+    Returns:
+        Expressions for `fields`, the number of fields in the line, and for f0 to f(count - 1), null
+        where the line has fewer.
+    """
     parts = pl.col("line").str.split(",")
     return [
         parts.list.len().alias("fields"),

@@ -66,7 +66,7 @@ def read(path: Path, text: str, tz: str) -> list[MeterInterval]:
             raise BadInput(
                 "an interval needs an end after its start, and an energy of 0 kWh or more",
                 where=locate(path, line, "energy_kwh", values["energy_kwh"]),
-                remedy="Mend the row; a meter that counts up needs the difference of two readings",
+                remedy="Fix the row; a meter that counts up needs the difference of two readings",
             )
         energy_mj = round(energy_kwh * 3_600_000_000)
         found.append(

@@ -16,25 +16,35 @@ from flows.sources.gpu.staged import (
     convert_to_milliwatts,
     refuse_out_of_range,
     refuse_unparsed,
-    write,
+    write_staged,
 )
 from flows.times import convert_to_utc
 
 _EPOCH = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 _ENERGY_MJ = {"mJ": 1.0, "J": 1e3, "kJ": 1e6, "Wh": 3.6e6, "kWh": 3.6e9}
-_REMEDY = "Mend the file, or the mapping under [sources.NAME] in wattledger.toml"
+_REMEDY = "Fix the file, or the mapping under [sources.NAME] in wattledger.toml"
 
 
 def read(path: Path, staged: Staged, name: str, source: GpuSource, options: Options) -> Staged:
     """Read a file by its mapping into a staged file.
 
+    Args:
+        path: CSV (also packed with gzip) or Parquet.
+        staged: What becomes of it.
+        name: The name of the mapping in wattledger.toml.
+        source: The mapping: which column is what, in which unit.
+        options: Come before what the mapping says.
+
+    Returns:
+        `staged`, its file written.
+
     Raises:
-        BadInput: a column is missing or a value can't be understood.
+        BadInput: a column is missing or a value cannot be understood.
         SettingsError: the mapping names an unknown unit or no quantity at all.
     """
-    frame = _table(path, staged, source)
-    wanted = _wanted(source, name)
-    for column in wanted.values():
+    frame = _read_table(path, staged, source)
+    columns = _list_columns(source, name)
+    for column in columns.values():
         if column.column not in frame.columns:
             raise BadInput(
                 f"no column {column.column!r}",
@@ -50,24 +60,24 @@ def read(path: Path, staged: Staged, name: str, source: GpuSource, options: Opti
             where=str(path),
             remedy="Name it with --host or as host under [sources.NAME]",
         )
-    times = _times(frame, source, options.tz or source.tz, path)
-    frame = frame.with_columns(ts=times)
+    frame = frame.with_columns(ts=_parse_times(frame, source, options.tz or source.tz, path))
     if source.power_by_gpu:
-        parts = [
-            _quantities(
-                frame, wanted | {"power": wanted[f"power {index}"]}, source, path
+        by_gpu = [
+            _parse_quantities(
+                frame, columns | {"power": columns[f"power {index}"]}, source, path
             ).with_columns(gpu_index=pl.lit(int(index), pl.Int32))
             for index in source.power_by_gpu
         ]
-        readings = pl.concat(parts)
+        readings = pl.concat(by_gpu)
     else:
-        readings = _quantities(frame, wanted, source, path)
-    readings = _identity(readings, source, host, options.model or source.model)
+        readings = _parse_quantities(frame, columns, source, path)
+    readings = _add_identity(readings, source, host, options.model or source.model)
     staged.format, staged.rows_read = f"mapped:{name}", readings.height
-    return write(readings, staged, unsorted=source.unsorted)
+    return write_staged(readings, staged, unsorted=source.unsorted)
 
 
-def _table(path: Path, staged: Staged, source: GpuSource) -> pl.DataFrame:
+def _read_table(path: Path, staged: Staged, source: GpuSource) -> pl.DataFrame:
+    """The file as it is, and `row_no`; a last line that was cut is left out and counted."""
     if path.suffix == ".parquet":
         try:
             return pl.read_parquet(path, glob=False).with_row_index("row_no", 1)
@@ -80,13 +90,12 @@ def _table(path: Path, staged: Staged, source: GpuSource) -> pl.DataFrame:
         if source.columns:
             names = source.columns
         else:
-            first = lines.head(1).collect()["line"][0]
-            names = [part.strip(" \t\r\"'\ufeff") for part in first.split(",")]
-            lines = lines.filter(pl.col("line") != first)
+            header = lines.head(1).collect()["line"][0]
+            names = [part.strip(" \t\r\"'\ufeff") for part in header.split(",")]
+            lines = lines.filter(pl.col("line") != header)
         table = lines.with_columns(split_fields(len(names))).collect(engine="streaming")
     wrong = table.filter(pl.col("fields") != len(names))
     if wrong.height == 1 and wrong["row_no"][0] == table["row_no"][-1]:
-        # A last line that was cut while it was written.
         table = table.head(-1)
         staged.rows_skipped += 1
     elif wrong.height:
@@ -98,8 +107,9 @@ def _table(path: Path, staged: Staged, source: GpuSource) -> pl.DataFrame:
     return table.select("row_no", **{name: f"f{i}" for i, name in enumerate(names)})
 
 
-def _wanted(source: GpuSource, name: str) -> dict[str, Column]:
-    given = {
+def _list_columns(source: GpuSource, name: str) -> dict[str, Column]:
+    """What is mapped: quantity -> its column; the power of each GPU as `power 0` and so on."""
+    mapped = {
         "ts": source.ts,
         "power": source.power,
         "energy": source.energy,
@@ -109,19 +119,19 @@ def _wanted(source: GpuSource, name: str) -> dict[str, Column]:
         "sm_clock": source.sm_clock,
         "gpu": Column(column=source.gpu) if source.gpu else None,
     }
-    wanted = {key: column for key, column in given.items() if column}
+    columns = {quantity: column for quantity, column in mapped.items() if column}
     for index, column_name in source.power_by_gpu.items():
-        wanted[f"power {index}"] = Column(column=column_name, unit=source.power_unit)
-    if not {"power", "energy"} & set(wanted) and not source.power_by_gpu:
+        columns[f"power {index}"] = Column(column=column_name, unit=source.power_unit)
+    if not {"power", "energy"} & set(columns) and not source.power_by_gpu:
         raise SettingsError(
             "neither power nor energy is mapped",
             where=f"setting sources.{name}",
             remedy="Add power, energy or power_by_gpu",
         )
-    return wanted
+    return columns
 
 
-def _times(frame: pl.DataFrame, source: GpuSource, tz: str, path: Path) -> pl.Series:
+def _parse_times(frame: pl.DataFrame, source: GpuSource, tz: str, path: Path) -> pl.Series:
     raw = frame[source.ts.column]
     rows = frame["row_no"]
     if isinstance(raw.dtype, pl.Datetime):
@@ -131,17 +141,17 @@ def _times(frame: pl.DataFrame, source: GpuSource, tz: str, path: Path) -> pl.Se
     unit = source.ts.unit
     if unit in _EPOCH:
         number = raw.cast(pl.Float64, strict=False)
-        _refuse(frame, source.ts.column, number.is_null(), "not a time", path)
+        _refuse_first(frame, source.ts.column, number.is_null(), "not a time", path)
         return (number * _EPOCH[unit]).round().cast(pl.Int64).cast(pl.Datetime("us", "UTC"))
     text = raw.cast(pl.String)
     parsed = text.str.to_datetime(source.ts_format or None, time_unit="us", strict=False)
-    _refuse(frame, source.ts.column, parsed.is_null(), "not a time", path)
+    _refuse_first(frame, source.ts.column, parsed.is_null(), "not a time", path)
     if isinstance(parsed.dtype, pl.Datetime) and parsed.dtype.time_zone:
         return parsed.dt.convert_time_zone("UTC")
     return convert_to_utc(parsed, tz, path, rows)
 
 
-def _refuse(frame: pl.DataFrame, column: str, bad: pl.Series, what: str, path: Path) -> None:
+def _refuse_first(frame: pl.DataFrame, column: str, bad: pl.Series, what: str, path: Path) -> None:
     if bad.any():
         first = int(bad.arg_max() or 0)
         raise BadInput(
@@ -151,54 +161,61 @@ def _refuse(frame: pl.DataFrame, column: str, bad: pl.Series, what: str, path: P
         )
 
 
-def _quantities(
-    frame: pl.DataFrame, wanted: dict[str, Column], source: GpuSource, path: Path
+_TARGETS = {
+    "power": "power_mw",
+    "energy": "energy_mj",
+    "util": "util_pct",
+    "memory": "mem_used_mib",
+    "temperature": "temp_c",
+    "sm_clock": "sm_clock_mhz",
+}
+"""Quantity of a mapping -> its column in STAGED."""
+
+
+def _parse_quantities(
+    frame: pl.DataFrame, columns: dict[str, Column], source: GpuSource, path: Path
 ) -> pl.DataFrame:
-    targets = {
-        "power": "power_mw",
-        "energy": "energy_mj",
-        "util": "util_pct",
-        "memory": "mem_used_mib",
-        "temperature": "temp_c",
-        "sm_clock": "sm_clock_mhz",
-    }
+    """The frame and every quantity in its column of STAGED; those not mapped are null."""
     result = frame
-    for key, target in targets.items():
-        if key not in wanted:
+    for quantity, target in _TARGETS.items():
+        if quantity not in columns:
             result = result.with_columns(pl.lit(None, STAGED[target]).alias(target))
             continue
-        column = wanted[key]
-        text = pl.col(column.column).cast(pl.String).str.strip_chars()
-        known = frame.with_columns(
-            raw=pl.when(text.str.contains(MISSING) | (text == "")).then(None).otherwise(text)
-        )
-        parsed = known.with_columns(
-            number=pl.col("raw")
-            .str.to_lowercase()
-            .str.extract(NUMBER, 1)
-            .cast(pl.Float64, strict=False)
-        )
-        refuse_unparsed(parsed, "raw", "number", column.column, path, _REMEDY)
-        number = parsed["number"]
-        if key == "power":
-            scaled = parsed.select(
-                convert_to_milliwatts(pl.col("number"), column.unit or source.power_unit)
-            )
-            number = scaled.to_series()
-        elif key == "energy":
-            if (column.unit or "mJ") not in _ENERGY_MJ:
-                raise SettingsError(
-                    f"unknown unit {column.unit!r} of energy",
-                    remedy=f"Use one of {', '.join(_ENERGY_MJ)}",
-                )
-            number = number * _ENERGY_MJ[column.unit or "mJ"]
+        column = columns[quantity]
+        number = _parse_numbers(frame, column.column, path)
+        if quantity == "power":
+            unit = column.unit or source.power_unit
+            number = pl.select(convert_to_milliwatts(pl.lit(number), unit)).to_series()
+        elif quantity == "energy":
+            number = number * _find_energy_unit(column)
         checked = frame.select("row_no").with_columns(number.round().alias(target))
         refuse_out_of_range(checked, target, path)
         result = result.with_columns(checked[target].cast(STAGED[target]))
     return result
 
 
-def _identity(readings: pl.DataFrame, source: GpuSource, host: str, model: str) -> pl.DataFrame:
+def _parse_numbers(frame: pl.DataFrame, column: str, path: Path) -> pl.Series:
+    """Numbers, with or without a unit behind them; null where a value was not available."""
+    text = pl.col(column).cast(pl.String).str.strip_chars()
+    raw = pl.when(text.str.contains(MISSING) | (text == "")).then(None).otherwise(text)
+    number = pl.col("raw").str.to_lowercase().str.extract(NUMBER, 1)
+    parsed = frame.with_columns(raw=raw).with_columns(number=number.cast(pl.Float64, strict=False))
+    refuse_unparsed(parsed, "raw", "number", column, path, _REMEDY)
+    return parsed["number"]
+
+
+def _find_energy_unit(column: Column) -> float:
+    """What one unit of an energy is in mJ."""
+    unit = column.unit or "mJ"
+    if unit not in _ENERGY_MJ:
+        raise SettingsError(
+            f"unknown unit {column.unit!r} of energy",
+            remedy=f"Use one of {', '.join(_ENERGY_MJ)}",
+        )
+    return _ENERGY_MJ[unit]
+
+
+def _add_identity(readings: pl.DataFrame, source: GpuSource, host: str, model: str) -> pl.DataFrame:
     named = readings.with_columns(
         host=pl.lit(host or "unknown"),
         model=pl.lit(model or None, pl.String),

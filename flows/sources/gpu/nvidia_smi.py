@@ -20,7 +20,7 @@ from flows.sources.gpu.staged import (
     convert_to_milliwatts,
     refuse_out_of_range,
     refuse_unparsed,
-    write,
+    write_staged,
 )
 from flows.times import convert_to_utc
 
@@ -66,12 +66,20 @@ class Options:
     """Devices per sweep, for logs that name no GPU; 0 = infer from the rhythm of the rows."""
 
 
-def _header_names(line: str) -> list[str]:
+def _parse_header(line: str) -> list[str]:
     return [re.sub(r"\s*\[.*?\]", "", part).strip(" \t\r\n\"'").lower() for part in line.split(",")]
 
 
 def read(path: Path, staged: Staged, options: Options) -> Staged:
     """Read a log into a staged file.
+
+    Args:
+        path: The log, as text in UTF-8 or UTF-16, or packed with gzip.
+        staged: What becomes of it.
+        options: What the log itself does not say.
+
+    Returns:
+        `staged`, its file written.
 
     Raises:
         BadInput: anything that keeps a value from being understood, with row and column.
@@ -79,9 +87,9 @@ def read(path: Path, staged: Staged, options: Options) -> Staged:
     """
     with open_plain_text(path, staged.path.parent) as plain:
         header_line = _first_line(plain)
-        names = _header_names(header_line)
+        names = _parse_header(header_line)
         _check_header(path, header_line, names)
-        columns = _choose(names)
+        columns = _choose_columns(names)
         lines = (
             scan_lines(plain)
             .filter(pl.col("line").str.strip_chars() != "")
@@ -103,17 +111,17 @@ def read(path: Path, staged: Staged, options: Options) -> Staged:
         raise BadInput(
             f"{wrong['fields'][0]} fields where the header has {len(names)}",
             where=locate(path, wrong["row_no"][0]),
-            remedy="Remove or mend the line",
+            remedy="Remove or fix the line",
         )
     frame = rows.select("row_no", "header", **{k: f"f{names.index(v)}" for k, v in columns.items()})
-    readings = _values(frame, columns, path)
+    readings = _parse_values(frame, columns, path)
     readings = readings.with_columns(
         ts=convert_to_utc(readings["naive"], options.tz, path, readings["row_no"])
     )
-    readings = _identity(readings, columns, path, options)
+    readings = _add_identity(readings, columns, path, options)
     staged.format, staged.rows_read = FORMAT, readings.height
     staged.rows_skipped = headers - 1 + cut
-    return write(readings, staged)
+    return write_staged(readings, staged)
 
 
 def _first_line(plain: Path) -> str:
@@ -148,13 +156,14 @@ def _check_header(path: Path, line: str, names: list[str]) -> None:
         raise BadInput(f"column {sorted(twice)[0]!r} stands twice", where=locate(path, 1))
 
 
-def _choose(names: list[str]) -> dict[str, str]:
-    chosen = {}
+def _choose_columns(names: list[str]) -> dict[str, str]:
+    """Column of STAGED -> its name in the header, for those that are there."""
+    columns = {}
     for ours, theirs in _ALIASES.items():
-        found = next((name for name in theirs if name in names), None)
-        if found:
-            chosen[ours] = found
-    return chosen
+        name = next((name for name in theirs if name in names), None)
+        if name:
+            columns[ours] = name
+    return columns
 
 
 def _drop_cut_line(rows: pl.DataFrame, width: int, ended: bool) -> tuple[pl.DataFrame, int]:
@@ -172,7 +181,7 @@ def _drop_cut_line(rows: pl.DataFrame, width: int, ended: bool) -> tuple[pl.Data
     return rows, 0
 
 
-def _values(frame: pl.DataFrame, columns: dict[str, str], path: Path) -> pl.DataFrame:
+def _parse_values(frame: pl.DataFrame, columns: dict[str, str], path: Path) -> pl.DataFrame:
     """Parse times and numbers; values that the driver did not have are null."""
     numbers = ["power", *(name for name in _NUMBERS if name in columns)]
     text = [name for name in ("gpu_uuid", "gpu_index", "bus", "model") if name in columns]
@@ -201,9 +210,9 @@ def _values(frame: pl.DataFrame, columns: dict[str, str], path: Path) -> pl.Data
         raise BadInput(
             "not a time",
             where=locate(path, bad["row_no"][0], "timestamp", bad["timestamp"][0]),
-            remedy="nvidia-smi writes 2025/07/26 23:32:09.703; remove or mend the line",
+            remedy="nvidia-smi writes 2025/07/26 23:32:09.703; remove or fix the line",
         )
-    remedy = "Remove or mend the line; [N/A] stands for a value that was not available"
+    remedy = "Remove or fix the line; [N/A] stands for a value that was not available"
     for name in numbers:
         refuse_unparsed(parsed, name, f"{name}_n", columns[name], path, remedy)
     if parsed["power_n"].null_count() == parsed.height and "energy_mj" not in columns:
@@ -225,10 +234,10 @@ def _values(frame: pl.DataFrame, columns: dict[str, str], path: Path) -> pl.Data
     return result.with_columns(pl.col(name).cast(STAGED[name]) for name in ("power_mw", *_NUMBERS))
 
 
-def _identity(
+def _add_identity(
     readings: pl.DataFrame, columns: dict[str, str], path: Path, options: Options
 ) -> pl.DataFrame:
-    """Say which GPU each row is about: by UUID, by index, or by its place in the sweep."""
+    """Add host, model, gpu_index and gpu_uuid: from the row, or by its place in the sweep."""
     host = options.host
     if not host and "gpu_uuid" not in columns:
         raise UsageError(
@@ -237,24 +246,7 @@ def _identity(
             remedy="Name it with --host, for example --host node01",
         )
     model = pl.col("model") if "model" in columns else pl.lit(options.model or None, pl.String)
-    if "gpu_index" in columns:
-        index = pl.col("gpu_index").cast(pl.Int32, strict=False)
-        bad = readings.filter(index.is_null())
-        if bad.height and "gpu_uuid" not in columns:
-            raise BadInput(
-                "not a GPU index",
-                where=locate(path, bad["row_no"][0], "index", bad["gpu_index"][0]),
-                remedy="Remove or mend the line",
-            )
-    elif "bus" in columns:
-        order = {bus: i for i, bus in enumerate(sorted(readings["bus"].drop_nulls().unique()))}
-        index = pl.col("bus").replace_strict(order, default=None, return_dtype=pl.Int32)
-    elif "gpu_uuid" in columns:
-        index = pl.lit(None, pl.Int32)
-    else:
-        count = options.gpus or infer_gpus(readings)
-        _check_sweeps(readings, count, path)
-        index = ((pl.col("row_no").rank("ordinal") - 1).over("header") % count).cast(pl.Int32)
+    index = _number_gpus(readings, columns, path, options)
     named = readings.with_columns(gpu_index=index, model=model, host=pl.lit(host or "unknown"))
     if "gpu_uuid" in columns:
         bad = named.filter(pl.col("gpu_uuid").is_null())
@@ -262,17 +254,44 @@ def _identity(
             raise BadInput(
                 "no GPU UUID",
                 where=locate(path, bad["row_no"][0], "uuid"),
-                remedy="Remove or mend the line",
+                remedy="Remove or fix the line",
             )
         return named
     return named.with_columns(gpu_uuid=pl.format("{}/gpu{}", "host", "gpu_index"))
 
 
+def _number_gpus(
+    readings: pl.DataFrame, columns: dict[str, str], path: Path, options: Options
+) -> pl.Expr:
+    """The index of each row's GPU: as logged, by the order of buses, or by the place in the sweep."""
+    if "gpu_index" in columns:
+        index = pl.col("gpu_index").cast(pl.Int32, strict=False)
+        bad = readings.filter(index.is_null())
+        if bad.height and "gpu_uuid" not in columns:
+            raise BadInput(
+                "not a GPU index",
+                where=locate(path, bad["row_no"][0], "index", bad["gpu_index"][0]),
+                remedy="Remove or fix the line",
+            )
+        return index
+    if "bus" in columns:
+        order = {bus: i for i, bus in enumerate(sorted(readings["bus"].drop_nulls().unique()))}
+        return pl.col("bus").replace_strict(order, default=None, return_dtype=pl.Int32)
+    if "gpu_uuid" in columns:
+        return pl.lit(None, pl.Int32)
+    count = options.gpus or infer_gpus(readings)
+    _check_sweeps(readings, count, path)
+    return ((pl.col("row_no").rank("ordinal") - 1).over("header") % count).cast(pl.Int32)
+
+
 def infer_gpus(readings: pl.DataFrame) -> int:
     """How many GPUs a sweep has, from the rhythm of the rows.
 
-    nvidia-smi writes all devices within a few milliseconds and then waits; the usual number of
-    rows between two waits is the number of devices. Takes `naive` in file order.
+    nvidia-smi writes all devices within a few milliseconds and then waits. The usual number of
+    rows between two waits is the number of devices.
+
+    Args:
+        readings: `naive`, the local times in the order of the file.
     """
     step = readings["naive"].diff().dt.total_microseconds().fill_null(0)
     if step.max() in (0, None):
@@ -303,7 +322,7 @@ def _check_sweeps(readings: pl.DataFrame, count: int, path: Path) -> None:
     ).filter(pl.col("waited") < 0.5)
     if odd.height:
         raise BadInput(
-            f"the rows do not come {count} to a sweep here, so their GPUs can't be told",
+            f"the rows do not come {count} to a sweep here, so their GPUs cannot be told",
             where=locate(path, odd["row_no"][0]),
             remedy="Record with index or uuid among the columns, or say --gpus-per-sweep N",
         )

@@ -1,14 +1,14 @@
 """GPU readings from a Prometheus that scrapes DCGM exporters, by `query_range` (docs/formats.md).
 
-Prometheus answers with a value at each step, also with one that is minutes old. So the time of each
-value is asked for too (`timestamp(metric)`): a reading counts once, at the time it was taken.
+Prometheus answers with a value at each step, even if that value is minutes old. So each query asks for
+the time of the value too (`timestamp(metric)`): a reading counts once, at the time it was taken.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,6 +25,8 @@ from wattledger.readings import Held
 _POINTS = 10_000
 """Prometheus refuses more than 11,000 points per series."""
 _TIMEOUT_S = 60.0
+_GAP_STEPS = 5
+"""Samples of a pod that are further apart than this many steps are of two holds."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,15 @@ class Fetched:
 
 
 def fetch(source: PrometheusInput, first: datetime, last: datetime) -> Fetched:
-    """Readings of GPUs in a span of time.
+    """Ask for the readings of GPUs in a span of time.
+
+    Args:
+        source: Which Prometheus, and which of its series.
+        first: Start of the span.
+        last: Its end, included.
+
+    Returns:
+        Readings in the columns of a segment (`segments.COLUMNS`), and the pods that held the GPUs.
 
     Raises:
         SourceError: Prometheus does not answer, refuses, or says something else than JSON.
@@ -57,7 +67,7 @@ def fetch(source: PrometheusInput, first: datetime, last: datetime) -> Fetched:
     readings = [pl.DataFrame(schema=_RAW)]
     holds: list[Hold] = []
     span = _POINTS * source.step_s
-    with _client(source) as client:
+    with _open_client(source) as client:
         begin = first.timestamp()
         while begin <= last.timestamp():
             end = min(begin + span, last.timestamp())
@@ -66,16 +76,16 @@ def fetch(source: PrometheusInput, first: datetime, last: datetime) -> Fetched:
                 (dcgm.ENERGY, "energy_mj", 1),
             ):
                 selector = f"{metric}{source.selector}"
-                values = _range(client, source, selector, begin, end)
-                times = _range(client, source, f"timestamp({selector})", begin, end)
-                found, held = _series(values, times, source, quantity, factor)
-                readings.append(found)
+                values = _query_range(client, source, selector, begin, end)
+                times = _query_range(client, source, f"timestamp({selector})", begin, end)
+                samples, held = _match_times(values, times, source, quantity, factor)
+                readings.append(samples)
                 holds += held
             begin = end + source.step_s
-    return Fetched(_joined(pl.concat(readings)), _merged(holds, source.step_s))
+    return Fetched(_join_quantities(pl.concat(readings)), _merge_holds(holds, source.step_s))
 
 
-def _client(source: PrometheusInput) -> httpx.Client:
+def _open_client(source: PrometheusInput) -> httpx.Client:
     headers = {}
     if source.token_env:
         token = os.environ.get(source.token_env)
@@ -90,11 +100,11 @@ def _client(source: PrometheusInput) -> httpx.Client:
     return httpx.Client(timeout=_TIMEOUT_S, headers=headers, transport=transport)
 
 
-def _range(
+def _query_range(
     client: httpx.Client, source: PrometheusInput, query: str, begin: float, end: float
 ) -> list[dict[str, Any]]:
     url = f"{source.url.rstrip('/')}/api/v1/query_range"
-    asked: dict[str, str | float] = {
+    params: dict[str, str | float] = {
         "query": query,
         "start": f"{begin:.3f}",
         "end": f"{end:.3f}",
@@ -103,27 +113,28 @@ def _range(
     # A password in the URL stays out of messages.
     shown = str(httpx.URL(url).copy_with(username=None, password=None))
     try:
-        answer = client.get(url, params=asked)
-        said = answer.json()
+        response = client.get(url, params=params)
+        answer = response.json()
     except httpx.HTTPError as error:
         raise SourceError(
             f"{type(error).__name__}: {error}", where=shown, remedy="Check that it runs and its URL"
         ) from None
     except ValueError:
         raise SourceError(
-            f"the answer is not JSON (HTTP {answer.status_code})",
+            f"the answer is not JSON (HTTP {response.status_code})",
             where=shown,
             remedy="Check the URL: it should be that of Prometheus itself, without /api",
         ) from None
-    if not isinstance(said, dict) or said.get("status") != "success":
-        why = said.get("error", "no reason given") if isinstance(said, dict) else "not an object"
+    if not isinstance(answer, dict) or answer.get("status") != "success":
+        why = (
+            answer.get("error", "no reason given") if isinstance(answer, dict) else "not an object"
+        )
         raise SourceError(
-            f"refused (HTTP {answer.status_code}): {str(why)[:300]}",
+            f"refused (HTTP {response.status_code}): {str(why)[:300]}",
             where=shown,
             remedy="Check input.prometheus.selector, and the token if it needs one",
         )
-    result = said["data"]["result"]
-    return list(result)
+    return list(answer["data"]["result"])
 
 
 _RAW = {
@@ -138,7 +149,7 @@ _RAW = {
 }
 
 
-def _series(
+def _match_times(
     values: Sequence[Mapping[str, Any]],
     times: Sequence[Mapping[str, Any]],
     source: PrometheusInput,
@@ -151,32 +162,26 @@ def _series(
     holds: list[Hold] = []
     for series in values:
         labels = series["metric"]
-        if (who := dcgm.identify_gpu(labels)) is None:
+        if (gpu := dcgm.identify_gpu(labels)) is None:
             continue
-        uuid, index, model, host = who
-        at = taken.get(_key(labels), {})
-        mine = [
-            (
-                uuid,
-                host,
-                index,
-                model or None,
-                round(float(at[step]) * 1e6),
-                round(float(value) * factor),
-            )
+        uuid, index, model, host = gpu
+        times_by_step = taken.get(_key(labels), {})
+        samples = [
+            (round(float(times_by_step[step]) * 1e6), round(float(value) * factor))
             for step, value in series["values"]
-            if step in at and value not in ("NaN", "+Inf", "-Inf")
+            if step in times_by_step and value not in ("NaN", "+Inf", "-Inf")
         ]
         is_instance = bool(labels.get("GPU_I_ID"))
-        rows += [(*one[:5], is_instance, quantity, one[5]) for one in mine]
+        rows += [
+            (uuid, host, index, model or None, us, is_instance, quantity, value)
+            for us, value in samples
+        ]
         pod = dcgm.identify_pod(labels, source.run_label)
-        if pod is not None and mine:
-            part = dcgm.make_held(labels, uuid, index, model)
-            moments = sorted({one[4] for one in mine})
-            holds += [
-                Hold(*pod, host, part, _when(a), _when(b))
-                for a, b in _blocks(moments, round(5 * source.step_s * 1e6))
-            ]
+        if pod is not None and samples:
+            held = dcgm.make_held(labels, uuid, index, model)
+            gap_us = round(_GAP_STEPS * source.step_s * 1e6)
+            blocks = _find_blocks(sorted({us for us, _ in samples}), gap_us)
+            holds += [Hold(*pod, host, held, _to_moment(a), _to_moment(b)) for a, b in blocks]
     return pl.DataFrame(rows, schema=_RAW, orient="row"), holds
 
 
@@ -184,12 +189,12 @@ def _key(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((k, v) for k, v in labels.items() if k != "__name__"))
 
 
-def _when(us: int) -> datetime:
+def _to_moment(us: int) -> datetime:
     return datetime.fromtimestamp(us // 1_000_000, UTC).replace(microsecond=us % 1_000_000)
 
 
-def _blocks(moments: Sequence[int], gap_us: int) -> list[tuple[int, int]]:
-    """First and last of each stretch without a longer gap."""
+def _find_blocks(moments: Sequence[int], gap_us: int) -> list[tuple[int, int]]:
+    """First and last of the moments between which there is no longer gap."""
     blocks: list[tuple[int, int]] = []
     for moment in moments:
         if blocks and moment - blocks[-1][1] <= gap_us:
@@ -199,22 +204,23 @@ def _blocks(moments: Sequence[int], gap_us: int) -> list[tuple[int, int]]:
     return blocks
 
 
-def _joined(raw: pl.DataFrame) -> pl.DataFrame:
-    """One row per GPU and time with power and counter; a GPU's own value before an instance's."""
+def _join_quantities(raw: pl.DataFrame) -> pl.DataFrame:
+    """One row per GPU and time with power and counter; the value of a GPU before that of an instance."""
     once = raw.sort("instance").unique(
         ["gpu_uuid", "us", "quantity"], keep="first", maintain_order=True
     )
     keys = ["gpu_uuid", "us"]
 
-    def of(quantity: str) -> pl.DataFrame:
+    def select(quantity: str) -> pl.DataFrame:
         return once.filter(pl.col("quantity") == quantity).select(
             *keys, pl.col("value").alias(quantity)
         )
 
-    who = once.unique(keys, keep="first", maintain_order=True).drop("quantity", "value", "instance")
+    gpus = once.unique(keys, keep="first", maintain_order=True)
     joined = (
-        who.join(of("power_mw"), on=keys, how="left")
-        .join(of("energy_mj"), on=keys, how="left")
+        gpus.drop("quantity", "value", "instance")
+        .join(select("power_mw"), on=keys, how="left", validate="1:1")
+        .join(select("energy_mj"), on=keys, how="left", validate="1:1")
         .with_columns(
             ts=pl.from_epoch("us", "us").dt.replace_time_zone("UTC"),
             power_source=pl.lit("unknown"),
@@ -224,29 +230,21 @@ def _joined(raw: pl.DataFrame) -> pl.DataFrame:
     return fill_columns(joined, COLUMNS).sort("gpu_uuid", "ts")
 
 
-def _merged(holds: Sequence[Hold], step_s: float) -> list[Hold]:
-    """The same pod on the same GPU in touching stretches (two metrics, two queries) as one."""
+def _merge_holds(holds: Sequence[Hold], step_s: float) -> list[Hold]:
+    """One hold where a pod's holds on a GPU touch: there are several by metric and query."""
     merged: list[Hold] = []
     for hold in sorted(
         holds,
         key=lambda h: (h.namespace, h.name, h.host, h.held.gpu_uuid, h.held.instance, h.first),
     ):
-        last = merged[-1] if merged else None
-        same = last is not None and (last.namespace, last.name, last.host, last.held) == (
-            hold.namespace,
-            hold.name,
-            hold.host,
-            hold.held,
-        )
-        if last is not None and same and (hold.first - last.last).total_seconds() <= 5 * step_s:
-            merged[-1] = Hold(
-                hold.namespace,
-                hold.name,
-                hold.host,
-                hold.held,
-                last.first,
-                max(last.last, hold.last),
-            )
+        before = merged[-1] if merged else None
+        if before is not None and _continues(hold, before, step_s):
+            merged[-1] = replace(before, last=max(before.last, hold.last))
         else:
             merged.append(hold)
     return merged
+
+
+def _continues(hold: Hold, before: Hold, step_s: float) -> bool:
+    same = replace(before, first=hold.first, last=hold.last) == hold
+    return same and (hold.first - before.last).total_seconds() <= _GAP_STEPS * step_s

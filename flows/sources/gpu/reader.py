@@ -18,7 +18,7 @@ def stage(
     """Read one file of readings into its staged form (docs/formats.md).
 
     Raises:
-        BadInput: the file can't be used.
+        BadInput: the file cannot be used.
         UsageError: `source` is not described in wattledger.toml, or an option is missing.
     """
     digest = digest or hash_file(path)

@@ -1,4 +1,4 @@
-"""Our own Parquet segments: what the collector and the generator write."""
+"""Segments: the Parquet files that the collector and the sample generators write."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wattledger.spool.spool import COLLECTOR_KEY, EVENTS_KEY, SAMPLE_KEY
 
 FORMAT = "segment"
 COLUMNS = {name: dtype for name, dtype in STAGED.items() if name != "row_no"}
-"""Columns of a segment, ordered by (gpu_uuid, ts), each GPU in one piece."""
+"""Columns of a segment, ordered by (gpu_uuid, ts), so that each GPU is contiguous."""
 REQUIRED = ("gpu_uuid", "host", "ts", "power_mw", "power_source")
 HOST_COLUMNS = {
     "host": pl.String(),
@@ -32,14 +32,20 @@ HOST_COLUMNS = {
 
 
 def write(readings: pl.DataFrame, path: Path, *, sample: bool = False) -> None:
-    """Write readings (COLUMNS, already in order) as a segment."""
+    """Write readings as a segment.
+
+    Args:
+        readings: COLUMNS, in order; missing ones become null.
+        path: Where to.
+        sample: The readings were made up, and figures from them say so.
+    """
     fill_columns(readings, COLUMNS).write_parquet(
         path, metadata={SAMPLE_KEY: "true" if sample else "false"}, row_group_size=1 << 20
     )
 
 
 def read(path: Path, staged: Staged) -> Staged:
-    """Take a segment as it is; the gate reads its values where they lie.
+    """Take a segment as it is; its values stay where they are, and the gate reads them there.
 
     Raises:
         BadInput: not Parquet, damaged, or not in the columns of a segment.
@@ -66,39 +72,41 @@ def read(path: Path, staged: Staged) -> Staged:
                 "under [sources.NAME] and pass --source NAME",
             )
     for name, dtype in schema.items():
-        wanted = COLUMNS.get(name)
-        if wanted is not None and not _fits(dtype, wanted):
+        expected = COLUMNS.get(name)
+        if expected is not None and not _fits(dtype, expected):
             raise BadInput(
-                f"column {name!r} is {dtype}, not {wanted}",
+                f"column {name!r} is {dtype}, not {expected}",
                 where=str(path),
                 remedy="See docs/formats.md",
             )
-    staged.collector, staged.events = _collector(metadata, path)
+    staged.collector, staged.events = _read_collector_metadata(metadata, path)
     if rows == 0 and not staged.events:
         raise BadInput("the segment holds no reading", where=str(path), remedy="Record again")
     staged.format, staged.path, staged.own, staged.rows_read = FORMAT, path, True, rows
     staged.sample = metadata.get(SAMPLE_KEY.encode()) == b"true"
-    staged.columns = _with_values(file.metadata)
+    staged.columns = _find_columns_with_values(file.metadata)
     return staged
 
 
-def _with_values(metadata: Any) -> frozenset[str]:
+def _find_columns_with_values(metadata: Any) -> frozenset[str]:
     """Columns that are not null throughout, as far as a Parquet file says."""
-    found = set()
+    columns = set()
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         for column in map(group.column, range(group.num_columns)):
-            known = column.statistics
-            if known is None or not known.has_null_count or known.num_values:
-                found.add(column.path_in_schema)
-    return frozenset(found)
+            statistics = column.statistics
+            if statistics is None or not statistics.has_null_count or statistics.num_values:
+                columns.add(column.path_in_schema)
+    return frozenset(columns)
 
 
-def _collector(metadata: dict[bytes, bytes], path: Path) -> tuple[str | None, list[dict[str, Any]]]:
-    """What the collector left in a segment's metadata, checked."""
+def _read_collector_metadata(
+    metadata: dict[bytes, bytes], path: Path
+) -> tuple[str | None, list[dict[str, Any]]]:
+    """What the collector says of itself, and its events, from the metadata of a segment."""
     try:
-        said = metadata[COLLECTOR_KEY.encode()].decode()
+        collector = metadata[COLLECTOR_KEY.encode()].decode()
         events = json.loads(metadata.get(EVENTS_KEY.encode(), b"[]"))
-        gpus = json.loads(said)["gpus"]
+        gpus = json.loads(collector)["gpus"]
         for event in events:
             if not isinstance(event["ts_us"], int) or not isinstance(event["event"], str):
                 raise TypeError(event)
@@ -109,13 +117,13 @@ def _collector(metadata: dict[bytes, bytes], path: Path) -> tuple[str | None, li
     except KeyError as missing:
         if COLLECTOR_KEY.encode() not in metadata:
             return None, []
-        raise _damaged(path, f"no {missing}") from None
+        raise _damaged_error(path, f"no {missing}") from None
     except (ValueError, TypeError) as error:
-        raise _damaged(path, str(error)) from None
-    return said, events
+        raise _damaged_error(path, str(error)) from None
+    return collector, events
 
 
-def _damaged(path: Path, what: str) -> BadInput:
+def _damaged_error(path: Path, what: str) -> BadInput:
     return BadInput(
         f"the collector's metadata is damaged: {what}",
         where=str(path),
@@ -131,9 +139,9 @@ def is_host_segment(path: Path) -> bool:
         return False
 
 
-def _fits(given: pl.DataType, wanted: pl.DataType) -> bool:
-    if wanted.is_integer():
-        return given.is_integer()
-    if wanted == pl.String:
-        return given == pl.String or isinstance(given, pl.Categorical | pl.Enum)
-    return isinstance(given, pl.Datetime) and given.time_zone is not None
+def _fits(dtype: pl.DataType, expected: pl.DataType) -> bool:
+    if expected.is_integer():
+        return dtype.is_integer()
+    if expected == pl.String:
+        return dtype == pl.String or isinstance(dtype, pl.Categorical | pl.Enum)
+    return isinstance(dtype, pl.Datetime) and dtype.time_zone is not None

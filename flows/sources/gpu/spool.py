@@ -1,4 +1,4 @@
-"""Readings where the collector keeps them: finished segments and the journal that is being written."""
+"""Readings in a collector's folder: in finished segments and in the journal that is being written."""
 
 from __future__ import annotations
 
@@ -19,36 +19,44 @@ from wattledger.spool.spool import Spool
 def read_readings(
     spool: Spool, uuids: Collection[str], first: datetime, last: datetime
 ) -> pl.DataFrame:
-    """Readings of some GPUs in a span of time, in the columns of a segment, each once, in order."""
+    """Readings of some GPUs in a span of time, each once.
+
+    Returns:
+        The columns of a segment (`segments.COLUMNS`), in order of GPU and time.
+    """
     span = pl.col("ts").is_between(first, last)
     parts = [pl.DataFrame(schema=COLUMNS)]
     # Journals first: one that is sealed meanwhile is found again as a segment.
     for journal in spool.list_journals():
-        found = _journal(journal, uuids, first, last, spool.host)
-        if found is not None:
-            parts.append(found)
-    for path in _segments(spool, first, last):
+        recent = _read_journal(journal, uuids, first, last, spool.host)
+        if recent is not None:
+            parts.append(recent)
+    for path in _list_segments(spool, first, last):
         if not path.name.endswith(".host.parquet"):
-            mine = pl.scan_parquet(path, glob=False).filter(
+            readings = pl.scan_parquet(path, glob=False).filter(
                 span, pl.col("gpu_uuid").is_in(list(uuids))
             )
-            parts.append(fill_columns(mine.collect(), COLUMNS).cast(COLUMNS))  # type: ignore[arg-type]
+            parts.append(fill_columns(readings.collect(), COLUMNS).cast(COLUMNS))  # type: ignore[arg-type]
     return pl.concat(parts).unique(["gpu_uuid", "ts"], keep="first").sort("gpu_uuid", "ts")
 
 
 def read_host_readings(spool: Spool, first: datetime, last: datetime) -> pl.DataFrame:
-    """Intervals of CPU and memory that touch a span of time, in the columns of a host segment."""
+    """Energy of CPU and memory in the intervals that touch a span of time.
+
+    Returns:
+        The columns of a host's segment (`segments.HOST_COLUMNS`), in order of component and time.
+    """
     parts = [pl.DataFrame(schema=HOST_COLUMNS)]
     for journal in spool.list_journals():
-        found = _ask(
+        rows = _query_journal(
             journal,
             "SELECT ?, ts_us, span_us, component, energy_mj, is_modelled, method "
             "FROM host WHERE ts_us > ? AND ts_us - span_us < ?",
-            (spool.host, _us(first), _us(last)),
+            (spool.host, _to_us(first), _to_us(last)),
         )
-        if found:
+        if rows:
             times = {**HOST_COLUMNS, "ts": pl.Int64(), "is_modelled": pl.Int64()}
-            frame = pl.DataFrame(found, schema=times, orient="row")
+            frame = pl.DataFrame(rows, schema=times, orient="row")
             parts.append(frame.cast(HOST_COLUMNS))  # type: ignore[arg-type]
     began = pl.col("ts") - pl.duration(microseconds=pl.col("span_us"))
     parts += [
@@ -56,26 +64,26 @@ def read_host_readings(spool: Spool, first: datetime, last: datetime) -> pl.Data
         .filter(pl.col("ts") > first, began < last)
         .select(list(HOST_COLUMNS))
         .collect()
-        for path in _segments(spool, first, last)
+        for path in _list_segments(spool, first, last)
         if path.name.endswith(".host.parquet")
     ]
     return pl.concat(parts).unique(["component", "ts"], keep="first").sort("component", "ts")
 
 
-def _us(moment: datetime) -> int:
+def _to_us(moment: datetime) -> int:
     return round(moment.timestamp() * 1_000_000)
 
 
-def _segments(spool: Spool, first: datetime, last: datetime) -> list[Path]:
+def _list_segments(spool: Spool, first: datetime, last: datetime) -> list[Path]:
     """Finished segments that may hold the span: begun before its end, written after its start."""
     return [
         path
         for path in sorted(spool.folder.glob("*.parquet"))
-        if path.stat().st_mtime >= first.timestamp() and _began(path) <= last
+        if path.stat().st_mtime >= first.timestamp() and _parse_start(path) <= last
     ]
 
 
-def _began(path: Path) -> datetime:
+def _parse_start(path: Path) -> datetime:
     stamp = path.name.removesuffix(".parquet").removesuffix(".host").rpartition("-")[2]
     try:
         return datetime.strptime(stamp, "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=UTC)
@@ -83,7 +91,9 @@ def _began(path: Path) -> datetime:
         return datetime.min.replace(tzinfo=UTC)
 
 
-def _ask(journal: Path, query: str, values: tuple[object, ...]) -> list[tuple[object, ...]]:
+def _query_journal(
+    journal: Path, query: str, values: tuple[object, ...]
+) -> list[tuple[object, ...]]:
     """Rows of a journal; none if it has just been sealed."""
     try:
         con = sqlite3.connect(f"file:{journal}?mode=ro", uri=True, timeout=5)
@@ -97,32 +107,32 @@ def _ask(journal: Path, query: str, values: tuple[object, ...]) -> list[tuple[ob
         con.close()
 
 
-def _journal(
+def _read_journal(
     journal: Path, uuids: Collection[str], first: datetime, last: datetime, host: str
 ) -> pl.DataFrame | None:
     marks = ", ".join("?" * len(uuids))
-    found = _ask(
+    rows = _query_journal(
         journal,
         f"SELECT uuid, info, ts_us, {', '.join(QUANTITIES)} FROM reading JOIN gpu ON gpu.no = gpu "
         f"WHERE ts_us BETWEEN ? AND ? AND uuid IN ({marks})",
-        (_us(first), _us(last), *uuids),
+        (_to_us(first), _to_us(last), *uuids),
     )
-    if not found:
+    if not rows:
         return None
     schema = {"gpu_uuid": pl.String(), "info": pl.String(), "ts": pl.Int64()}
     quantities = {name: COLUMNS[name] for name in QUANTITIES}
-    frame = pl.DataFrame(found, schema={**schema, **quantities}, orient="row")
+    frame = pl.DataFrame(rows, schema={**schema, **quantities}, orient="row")
     infos = {text: json.loads(text) for text in frame["info"].unique()}
 
-    def of_gpu(name: str) -> pl.Expr:
+    def take_info(name: str) -> pl.Expr:
         values = {text: info[name] for text, info in infos.items()}
-        return pl.col("info").replace_strict(values, return_dtype=COLUMNS[_OF_GPU[name]])
+        return pl.col("info").replace_strict(values, return_dtype=COLUMNS[_INFO_COLUMNS[name]])
 
     return frame.with_columns(
         pl.col("ts").cast(COLUMNS["ts"]),
         pl.lit(host).alias("host"),
-        *(of_gpu(name).alias(column) for name, column in _OF_GPU.items()),
+        *(take_info(name).alias(column) for name, column in _INFO_COLUMNS.items()),
     ).select(list(COLUMNS))
 
 
-_OF_GPU = {"index": "gpu_index", "model": "model", "power_source": "power_source"}
+_INFO_COLUMNS = {"index": "gpu_index", "model": "model", "power_source": "power_source"}

@@ -1,4 +1,4 @@
-"""The common form of readings between a reader and the gate: a Parquet file in STAGED columns."""
+"""The form of readings between a reader and the gate: a Parquet file in STAGED columns."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ STAGED: dict[str, pl.DataType] = {
 VALUES = ["power_mw", "energy_mj", "util_pct", "mem_used_mib", "temp_c", "sm_clock_mhz"]
 """What makes two readings of one time the same or a contradiction."""
 EXTRA = ["power_average_mw", "mem_temp_c", "power_limit_mw", "throttle_reasons"]
-"""What only the collector gives."""
+"""What only the collector records."""
 
 
-def fill_columns(readings: pl.DataFrame, wanted: Iterable[str] = STAGED) -> pl.DataFrame:
-    """The wanted columns in order; those that a source does not have are null."""
+def fill_columns(readings: pl.DataFrame, columns: Iterable[str] = STAGED) -> pl.DataFrame:
+    """Exactly these columns of STAGED, in order; those that a source does not have are null."""
     return readings.select(
         name if name in readings.columns else pl.lit(None, STAGED[name]).alias(name)
-        for name in wanted
+        for name in columns
     )
 
 
@@ -60,7 +60,7 @@ class Staged:
     rows_skipped: int = 0
     sample: bool = False
     columns: frozenset[str] = frozenset(STAGED)
-    """Columns of `path` that are not null throughout, as far as the file says."""
+    """Columns of `path` that are not null throughout, as far as the file tells."""
     steps_back: dict[str, tuple[int, int]] = field(default_factory=dict)
     """GPU -> (readings earlier than the one before, first such row)."""
     collector: str | None = None
@@ -70,10 +70,16 @@ class Staged:
     """True where `path` is the source itself and must be kept."""
 
 
-def write(readings: pl.DataFrame, staged: Staged, *, unsorted: bool = False) -> Staged:
-    """Order readings by GPU and time, drop exact repeats, note steps back, write the Parquet.
+def write_staged(readings: pl.DataFrame, staged: Staged, *, unsorted: bool = False) -> Staged:
+    """Order readings by GPU and time, drop exact repeats, note steps back, write the Parquet file.
 
-    Takes the STAGED columns in file order.
+    Args:
+        readings: STAGED columns in the order of the file; missing ones become null.
+        staged: Where to; its counts and columns are filled in.
+        unsorted: The file need not be in order of time: steps back mean nothing.
+
+    Returns:
+        `staged`.
     """
     back = (
         readings.select("gpu_uuid", "row_no", back=pl.col("ts").diff().over("gpu_uuid") < 0)
@@ -86,7 +92,9 @@ def write(readings: pl.DataFrame, staged: Staged, *, unsorted: bool = False) -> 
     ordered = fill_columns(readings).sort("gpu_uuid", "ts", "row_no")
     unique = ordered.unique(["gpu_uuid", "ts", *VALUES], keep="first", maintain_order=True)
     staged.rows_duplicate = ordered.height - unique.height
-    staged.columns = frozenset(one.name for one in unique if one.null_count() < unique.height)
+    staged.columns = frozenset(
+        column.name for column in unique if column.null_count() < unique.height
+    )
     staged.path.parent.mkdir(parents=True, exist_ok=True)
     unique.write_parquet(staged.path)
     return staged
@@ -101,7 +109,19 @@ def convert_to_milliwatts(value: pl.Expr, unit: str) -> pl.Expr:
 def refuse_unparsed(
     frame: pl.DataFrame, raw: str, parsed: str, name: str, path: Path, remedy: str
 ) -> None:
-    """Raise for the first value that did not become a number (or became NaN or infinite)."""
+    """Refuse the first value that did not become a number (or became NaN or infinite).
+
+    Args:
+        frame: row_no, and the columns `raw` and `parsed`.
+        raw: The column of texts.
+        parsed: The column of what became of them.
+        name: What the file calls the column.
+        path: The file, for the message.
+        remedy: What to do about it.
+
+    Raises:
+        BadInput: there is one; named by row and column.
+    """
     bad = frame.filter(
         pl.col(raw).is_not_null()
         & (pl.col(parsed).is_null() | ~pl.col(parsed).cast(pl.Float64).is_finite())
@@ -115,7 +135,16 @@ def refuse_unparsed(
 
 
 def refuse_out_of_range(frame: pl.DataFrame, column: str, path: Path) -> None:
-    """Raise for the first number too large for its column."""
+    """Refuse the first number that is too large for its column of STAGED.
+
+    Args:
+        frame: row_no and `column`.
+        column: A column of STAGED.
+        path: The file, for the message.
+
+    Raises:
+        BadInput: there is one; named by its row.
+    """
     dtype = STAGED[column]
     low, high = (pl.select(edge).item() for edge in (dtype.min(), dtype.max()))  # type: ignore[attr-defined]
     bad = frame.filter(~pl.col(column).is_between(low, high))

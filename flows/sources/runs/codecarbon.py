@@ -75,7 +75,7 @@ def read(path: Path, text: str, tz: str) -> list[MeasuredRun]:
     """Runs of a file, in order of start.
 
     Raises:
-        BadInput: a value that can't be understood, or energy that goes back, with its place.
+        BadInput: a value that cannot be understood, or energy that goes back, with its place.
         UsageError: times are local (codecarbon writes no zone) and no zone was given.
     """
     found: list[MeasuredRun] = []
@@ -102,7 +102,7 @@ def _add(found: list[MeasuredRun], row: Mapping[str, str], line: int, path: Path
     ended = parse_time(row["timestamp"], "timestamp", at, tz)
     seconds = _number(row, "duration", path, line)
     if ended is None or seconds is None or seconds <= 0:
-        raise BadInput("no time or duration", where=at, remedy="Mend or remove the row")
+        raise BadInput("no time or duration", where=at, remedy="Fix or remove the row")
     started = ended - timedelta(seconds=seconds)
     pue = _number(row, "pue", path, line) or 1.0
     point = Point(ended, *(_energy(row, name, pue, path, line) for name in _ENERGIES))
@@ -162,6 +162,6 @@ def _number(row: Mapping[str, str], name: str, path: Path, line: int) -> float |
         raise BadInput(
             "not a usable value",
             where=locate(path, line, name, given),
-            remedy="Mend or remove the row",
+            remedy="Fix or remove the row",
         ) from None
     return value

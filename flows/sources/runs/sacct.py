@@ -111,7 +111,7 @@ def read(path: Path, plain: Path, gpus: Gpus, tz: str) -> Jobs:
     """Jobs with GPUs from a file (`plain` is its text, `path` its name in messages).
 
     Raises:
-        BadInput: a field is missing, or a value can't be understood, with its place.
+        BadInput: a field is missing, or a value cannot be understood, with its place.
         UsageError: a time without zone, and none given.
     """
     jobs = Jobs()
@@ -162,7 +162,7 @@ def _add(jobs: Jobs, row: Mapping[str, str], number: int, path: Path, gpus: Gpus
         raise BadInput(
             "unknown state",
             where=locate(path, number, "State", row["state"]),
-            remedy="If a newer Slurm has it, please report it; else mend the line",
+            remedy="If a newer Slurm has it, please report it; else fix the line",
         )
     at = f"{path}, row {number}"
     start = _time(row["start"], "Start", at, tz)

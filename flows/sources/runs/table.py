@@ -85,7 +85,7 @@ def read(path: Path, gpus: Gpus, tz: str, scratch: Path) -> list[Run]:
     """Read a run table.
 
     Raises:
-        BadInput: missing column, unknown GPU, or a value that can't be understood, with its place.
+        BadInput: missing column, unknown GPU, or a value that cannot be understood, with its place.
         UsageError: a time without zone, and none given.
     """
     with open_plain_text(path, scratch) as plain:
@@ -128,7 +128,7 @@ def _from_csv(text: str, path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
             raise BadInput(
                 f"not {len(names)} fields",
                 where=locate(path, reader.line_num),
-                remedy="Mend the line; lists of GPUs need quotes or semicolons",
+                remedy="Fix the line; lists of GPUs need quotes or semicolons",
             )
         yield f"row {reader.line_num}", {k: v.strip() for k, v in row.items() if v.strip()}
 
@@ -138,7 +138,7 @@ def _from_json(text: str, path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
         given = json.loads(text)
     except json.JSONDecodeError as error:
         raise BadInput(
-            f"not JSON: {error.msg}", where=locate(path, error.lineno), remedy="Mend the file"
+            f"not JSON: {error.msg}", where=locate(path, error.lineno), remedy="Fix the file"
         ) from None
     runs = given.get("runs") if isinstance(given, dict) else given
     return _from_entries(runs, path)
@@ -148,7 +148,7 @@ def _from_toml(text: str, path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
     try:
         given = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"not TOML: {error}", where=str(path), remedy="Mend the file") from None
+        raise BadInput(f"not TOML: {error}", where=str(path), remedy="Fix the file") from None
     return _from_entries(given.get("run"), path)
 
 

@@ -179,7 +179,7 @@ BAD = {
     "empty": (b"", "the file is empty"),
     "header only": (f"{HEADER}\n".encode(), "there is a header but no reading"),
     "binary": (bytes(range(256)) * 8, "row 1: this is not a text file"),
-    "cut archive": (gzip.compress(log().encode())[:-9], "can't be unpacked"),
+    "cut archive": (gzip.compress(log().encode())[:-9], "cannot be unpacked"),
     "semicolons": (log().replace(",", ";").encode(), r"row 1: fields are separated by ';'"),
     "no power": (b"timestamp, index\n2025/07/26 23:32:09, 0\n", r"row 1.*no column 'power.draw'"),
     "no time": (b"index, power.draw [W]\n0, 5 W\n", "no column 'timestamp'"),
