@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from transforms import figures, footprint
-from transforms.embodied import EMBODIED, add_embodied, compute_hourly_rates
+from transforms.embodied import EMBODIED
 
 KWH_MJ = 3_600_000_000
 MWH_MJ = KWH_MJ * 1000
@@ -257,44 +257,6 @@ def test_overhead_of_a_hundred_thousand_gpus_fits() -> None:
     """575 W for 100,000 GPUs over 5 minutes: more than 2^63 mW us."""
     found = one_slot(0, held_us=100_000 * 300_000_000, overhead_mw_per_gpu=575_000)
     assert found["it_mj"] == 100_000 * 300 * 575_000
-
-
-LUCCIONI = {"gpu_kg": 150.0, "server_kg": 2500.0, "gpu_l": 0.0, "years": 6.0, "utilisation": 0.85}
-
-
-def rates(gpus_per_server: int = 8, **given: float) -> pl.LazyFrame:
-    values = {
-        f"{name}{bound}": [value]
-        for name, value in {**LUCCIONI, **given}.items()
-        for bound in ("", "_low", "_high")
-    }
-    return compute_hourly_rates(
-        pl.LazyFrame({"gpu_key": [1], "gpus_per_server": [gpus_per_server], **values})
-    )
-
-
-def test_embodied_carbon_of_bloom() -> None:
-    """Luccioni et al. 2022: 1,082,990 GPU hours, 2,500 kg a server of 8, 150 kg a GPU: 11.2 t."""
-    per_hour = rates().collect()["embodied_ug_per_h"][0]
-    assert per_hour * 1_082_990 / 1e12 == pytest.approx(11.2, abs=0.05)
-
-
-def test_embodied_counts_held_time_and_idle_hardware_has_none() -> None:
-    energy = pl.LazyFrame(
-        {"kind": ["run", "idle"], "gpu_key": [1, 1], "slot": [0, 1], "held_us": [300_000_000] * 2},
-        schema_overrides={"gpu_key": pl.Int64},
-    )
-    made = rates(gpu_l=199.0)
-    found = add_embodied(energy, made).sort("slot").collect()
-    [per_hour] = made.collect()["embodied_ug_per_h"]
-    assert found["co2e_embodied_ug"].to_list() == [per_hour // 12, 0]
-    assert found["water_embodied_ul"][0] == made.collect()["embodied_ul_per_h"][0] // 12
-
-
-def test_a_longer_life_and_more_gpus_to_a_server_embody_less() -> None:
-    value = rates().collect()["embodied_ug_per_h"][0]
-    assert rates(years=12.0).collect()["embodied_ug_per_h"][0] == pytest.approx(value / 2, abs=1)
-    assert rates(gpus_per_server=1).collect()["embodied_ug_per_h"][0] > 5 * value
 
 
 def test_a_total_beyond_64_bits_is_refused_and_wraps_around_nowhere() -> None:

@@ -15,7 +15,6 @@ import pytest
 from selenium.webdriver.common.print_page_options import PrintOptions
 
 from flows import settings as settings_module
-from flows.reporting.numbers import format_number, format_percent, format_range
 from flows.reporting.report.render import write_report
 
 
@@ -152,28 +151,3 @@ def test_names_from_outside_are_only_text(browser: Any, demo_copy: Path, tmp_pat
         assert "owned" not in browser.title.replace(nasty, "")
         assert browser.find_elements("css selector", "script, img") == []
         assert nasty in text(browser, where)
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [
-        (0, "0"),
-        (1234.5, "1,230"),
-        (12.345, "12.3"),
-        (0.012345, "0.0123"),
-        (999.6, "1,000"),
-        (None, "–"),
-        (float("nan"), "–"),
-        (1e12, "1,000,000,000,000"),
-        (-5.678, "-5.68"),
-    ],
-)
-def test_three_significant_digits(value: float | None, shown: str) -> None:
-    assert format_number(value) == shown
-
-
-def test_shares_and_ranges() -> None:
-    assert format_percent(1.0) == "100 %"
-    assert format_percent(0.9996) == "99.9 %"
-    assert format_percent(0.004) == "0 %"
-    assert format_range(1.2345, 20) == "1.23 – 20.0"
