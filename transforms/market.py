@@ -67,9 +67,9 @@ def match_contracts(
 ) -> pl.LazyFrame:
     """The share of each site's grid energy that each contract covers, slot by slot.
 
-    Contracts take their turn by position, and each covers of what earlier ones left. A contract with
-    a share covers that share of every slot. One with deliveries covers, in each matching period (hour,
-    or calendar year), at most what it delivered in it while the site is known.
+    Contracts are used in order of position, and each covers only what earlier ones left. A contract
+    with a share covers that share of every slot. A contract with deliveries covers, in each matching
+    period (hour, or calendar year), at most what it delivered in it while the site is known.
 
     Args:
         energy: site, slot, grid_mj: one row per site and slot, whoever used the energy.

@@ -1,1 +1,1 @@
-"""Readings that never were: the demo's, and simulated fleets."""
+"""Generated readings: the demo's, and those of simulated fleets."""

@@ -1,4 +1,4 @@
-"""`wattledger simulate`: a fleet that never was, with the energy that it truly took.
+"""`wattledger simulate`: an imagined fleet, with the energy that it truly took.
 
 Makes a project: segments of readings, a run table, a grid series, settings, and `truth.parquet`. The
 same arguments give the same files. What is modelled, and what truth means: docs/simulator.md.
@@ -145,7 +145,7 @@ def _check(fleet: Fleet, folder: Path) -> None:
 
 
 def _write_truth(fleet: Fleet, groups: Sequence[GroupTotals], path: Path) -> None:
-    """By run and GPU, what it took while the run held it; without a run, what nobody held."""
+    """Energy by run and GPU, while the run held the GPU; without a run, what no run held."""
     rows: list[tuple[str | None, str, str, int]] = []
     for group in groups:
         unheld_nj = dict(group.gpu_nj)
