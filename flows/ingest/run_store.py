@@ -59,7 +59,7 @@ def store_runs(
     Raises:
         BadInput: a check failed; nothing but the verdict was stored.
     """
-    from expectations.gate import Gate, describe
+    from expectations.gate import Gate, describe_result
 
     if not runs:
         with transaction(con):
@@ -74,7 +74,7 @@ def store_runs(
                 stored = _store_changed(con, source)
                 record(stored)
     if not verdict.success:
-        raise BadInput("; ".join(describe(r) for r in verdict.failures), where=source)
+        raise BadInput("; ".join(describe_result(r) for r in verdict.failures), where=source)
     return stored
 
 

@@ -161,7 +161,7 @@ def is_signed_by(path: Path, signature: bytes, manifest: bytes) -> bool:
 
 def _explain_key(path: Path, why: str) -> SettingsError:
     return SettingsError(
-        f"can't use the key: {why.splitlines()[0] if why else 'unreadable'}",
+        f"cannot use the key: {why.splitlines()[0] if why else 'unreadable'}",
         where=str(path),
         remedy="It should be an Ed25519 key in PEM: openssl genpkey -algorithm ed25519; see "
         "docs/verification.md",

@@ -29,9 +29,9 @@ def stage_restatement(con: duckdb.DuckDBPyConnection, database: Path | None) -> 
         return
     con.execute(f"ATTACH {quote_literal(database)} AS published (READ_ONLY)")
     try:
-        columns = con.execute("DESCRIBE published.run_footprint").fetchall()
-        known = {name for name, *_ in columns}
-        figures = [name for name in FIGURES if name in known]
+        description = con.execute("DESCRIBE published.run_footprint").fetchall()
+        columns = {name for name, *_ in description}
+        figures = [name for name in FIGURES if name in columns]
         con.execute(_insert_changed_runs(figures, _select_causes(con)))
     finally:
         con.execute("DETACH published")

@@ -7,9 +7,6 @@ import json
 import shutil
 import struct
 import subprocess
-import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +15,11 @@ import pytest
 
 from flows import settings as settings_module
 from flows.accounting.compute import compute
-from flows.errors import BadInput, SettingsError, UsageError
+from flows.errors import SettingsError, UsageError
 from flows.files import hash_file
 from flows.ingest.grid import ingest_grid
-from flows.publication import bundle as bundles
 from flows.publication import entry
-from flows.publication.bundle import verify_bundle, write_bundle
-from flows.publication.findings import Finding, Trust
+from flows.publication.findings import Trust
 from flows.publication.integrity import check_folder
 from flows.publication.manifest import MANIFEST, SIGNATURE, list_tables
 from flows.publication.publish import publish_candidate
@@ -35,7 +30,8 @@ from flows.warehouse.connection import connect
 from flows.warehouse.digests import digest_rows
 from flows.warehouse.frames import quote_literal
 from flows.warehouse.store import store_of
-from tests.conftest import grid_csv, started_afresh, wattledger
+from tests.conftest import grid_csv, wattledger
+from tests.flows.publication.helpers import list_failures, writable
 
 OTHER = {
     "BOOLEAN": "NOT coalesce({0}, false)",
@@ -50,23 +46,8 @@ def other(column: str, kind: str) -> str:
     return OTHER.get(kind, "coalesce({0}, 0) + 1").format(column)
 
 
-def failed(found: Iterator[Finding]) -> set[tuple[str, str]]:
-    return {(one.what, one.place) for one in found if one.ok is False}
-
-
 def columns(con: duckdb.DuckDBPyConnection, table: str) -> list[tuple[str, str]]:
     return [(name, kind) for name, kind, *_ in con.execute(f"DESCRIBE {table}").fetchall()]
-
-
-@contextmanager
-def writable(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    path.chmod(0o644)
-    con = duckdb.connect(str(path))
-    con.execute("SET TimeZone = 'UTC'")
-    try:
-        yield con
-    finally:
-        con.close()
 
 
 def change_a_row(con: duckdb.DuckDBPyConnection, table: str, column: str, kind: str) -> None:
@@ -169,7 +150,7 @@ def test_every_changed_table_view_and_file_is_named(accounted: Settings) -> None
         text[len(text) // 2] ^= 1
         path.write_bytes(text)
     (folder / "more.txt").write_text("not published")
-    found = failed(verify_ledger(accounted))
+    found = list_failures(verify_ledger(accounted))
     assert {("table", table) for table in tables - {"computation", "setting"}} <= found
     assert {("view", "fleet_summary"), ("view", "sensitivity")} <= found
     assert {("file", p.relative_to(folder).as_posix()) for p in files} <= found
@@ -250,14 +231,14 @@ def test_every_column_of_what_is_kept_counts(published: Settings) -> None:
 def test_a_changed_reading_is_named_by_its_file(published: Settings) -> None:
     with writable(store_of(published)) as con:
         con.execute("UPDATE gpu_reading SET temp_c = temp_c + 1 WHERE rowid = 77")
-    assert {what for what, _ in failed(verify_ledger(published))} == {"kept"}
-    [(_, place)] = failed(verify_ledger(published))
+    assert {what for what, _ in list_failures(verify_ledger(published))} == {"kept"}
+    [(_, place)] = list_failures(verify_ledger(published))
     assert place.startswith("gpu_reading ")
     assert place.endswith("node01.parquet")
     with writable(store_of(published)) as con:
         con.execute("UPDATE gpu_reading SET temp_c = temp_c - 1 WHERE rowid = 77")
         con.execute("UPDATE gpu_reading SET energy_mj = energy_mj + 1000 WHERE rowid = 600")
-    found = failed(verify_ledger(published))
+    found = list_failures(verify_ledger(published))
     assert ("figures", "energy_slot") in found or ("figures", "gpu_slot") in found
 
 
@@ -272,7 +253,7 @@ def test_every_table_of_the_warehouse_that_was_published_counts(accounted: Setti
         for table in filled:
             con.execute(f"DELETE FROM {table}")
     # Without its last row, the ledger no longer has the publication at all.
-    found = failed(verify_ledger(accounted))
+    found = list_failures(verify_ledger(accounted))
     named = {place for what, place in found if what in ("warehouse", "kept")}
     assert filled <= {place.split()[0] for place in named} | {"gpu"}
     assert ("chain", "ledger") in found
@@ -311,7 +292,7 @@ def test_a_broken_chain_is_named(what: str, republished: Settings) -> None:
                 expected = (
                     ("manifest", MANIFEST) if same == hash_file(first / MANIFEST) else expected
                 )
-    assert expected in failed(verify_ledger(republished))
+    assert expected in list_failures(verify_ledger(republished))
 
 
 def test_what_cannot_be_checked_is_said(published: Settings) -> None:
@@ -381,7 +362,7 @@ def test_a_signature_is_checked_by_us_and_by_openssl(published: Settings, tmp_pa
     ingest_grid(project, [project.root / "grid.csv"])
     compute(project)
     folder = publish_candidate(project).folder
-    assert failed(verify_ledger(project, "0002")) == set()
+    assert list_failures(verify_ledger(project, "0002")) == set()
     # The first was published before there was a key, but the second names it.
     assert [
         o.publication_id[:4] for o in verify_ledger(project) if o.what == "signature" and not o.ok
@@ -408,126 +389,12 @@ def test_a_signature_is_checked_by_us_and_by_openssl(published: Settings, tmp_pa
 
 def test_an_expected_digest_shows_that_it_is_the_same_ledger(published: Settings) -> None:
     digest = hash_file(published.published / MANIFEST)
-    assert ("chain", "expected digest") not in failed(
+    assert ("chain", "expected digest") not in list_failures(
         verify_ledger(published, trust=Trust(expected=digest))
     )
-    assert ("chain", "expected digest") in failed(
+    assert ("chain", "expected digest") in list_failures(
         verify_ledger(published, trust=Trust(expected="0" * 64))
     )
-
-
-@pytest.fixture
-def packed(republished: Settings, tmp_path: Path) -> Path:
-    done = write_bundle(republished, "r1", target=tmp_path / "r1.zip")
-    assert done.readings == 3600
-    return done.path
-
-
-def test_a_bundle_is_verified_with_nothing_else(packed: Path, tmp_path: Path) -> None:
-    """In another directory, by another process, with another number of threads."""
-    away = tmp_path / "away"
-    away.mkdir()
-    shutil.move(packed, away / "evidence.zip")
-    shutil.rmtree(tmp_path / "project")
-    said = started_afresh(
-        "verify",
-        away / "evidence.zip",
-        "--json",
-        env={"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1"},
-    )
-    assert said.returncode == 0, said.stdout + said.stderr
-    found = json.loads(said.stdout)
-    assert {o["what"] for o in found} == {
-        "entry", "signature", "chain", "file", "table", "view", "kept", "figures",
-    }  # fmt: skip
-    assert {o["place"] for o in found if o["what"] == "figures"} == {
-        "run_footprint", "footprint_slot", "energy_slot", "run_alternative", "run_sensitivity", "factor_use",
-    }  # fmt: skip
-    assert {o["ok"] for o in found if o["what"] != "signature"} == {True}
-
-
-def test_a_bundle_of_many_readings(demo: Path, tmp_path: Path) -> None:
-    """More than one thread reads at a time, of two nodes with a gap and without a counter."""
-    done = write_bundle(settings_module.load(demo), "vision-base", target=tmp_path / "run.zip")
-    assert done.readings > 200_000
-    found = list(verify_bundle(done.path))
-    assert [one for one in found if one.ok is False] == []
-    assert {one.ok for one in found if one.what in ("kept", "figures")} == {True}
-
-
-def repacked(path: Path, change: Callable[[str, bytes], tuple[str, bytes]]) -> Path:
-    target = path.with_name("changed.zip")
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(target, "w") as new:
-        for name in old.namelist():
-            new.writestr(*change(name, old.read(name)))
-    return target
-
-
-def test_a_changed_bundle_is_found_out(packed: Path, tmp_path: Path) -> None:
-    store = tmp_path / "store.duckdb"
-
-    def other_reading(name: str, data: bytes) -> tuple[str, bytes]:
-        if name != "kept.duckdb":
-            return name, data
-        store.write_bytes(data)
-        with writable(store) as con:
-            con.execute("UPDATE gpu_reading SET energy_mj = energy_mj + 1 WHERE rowid >= 600")
-        return name, store.read_bytes()
-
-    found = failed(verify_bundle(repacked(packed, other_reading)))
-    assert any(what == "kept" and place.startswith("gpu_reading") for what, place in found)
-
-    def other_manifest_before(name: str, data: bytes) -> tuple[str, bytes]:
-        return name, data + b" " if name.startswith("ledger/") else data
-
-    found = failed(verify_bundle(repacked(packed, other_manifest_before)))
-    assert found == {("chain", "previous_digest")}
-    expected = Trust(expected="0" * 64)
-    assert ("chain", "expected digest") in failed(verify_bundle(packed, expected))
-
-
-@pytest.mark.parametrize(
-    "name", ["../out.txt", "/out.txt", "a/../../out.txt", "..\\out.txt", "C:/out.txt"]
-)
-def test_a_bundle_writes_nothing_outside(name: str, packed: Path, tmp_path: Path) -> None:
-    with zipfile.ZipFile(packed, "a") as archive:
-        archive.writestr(name, "owned")
-    with pytest.raises(BadInput, match="lies outside it"):
-        list(verify_bundle(packed))
-    assert not (tmp_path / "out.txt").exists()
-    assert not Path("/out.txt").exists()
-
-
-def test_a_bundle_with_a_link_or_that_is_none_is_refused(packed: Path, tmp_path: Path) -> None:
-    link = zipfile.ZipInfo("publication/link")
-    link.external_attr = 0o120777 << 16
-    with zipfile.ZipFile(packed, "a") as archive:
-        archive.writestr(link, "/etc/passwd")
-    with pytest.raises(BadInput, match="lies outside it"):
-        list(verify_bundle(packed))
-    (tmp_path / "text.zip").write_text("no archive")
-    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
-        archive.writestr("bundle.json", '{"format": 1, "run_id": "r", "publication_id": "../.."}')
-    cut = tmp_path / "cut.zip"
-    cut.write_bytes(packed.read_bytes()[:5000])
-    for path in (tmp_path / "text.zip", tmp_path / "other.zip", cut, tmp_path / "none.zip"):
-        with pytest.raises(BadInput, match="not a bundle, or a damaged one"):
-            list(verify_bundle(path))
-    said = wattledger("verify", tmp_path / "text.zip")
-    assert said.returncode == 2
-    assert "wattledger bundle RUN" in said.stderr
-
-
-def test_a_bundle_of_no_run_is_refused(published: Settings) -> None:
-    with pytest.raises(UsageError, match="the publication has no run 'nobody'"):
-        write_bundle(published, "nobody")
-
-
-@pytest.mark.parametrize("run_id", ["../../etc/x", "a'; DROP TABLE segment; --", "..", "r/1\\2"])
-def test_names_of_runs_lead_nowhere(run_id: str, project: Settings, tmp_path: Path) -> None:
-    assert "/" not in bundles._file_name(run_id)
-    assert "\\" not in bundles._file_name(run_id)
-    assert not bundles._file_name(run_id).startswith(".")
 
 
 def test_readers_cannot_write_what_was_published(published: Settings) -> None:
