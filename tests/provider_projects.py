@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flows.ingest.fetch_grid import Span, ask_once, fetch_zone
+from flows.ingest.fetch_grid import fetch_zone, request_page
+from flows.ingest.grid_days import Span
 from flows.orchestration.secrets import read_secret_block
 from flows.settings import Settings
 from flows.warehouse.registry import Outcome
@@ -73,7 +74,7 @@ def fetch(project: Settings, span: Span | None = ONE_DAY, **options: Any) -> lis
     return fetch_zone(
         project,
         "XX",
-        lambda source: partial(ask_once, source, read_block=read_secret_block),
+        lambda source: partial(request_page, source, read_block=read_secret_block),
         span,
         **options,
     )

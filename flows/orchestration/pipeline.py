@@ -20,10 +20,11 @@ from prefect.tasks import exponential_backoff
 from flows import settings as settings_module
 from flows.accounting.compute import Computed, compute
 from flows.errors import GateFailed, LakeAway, SourceError, WarehouseBusy
-from flows.ingest.fetch_grid import Span, ask_once, fetch_zone
+from flows.ingest.fetch_grid import fetch_zone, request_page
 from flows.ingest.fetch_prometheus import fetch_prometheus
 from flows.ingest.gpu import ingest_gpu
 from flows.ingest.grid import ingest_grid
+from flows.ingest.grid_days import Span
 from flows.ingest.runs import ingest_runs
 from flows.orchestration import artifacts
 from flows.orchestration.secrets import read_secret_block
@@ -158,7 +159,7 @@ def ask_provider(source: GridApiInput, request: Request) -> Page:
     from prefect.concurrency.sync import rate_limit
 
     rate_limit(_limit_name(source), strict=False)
-    return ask_once(source, request, read_secret_block)
+    return request_page(source, request, read_secret_block)
 
 
 def _limit_name(source: GridApiInput) -> str:

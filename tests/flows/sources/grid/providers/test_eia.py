@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-from flows.ingest.fetch_grid import Span
+from flows.ingest.grid_days import Span
 from tests.conftest import ask
 from tests.grid_server import Server
 from tests.provider_projects import DAY, describe_provider, fetch, make_provider_project

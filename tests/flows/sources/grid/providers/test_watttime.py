@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.ingest.fetch_grid import Span
+from flows.ingest.grid_days import Span
 from tests.grid_server import Server
 from tests.provider_projects import (
     DAY,
