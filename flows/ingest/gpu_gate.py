@@ -12,7 +12,7 @@ from expectations.checks import Result
 from expectations.readings import ROWS_WHERE
 from flows.errors import locate
 from flows.ingest.gpu_profile import relation_of
-from flows.ingest.suites import build_readings_suite
+from flows.ingest.suites import configure_readings_suite
 from flows.settings import Settings
 from flows.sources.gpu.staged import Staged
 from flows.warehouse import registry
@@ -34,7 +34,7 @@ def check_profiles(con: duckdb.DuckDBPyConnection, settings: Settings) -> Faults
     """Run the suite on all staged profiles, and record the verdict."""
     from expectations.gate import Gate
 
-    verdict = Gate(con).run(build_readings_suite(settings))
+    verdict = Gate(con).run(configure_readings_suite(settings))
     with transaction(con):
         registry.record_verdict(con, verdict)
     failures: dict[str, list[Result]] = defaultdict(list)

@@ -13,7 +13,7 @@ import polars as pl
 from flows.errors import BadInput, UsageError
 from flows.files import expand_paths, hash_file
 from flows.ingest.progress import Progress, no_progress
-from flows.ingest.suites import build_grid_suite
+from flows.ingest.suites import configure_grid_suite
 from flows.settings import Settings
 from flows.sources.grid import reader as grid_source
 from flows.sources.grid.layouts import Options
@@ -150,7 +150,7 @@ def _load(
 
     series, rows = _series_of(data), data.rows.with_columns(feed=pl.lit(data.feed))
     with stage(con, **{series.table: rows}):
-        verdict = Gate(con).run(build_grid_suite(settings, series.table))
+        verdict = Gate(con).run(configure_grid_suite(settings, series.table))
         with transaction(con):
             registry.record_verdict(con, verdict)
             if verdict.success:

@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from expectations.checks import Verdict
-from flows.ingest.suites import build_host_suite
+from flows.ingest.suites import configure_host_suite
 from flows.settings import Settings
 from flows.sources.gpu.segments import HOST_COLUMNS
 from flows.warehouse import registry
@@ -65,7 +65,7 @@ def _load_batch(
     empty = "SELECT ''::VARCHAR AS segment_id, * EXCLUDE (segment_key) FROM host_reading LIMIT 0"
     with stage(con, host_reading=empty):
         outcomes = _stage_files(con, settings, files)
-        verdict = Gate(con).run(build_host_suite(settings))
+        verdict = Gate(con).run(configure_host_suite(settings))
         with transaction(con):
             registry.record_verdict(con, verdict)
         for digest, reason in _explain_failures(verdict, files).items():

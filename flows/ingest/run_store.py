@@ -10,7 +10,7 @@ import duckdb
 import polars as pl
 
 from flows.errors import BadInput
-from flows.ingest.suites import build_runs_suite
+from flows.ingest.suites import configure_runs_suite
 from flows.settings import Settings
 from flows.sources.runs.table import Run
 from flows.warehouse import registry
@@ -67,7 +67,7 @@ def store_runs(
         return 0
     stored = 0
     with _stage_runs(con, runs):
-        verdict = Gate(con).run(build_runs_suite(settings))
+        verdict = Gate(con).run(configure_runs_suite(settings))
         with transaction(con):
             registry.record_verdict(con, verdict)
             if verdict.success:

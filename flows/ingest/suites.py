@@ -7,7 +7,7 @@ from expectations.checks import Suite
 from flows.settings import Settings
 
 
-def build_readings_suite(settings: Settings) -> Suite:
+def configure_readings_suite(settings: Settings) -> Suite:
     """Checks of the profiles of GPU readings in staging.segment_profile."""
     return readings.build_readings_suite(
         schema="staging",
@@ -17,17 +17,17 @@ def build_readings_suite(settings: Settings) -> Suite:
     )
 
 
-def build_host_suite(settings: Settings) -> Suite:
+def configure_host_suite(settings: Settings) -> Suite:
     """Checks of the energy of CPU and memory in staging.host_reading."""
     return host.build_host_suite(future_tolerance_s=settings.readings.future_tolerance_s)
 
 
-def build_runs_suite(settings: Settings) -> Suite:
+def configure_runs_suite(settings: Settings) -> Suite:
     """Checks of runs and allocations in staging.run_allocation."""
     return runs.build_runs_suite(schema="staging", max_days=settings.gate.max_run_days)
 
 
-def build_grid_suite(settings: Settings, table: str) -> Suite:
+def configure_grid_suite(settings: Settings, table: str) -> Suite:
     """Checks of grid data in the staging table `grid_intensity` or `grid_mix`."""
     if table == "grid_mix":
         return grid.build_mix_suite()

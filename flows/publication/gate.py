@@ -10,10 +10,11 @@ from pathlib import Path
 
 import duckdb
 
-from expectations import footprint, readings, restatement, runs
+from expectations import footprint, restatement
 from expectations.checks import Check, Result, Suite, Verdict
 from expectations.gate import Gate, describe_result
 from flows.errors import SettingsError, UsageError
+from flows.ingest.suites import configure_readings_suite, configure_runs_suite
 from flows.publication.folders import database_in
 from flows.publication.restatement import stage_restatement
 from flows.reporting.report.data_docs import make_offline
@@ -115,13 +116,8 @@ def build_suites(settings: Settings) -> list[Suite]:
     """
     gate = settings.gate
     suites = [
-        readings.build_readings_suite(
-            schema="staging",
-            future_tolerance_s=settings.readings.future_tolerance_s,
-            max_gap_s=settings.readings.max_gap_s,
-            counter_power_tolerance=gate.counter_power_tolerance,
-        ),
-        runs.build_runs_suite(schema="staging", max_days=gate.max_run_days),
+        configure_readings_suite(settings),
+        configure_runs_suite(settings),
         footprint.build_signal_suite(max_g_per_kwh=gate.max_intensity_g_per_kwh),
         footprint.build_footprint_suite(gate),
         restatement.build_restatement_suite(max_change=gate.max_restatement),
