@@ -45,7 +45,7 @@ from transforms.attribution import METERED
 from transforms.constants import SLOT_US
 from transforms.energy import GapRule
 from transforms.schema import TABLES
-from transforms.sensitivity import sensitivity
+from transforms.sensitivity import compute_sensitivity
 
 
 @dataclass(frozen=True)
@@ -342,7 +342,7 @@ def _update_sites(
     touched = pl.concat([touched, more])
 
     priced = market.price_slots(facility.lazy(), _tariffs(con)).collect().lazy()
-    by_run = footprint.footprint_slots(
+    by_run = footprint.compute_footprint_slots(
         facility.lazy(), signals.lazy(), contracted.lazy(), priced
     ).collect()
     changed = _replace_figures(con, touched, by_run)
@@ -352,15 +352,15 @@ def _update_sites(
 def _facility(
     con: duckdb.DuckDBPyConnection, sites: pl.DataFrame, cells: pl.DataFrame
 ) -> pl.DataFrame:
-    """`transforms.footprint.facility_slots` of some sites and slots."""
+    """`transforms.footprint.compute_facility_slots` of some sites and slots."""
     with register(con, cells=cells.with_columns(slot_start=start("slot"))):
         found = _site_energy(con, "SEMI JOIN cells USING (site, slot_start)")
-    return footprint.facility_slots(found.lazy(), sites.lazy()).collect()
+    return footprint.compute_facility_slots(found.lazy(), sites.lazy()).collect()
 
 
 def _site_energy(con: duckdb.DuckDBPyConnection, among: str) -> pl.DataFrame:
     parts = con.execute(f"SELECT t.* FROM site_energy_slot AS t {among}").pl()
-    return footprint.of_sites(parts.lazy().with_columns(slot=slot_number())).collect()
+    return footprint.sum_sites(parts.lazy().with_columns(slot=slot_number())).collect()
 
 
 def _grid_used(facility: pl.DataFrame) -> pl.DataFrame:
@@ -433,9 +433,9 @@ def _update_runs(
         )
         use = con.execute(f"SELECT t.* FROM device_energy AS t {mine}").pl()
         energy = _site_energy(con, mine + " WHERE t.kind = 'run'")
-    totals = footprint.run_totals(by_run.lazy(), _gpus(use.lazy(), of)).collect()
+    totals = footprint.sum_runs(by_run.lazy(), _gpus(use.lazy(), of)).collect()
     priced = market.price_slots(energy.lazy(), _tariffs(con)).collect().lazy()
-    moved = sensitivity(
+    moved = compute_sensitivity(
         energy.lazy(), sites.lazy(), signals.lazy(), contracted.lazy(), priced
     ).collect()
     for table, frame in (
@@ -487,10 +487,10 @@ def _alternatives_due(
                     SELECT valid_from, valid_to, fetched_at, superseded_at FROM grid_mix)
                 WHERE fetched_at > $since OR superseded_at > $since
             ) AS g ON f.first_slot - to_hours($hours) < g.last
-                AND f.last_slot + to_hours($hours) + INTERVAL 5 MINUTE > g.first
+                AND f.last_slot + to_hours($hours) + to_microseconds($slot_us) > g.first
             WHERE f.kind = 'run'
             """,
-            {"since": since, "hours": known.settings.grid.shift_h},
+            {"since": since, "hours": known.settings.grid.shift_h, "slot_us": SLOT_US},
         ).pl()
 
 
@@ -543,20 +543,20 @@ def candidate(
     of = fleet(con, settings, factors)
     found = metering.of_partials(con, of, partials, metering.host_readings_of(con))
     use = _use(found.gpu_slot, found.energy_slot)
-    at_sites = footprint.of_sites(found.site_energy.lazy()).collect()
+    at_sites = footprint.sum_sites(found.site_energy.lazy()).collect()
     sites = sites_at(of.sites, at_sites)
     known = Known(con, settings, factors)
     signals, sources = slot_signals(known, sites.select("zone", "slot").unique())
-    facility = footprint.facility_slots(at_sites.lazy(), sites.lazy()).collect()
+    facility = footprint.compute_facility_slots(at_sites.lazy(), sites.lazy()).collect()
     used = _grid_used(facility) if grid_used is None else grid_used
     contract_slots, contracted = _contracts(con, used.lazy())
     # Once: the sensitivity goes over it many times.
     priced = market.price_slots(at_sites.lazy(), _tariffs(con)).collect().lazy()
-    by_run = footprint.footprint_slots(
+    by_run = footprint.compute_footprint_slots(
         facility.lazy(), signals.lazy(), contracted.lazy(), priced
     ).collect()
     held = use.lazy().filter(pl.col("kind") != "metered")
-    totals = footprint.run_totals(by_run.lazy(), _gpus(held, of)).collect()
+    totals = footprint.sum_runs(by_run.lazy(), _gpus(held, of)).collect()
     return {
         "gpu_slot": found.gpu_slot,
         "host_energy_slot": _with_start(found.host_energy_slot),
@@ -570,7 +570,7 @@ def candidate(
         "gpu_embodied": of.made,
         "conservation": _conserved(use),
         "run_alternative": alternatives_of(known, by_run, last_reading(con)),
-        "run_sensitivity": sensitivity(
+        "run_sensitivity": compute_sensitivity(
             at_sites.lazy(), sites.lazy(), signals.lazy(), contracted.lazy(), priced
         ).collect(),
         "factor_use": factor_use(known, by_run, sources, held.collect(), of.made),

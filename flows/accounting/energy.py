@@ -66,7 +66,7 @@ class Metered:
     host_slot: pl.DataFrame
     host_energy_slot: pl.DataFrame
     site_energy: pl.DataFrame
-    """`transforms.footprint.by_site` by host group."""
+    """`transforms.footprint.sum_by_site` by host group."""
 
 
 def gap_rule(settings: Settings) -> GapRule:
@@ -177,13 +177,13 @@ def of_partials(
         how="left",
     )
     whole = embodied.add_embodied(with_hosts, of.made.lazy()).collect().lazy()
-    at_sites = footprint.by_site(whole, "host_group").collect()
+    at_sites = footprint.sum_by_site(whole, "host_group").collect()
     sites = sites_at(of.sites, at_sites)
     return Metered(
         gpu_slot=by_slot,
         energy_slot=bounded,
         host_slot=only(host.sum_host_slots(host_readings.lazy()), "host").collect(),
-        host_energy_slot=footprint.host_slots(whole, sites.lazy()).collect(),
+        host_energy_slot=footprint.compute_host_slots(whole, sites.lazy()).collect(),
         site_energy=at_sites,
     )
 

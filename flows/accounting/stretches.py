@@ -194,7 +194,7 @@ def _stretches(con: duckdb.DuckDBPyConnection, table: str, among: str) -> pl.Dat
     return con.execute(f"SELECT {columns} FROM {table} AS p {among}").pl()
 
 
-_REACH = 12
+_REACH = 3_600_000_000 // SLOT_US
 """Slots on either side in which the next readings lie, mostly: an hour."""
 
 
