@@ -295,7 +295,7 @@ def wattledger(
     given = [str(word) for word in words]
     with tempfile.TemporaryDirectory() as folder:
         process = PROCESSES.Process(
-            target=preloaded.command, args=(given, _environment(env), Path(folder), ROOT)
+            target=preloaded.run_command, args=(given, _environment(env), Path(folder), ROOT)
         )
         process.start()
         process.join(240)

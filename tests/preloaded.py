@@ -1,4 +1,4 @@
-"""Work for processes of their own that start with the heavy imports done: commands, and what is killed."""
+"""Work for separate processes that start with the heavy imports done: commands, and what tests kill."""
 
 from __future__ import annotations
 
@@ -19,45 +19,42 @@ from flows.warehouse.store import FileStore, open_warehouse
 load_great_expectations()
 
 
-def command(words: list[str], env: dict[str, str], folder: Path, at: Path) -> None:
-    """Run the command in folder `at`; what it prints goes to files in `folder`."""
+def run_command(words: list[str], env: dict[str, str], output: Path, folder: Path) -> None:
+    """Run the command in `folder`; what it prints goes to files in `output`."""
     for name, number in (("stdout", 1), ("stderr", 2)):
-        handle = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        handle = os.open(output / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(handle, number)
         os.close(handle)
     os.environ.clear()
     os.environ.update(env)
-    os.chdir(at)
+    os.chdir(folder)
     sys.argv = ["wattledger", *words]
     main.main()
 
 
-def load(project: Path, files: list[Path], said: Connection) -> None:
+def load_gpu_files(project: Path, files: list[Path], ready: Connection) -> None:
     settings = flows.settings.load(project)
-    said.send("go")
+    ready.send("go")
     ingest_gpu(settings, files)
 
 
-def put_in_force(project: Path, said: Connection) -> None:
+def publish(project: Path, ready: Connection) -> None:
     settings = flows.settings.load(project)
-    said.send("go")
+    ready.send("go")
     publish_candidate(settings)
 
 
-def roll_up_all(project: Path, said: Connection) -> None:
+def roll_up(project: Path, ready: Connection) -> None:
     settings = flows.settings.load(project)
-    said.send("go")
+    ready.send("go")
     roll_up_old_readings(settings, 30)
 
 
-def make_warehouse(path: Path, said: Connection) -> None:
-    said.send("go")
+def make_warehouse(path: Path, ready: Connection) -> None:
+    ready.send("go")
     open_warehouse(FileStore(path)).close()
 
 
-def load_files(project: Path, files: list[Path]) -> None:
-    from flows import settings
-    from flows.ingest.gpu import ingest_gpu
-
+def load_gpu_files_one_by_one(project: Path, files: list[Path]) -> None:
     for path in files:
-        ingest_gpu(settings.load(project), [path])
+        ingest_gpu(flows.settings.load(project), [path])

@@ -617,7 +617,7 @@ def test_a_kill_while_loading_loses_and_doubles_nothing(
     after_s: float, project: Settings, tmp_path: Path, kill_while: Callable[..., None]
 ) -> None:
     paths = [segment(tmp_path, f"node{n:02d}", seconds=6000, gpus=4) for n in range(6)]
-    kill_while(preloaded.load, project.root, paths, after_s=after_s)
+    kill_while(preloaded.load_gpu_files, project.root, paths, after_s=after_s)
     # Each file is in whole or not at all, with its catalogue row.
     if _has_tables(store_of(project)):
         counts = ask(

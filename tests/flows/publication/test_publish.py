@@ -277,7 +277,7 @@ def test_a_kill_at_any_instant_leaves_the_last_publication(
     before = fingerprint(published.published)
     ingest_grid(published, [grid_csv(published.root, [100, 200, 333, 400])])
     compute(published)
-    kill_while(preloaded.put_in_force, published.root, after_s=after_s)
+    kill_while(preloaded.publish, published.root, after_s=after_s)
     # Old or new, whole in either case.
     database = published.published_database
     con = connect(database, read_only=True)

@@ -157,7 +157,7 @@ def test_a_kill_leaves_readings_or_sums(
     after_s: float, uneven: Settings, kill_while: Callable[..., None]
 ) -> None:
     before = ask(uneven, FIGURES)
-    kill_while(preloaded.roll_up_all, uneven.root, after_s=after_s)
+    kill_while(preloaded.roll_up, uneven.root, after_s=after_s)
     [rolled] = ask(uneven, "SELECT count(*) AS n FROM rolled_up")
     [left] = ask(uneven, "SELECT count(*) AS n FROM gpu_reading")
     assert left["n"] == (600 if rolled["n"] else 3600)
