@@ -164,9 +164,9 @@ def record_second_meter(
                 "label": run.project,
                 "started_at": run.started_at,
                 "ended_at": run.ended_at,
-                "gpu_mj": run.last("gpu_mj"),
-                "cpu_mj": run.last("cpu_mj"),
-                "dram_mj": run.last("dram_mj"),
+                "gpu_mj": run.find_last("gpu_mj"),
+                "cpu_mj": run.find_last("cpu_mj"),
+                "dram_mj": run.find_last("dram_mj"),
                 "segment_key": key,
             }
             insert(con, "second_meter", [row])

@@ -31,8 +31,8 @@ _AHEAD = 4
 """Tasks that wait for each worker, so that no more results than these are held at once."""
 
 
-def runner(cluster: Cluster) -> Any:
-    """The Dask cluster of the settings, as a task runner of Prefect."""
+def make_task_runner(cluster: Cluster) -> Any:
+    """Make a task runner of Prefect from the Dask cluster of the settings."""
     from prefect_dask.task_runners import DaskTaskRunner
 
     if cluster.address:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from prefect.types.entrypoint import EntrypointType
 from flows import settings as settings_module
 from flows.accounting.compute import Computed
 from flows.ingest.fetch_prometheus import fetch_prometheus
-from flows.orchestration import artifacts
+from flows.orchestration.artifacts import create_files_artifact
 from flows.orchestration.pipeline import (
     Report,
     compute_everything,
@@ -50,26 +50,26 @@ def _load_settings(project: str) -> Settings:
 
 
 @flow(name="wattledger-ingest")
-def ingest(project: str) -> Report:
+def ingest_new_flow(project: str) -> Report:
     """Load what is new."""
     settings = _load_settings(project)
     report = load_everything(project, settings.wait_s)
-    artifacts.loaded(report.outcomes)
+    create_files_artifact(report.outcomes)
     return report
 
 
 @flow(name="wattledger-footprint")
-def footprint(project: str) -> Computed:
+def compute_changed_flow(project: str) -> Computed:
     """Compute what changed."""
     settings = _load_settings(project)
     return compute_everything(project, settings.wait_s)
 
 
 @flow(name="wattledger-publish")
-def publish(project: str) -> Published:
-    """Load, compute, gate and publish, so that what is published is of now."""
+def publish_current_flow(project: str) -> Published:
+    """Load, compute, gate and publish, so that the publication is up to date."""
     settings = _load_settings(project)
-    artifacts.loaded(load_everything(project, settings.wait_s).outcomes)
+    create_files_artifact(load_everything(project, settings.wait_s).outcomes)
     if settings.retention.roll_up_after_days is not None:
         roll_up_readings(project, settings.wait_s)
     compute_everything(project, settings.wait_s)
@@ -77,23 +77,23 @@ def publish(project: str) -> Published:
 
 
 @flow(name="wattledger-catch-up")
-def catch_up(project: str) -> None:
-    """After a time in which nothing ran: once what was missed, however often it was."""
+def catch_up_flow(project: str) -> None:
+    """After a time in which nothing ran: do once what was missed, however often it was."""
     settings = _load_settings(project)
-    ingest(project)
-    if footprint(project).readings and publication_is_due(settings):
+    ingest_new_flow(project)
+    if compute_changed_flow(project).readings and is_publication_due(settings):
         publish_flow(project, wait_s=settings.wait_s)
 
 
 @flow(name="wattledger-backfill")
-def backfill(project: str, first: str, last: str, reason: str = "") -> list[Outcome]:
+def backfill_flow(project: str, first: str, last: str, reason: str = "") -> list[Outcome]:
     """Ask the sources again for some days (ISO dates, the last included), compute and publish.
 
     Providers of grid data and Prometheus are asked for just these days; files are looked for as always. What is
     known already stays as it is; what is revised supersedes it, and the publication says so.
     """
     settings = _load_settings(project)
-    begin, end = days(first, last)
+    begin, end = parse_days(first, last)
     outcomes: list[Outcome] = []
     for source in settings.input.prometheus:
         for day in range((end - begin).days):
@@ -104,19 +104,19 @@ def backfill(project: str, first: str, last: str, reason: str = "") -> list[Outc
             project, None, f"{begin:%Y-%m-%d}", f"{end:%Y-%m-%d}", settings.wait_s
         )
     outcomes += load_everything(project, settings.wait_s).outcomes
-    artifacts.loaded(outcomes)
+    create_files_artifact(outcomes)
     compute_everything(project, settings.wait_s)
     publish_flow(project, reason or f"back-fill of {first} to {last}", settings.wait_s)
     return outcomes
 
 
-def days(first: str, last: str) -> tuple[datetime, datetime]:
-    """The time from the first day to the end of the last one, UTC."""
+def parse_days(first: str, last: str) -> tuple[datetime, datetime]:
+    """The time from the beginning of the first day (an ISO date) to the end of the last one, UTC."""
     begin, end = (datetime.fromisoformat(day).replace(tzinfo=UTC) for day in (first, last))
     return begin, end + timedelta(days=1)
 
 
-def publication_is_due(settings: Settings, now: datetime | None = None) -> bool:
+def is_publication_due(settings: Settings, now: datetime | None = None) -> bool:
     """Whether a time to publish has passed since the last publication."""
     if not settings.published_database.exists():
         return True
@@ -126,42 +126,71 @@ def publication_is_due(settings: Settings, now: datetime | None = None) -> bool:
     finally:
         con.close()
     schedule = CronSchedule(cron=settings.schedule.publish, timezone="UTC")
-    [then] = asyncio.run(schedule.get_dates(1, start=last))
-    return bool(then <= (now or datetime.now(UTC)))
+    [due] = asyncio.run(schedule.get_dates(1, start=last))
+    return bool(due <= (now or datetime.now(UTC)))
 
 
-def deployments(settings: Settings) -> list[RunnerDeployment]:
+def build_deployments(settings: Settings) -> list[RunnerDeployment]:
     """What `wattledger serve` runs, and when."""
-    when = settings.schedule
-    project = str(settings.root.resolve())
-    alone = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
-
-    def one(of: Any, **schedule: Any) -> RunnerDeployment:
-        found = of.to_deployment(
-            f"{settings.project.name}",
-            parameters={"project": project},
-            concurrency_limit=alone,
-            entrypoint_type=EntrypointType.MODULE_PATH,
-            tags=["wattledger", settings.project.name],
-            description=of.description,
-            **schedule,
-        )
-        assert isinstance(found, RunnerDeployment)
-        return found
-
+    schedule = settings.schedule
     return [
-        one(ingest, interval=timedelta(minutes=when.ingest_min)),
-        one(footprint, interval=timedelta(minutes=when.footprint_min)),
-        one(publish, cron=when.publish),
-        one(catch_up),
-        one(backfill),
+        _build_deployment(
+            settings, ingest_new_flow, interval=timedelta(minutes=schedule.ingest_min)
+        ),
+        _build_deployment(
+            settings, compute_changed_flow, interval=timedelta(minutes=schedule.footprint_min)
+        ),
+        _build_deployment(settings, publish_current_flow, cron=schedule.publish),
+        _build_deployment(settings, catch_up_flow),
+        _build_deployment(settings, backfill_flow),
     ]
 
 
-def serve(settings: Settings, started: Callable[[], None]) -> None:
-    """Run the deployments until told to stop (SIGTERM, Ctrl-C); begin with what was missed."""
-    found = deployments(settings)
-    ids = {one.flow_name: UUID(str(one.apply())) for one in found}
+def _build_deployment(settings: Settings, flow: Any, **schedule: Any) -> RunnerDeployment:
+    deployment = flow.to_deployment(
+        settings.project.name,
+        parameters={"project": str(settings.root.resolve())},
+        concurrency_limit=ConcurrencyLimitConfig(
+            limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
+        ),
+        entrypoint_type=EntrypointType.MODULE_PATH,
+        tags=["wattledger", settings.project.name],
+        description=flow.description,
+        **schedule,
+    )
+    assert isinstance(deployment, RunnerDeployment)
+    return deployment
+
+
+def serve_deployments(settings: Settings, started: Callable[[], None]) -> None:
+    """Run the deployments until told to stop (SIGTERM, Ctrl-C); begin with what was missed.
+
+    Args:
+        settings: The project.
+        started: Called when the deployments are registered.
+    """
+    deployments = build_deployments(settings)
+    ids = register_deployments(deployments)
+    catch_up_missed_runs(ids)
+    started()
+    with warnings.catch_warnings():
+        # Prefect's runner stops itself, and its talk with a flow under way, without waiting for either.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        warnings.filterwarnings("ignore", "coroutine 'Runner.astop'", RuntimeWarning)
+        prefect_serve(*deployments, pause_on_shutdown=False, print_starting_message=False)
+
+
+def register_deployments(deployments: Sequence[RunnerDeployment]) -> dict[str, UUID]:
+    """Register deployments, in place of those of the same names; their ids by name of the flow."""
+    return {str(deployment.flow_name): UUID(str(deployment.apply())) for deployment in deployments}
+
+
+def catch_up_missed_runs(ids: Mapping[str, UUID]) -> None:
+    """Let one run do what was missed: those that are overdue or were killed run no more.
+
+    Args:
+        ids: Flow -> id of its deployment.
+    """
     with get_client(sync_client=True) as client:
         missed = client.read_flow_runs(
             deployment_filter=DeploymentFilter.model_validate({"id": {"any_": list(ids.values())}}),
@@ -173,12 +202,5 @@ def serve(settings: Settings, started: Callable[[], None]) -> None:
             ),
         )
         for run in missed:
-            # One run does for all of them; those that were killed run no more.
             client.set_flow_run_state(run.id, Cancelled(message="missed"), force=True)
         client.create_flow_run_from_deployment(ids["wattledger-catch-up"])
-    started()
-    with warnings.catch_warnings():
-        # Prefect's runner stops itself, and its talk with a flow under way, without waiting for either.
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-        warnings.filterwarnings("ignore", "coroutine 'Runner.astop'", RuntimeWarning)
-        prefect_serve(*found, pause_on_shutdown=False, print_starting_message=False)

@@ -28,10 +28,10 @@ def run_pipeline(settings: Settings) -> Report:
     with prefect_api(settings):
         from prefect.exceptions import PrefectException
 
-        from flows.orchestration.pipeline import pipeline
+        from flows.orchestration.pipeline import pipeline_flow
 
         try:
-            return pipeline(_project(settings))
+            return pipeline_flow(_project(settings))
         except PrefectException as error:
             raise PipelineFailed(
                 f"Prefect: {error}", remedy="Run it again; see .wattledger/prefect/server.log"
@@ -65,9 +65,9 @@ def backfill_days(settings: Settings, first: str, last: str, reason: str = "") -
         reason: Kept with the publication.
     """
     with prefect_api(settings):
-        from flows.orchestration.deployments import backfill
+        from flows.orchestration.deployments import backfill_flow
 
-        return backfill(_project(settings), first, last, reason)
+        return backfill_flow(_project(settings), first, last, reason)
 
 
 def serve_on_schedule(settings: Settings, started: Callable[[str], None]) -> None:
@@ -79,9 +79,9 @@ def serve_on_schedule(settings: Settings, started: Callable[[str], None]) -> Non
     """
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     with prefect_api(settings, lasting=True) as api:
-        from flows.orchestration.deployments import serve
+        from flows.orchestration.deployments import serve_deployments
 
-        serve(settings, lambda: started(api.removesuffix("/api")))
+        serve_deployments(settings, lambda: started(api.removesuffix("/api")))
 
 
 def _project(settings: Settings) -> str:

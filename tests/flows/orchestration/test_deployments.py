@@ -58,10 +58,27 @@ def until(true: Callable[[], Any], seconds: float, what: str) -> Any:
     raise AssertionError(f"after {seconds} s: {what}")
 
 
+def post(api: str, path: str, **given: Any) -> Any:
+    """Ask the API of a Prefect server."""
+    request = urllib.request.Request(
+        f"{api}/{path}", json.dumps(given).encode(), {"Content-Type": "application/json"}
+    )
+    for _ in range(20):
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            # Prefect's own database was locked: its client would ask again, too.
+            if error.code != 503:
+                raise
+            time.sleep(0.5)
+    raise TimeoutError(path)
+
+
 class Serving:
     """`wattledger serve`, in a process group of its own."""
 
-    def __init__(self, project: Path) -> None:
+    def __init__(self, project: Path, env: dict[str, str] | None = None) -> None:
         self.log = project / "serve.log"
         clean = {
             k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "WATTLEDGER_"))
@@ -69,7 +86,7 @@ class Serving:
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "flows.cli", "serve", "-p", str(project)],
-                cwd=ROOT, env={**clean, **ENVIRONMENT}, stdout=out, stderr=out, start_new_session=True,
+                cwd=ROOT, env={**clean, **ENVIRONMENT, **(env or {})}, stdout=out, stderr=out, start_new_session=True,
             )  # fmt: skip
         said = until(self._address, 90, self.log.read_text())
         self.api = f"{said}/api"
@@ -79,19 +96,7 @@ class Serving:
         return found[1] if found else ""
 
     def post(self, path: str, **given: Any) -> Any:
-        request = urllib.request.Request(
-            f"{self.api}/{path}", json.dumps(given).encode(), {"Content-Type": "application/json"}
-        )
-        for _ in range(20):
-            try:
-                with urllib.request.urlopen(request, timeout=20) as answer:
-                    return json.load(answer)
-            except urllib.error.HTTPError as error:
-                # Prefect's own database was locked: its client would ask again, too.
-                if error.code != 503:
-                    raise
-                time.sleep(0.5)
-        raise TimeoutError(path)
+        return post(self.api, path, **given)
 
     def runs(self, flow: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.post(
@@ -161,7 +166,13 @@ def test_serve(tmp_path: Path) -> None:
         deployments = {
             d["entrypoint"].rsplit(".", 1)[1]: d for d in first.post("deployments/filter")
         }
-        assert set(deployments) == {"ingest", "footprint", "publish", "catch_up", "backfill"}
+        assert set(deployments) == {
+            "ingest_new_flow",
+            "compute_changed_flow",
+            "publish_current_flow",
+            "catch_up_flow",
+            "backfill_flow",
+        }
         for one in deployments.values():
             assert one["global_concurrency_limit"]["limit"] == 1
             assert one["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
@@ -177,7 +188,7 @@ def test_serve(tmp_path: Path) -> None:
             )
             toml = root / "wattledger.toml"
             toml.write_text(toml.read_text() + "\n[gate]\nmax_intensity_g_per_kwh = 1\n")
-            first.post(f"deployments/{deployments['publish']['id']}/create_flow_run")
+            first.post(f"deployments/{deployments['publish_current_flow']['id']}/create_flow_run")
             until(lambda: got, 60, first.log.read_text())
             assert "intensity_believable" in got[0]["text"]
         assert len(list((root / "publications").glob("0*"))) == 1
@@ -212,6 +223,56 @@ def test_serve(tmp_path: Path) -> None:
     ).fetchall()
     again.close()
     assert readings == different == 10_800
+
+
+@pytest.mark.service
+@pytest.mark.long
+def test_an_upgrade_that_moved_the_flows(tmp_path: Path, on_server: dict[str, str]) -> None:
+    """What an older version registered runs from where the flows are now, and what was missed is done once."""
+    project = make_project(tmp_path / "project", '\n[project]\nname = "upgraded"\n' + SCHEDULE)
+    root, server = project.root, on_server["PREFECT_API_URL"]
+    (root / "readings").mkdir()
+    segment(root / "readings", "node01")
+    grid_csv(root, [100, 200, 300, 400])
+    runs_csv(root, ["r1,2024-05-01T12:05:00Z,2024-05-01T12:13:20Z,node01,all,1"])
+    flow = post(server, "flows/", name="wattledger-ingest")
+    old = post(
+        server,
+        "deployments/",
+        name="upgraded",
+        flow_id=flow["id"],
+        entrypoint="flows.service.ingest",
+        parameters={"project": str(root)},
+    )
+    due = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    missed = post(
+        server,
+        f"deployments/{old['id']}/create_flow_run",
+        state={"type": "SCHEDULED", "state_details": {"scheduled_time": due}},
+    )
+    serving = Serving(root, on_server)
+    try:
+        until(
+            lambda: [
+                run
+                for run in serving.runs("wattledger-catch-up")
+                if run["parameters"] == {"project": str(root)} and run["state_type"] == "COMPLETED"
+            ],
+            240,
+            serving.log.read_text(),
+        )
+    finally:
+        serving.end(signal.SIGTERM)
+    assert project.published_database.exists()
+    deployments = post(server, "deployments/filter", deployments={"name": {"any_": ["upgraded"]}})
+    assert {d["entrypoint"].rsplit(".", 1)[0] for d in deployments} == {
+        "flows.orchestration.deployments"
+    }
+    entrypoints = {d["id"]: d["entrypoint"] for d in deployments}
+    assert len(entrypoints) == 5
+    assert entrypoints[old["id"]] == "flows.orchestration.deployments.ingest_new_flow"
+    [run] = post(server, "flow_runs/filter", flow_runs={"id": {"any_": [missed["id"]]}})
+    assert (run["state_type"], run["state"]["message"]) == ("CANCELLED", "missed")
 
 
 def assert_apart(runs: list[dict[str, Any]]) -> None:
@@ -253,16 +314,16 @@ def test_backfill(tmp_path: Path, on_server: dict[str, str]) -> None:
 
 @pytest.mark.service
 def test_when_a_publication_is_due(loaded: Settings) -> None:
-    from flows.orchestration.deployments import publication_is_due
+    from flows.orchestration.deployments import is_publication_due
 
-    assert publication_is_due(loaded)
+    assert is_publication_due(loaded)
     compute(loaded)
     publish_candidate(loaded)
     now = datetime.now(UTC)
     due = settings_module.load(loaded.root)
     due.schedule.publish = f"{now.minute} {now.hour} * * *"
-    assert not publication_is_due(due, now)
-    assert publication_is_due(due, now + timedelta(days=1, minutes=1))
+    assert not is_publication_due(due, now)
+    assert is_publication_due(due, now + timedelta(days=1, minutes=1))
 
 
 @pytest.mark.long
