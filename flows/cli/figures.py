@@ -1,4 +1,4 @@
-"""Commands that compute, estimate and read figures: footprint, factors, estimate, scenario, query, export, report, status."""
+"""Commands that compute, estimate and read figures: footprint, factors, estimate, query, export, status ..."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.options import (
-    Csv,
     Json,
+    LastDay,
     Project,
     load_settings,
     load_settings_or_defaults,
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 factors = typer.Typer(
-    help="The factors behind the figures: list them, look one up, put your own in its place.",
+    help="The factors behind the figures: list them, show one, replace one with your own.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 commands.add_typer(factors, name="factors")
 
+Csv = Annotated[bool, typer.Option("--csv", help="Print CSV.")]
 FactorName = Annotated[str, typer.Argument(help="Name of the factor.")]
 FactorScope = Annotated[str, typer.Argument(help="Fuel, GPU model, country, operator ...")]
 
@@ -65,7 +66,7 @@ def list_factors(
     project: Project = Path(),
     json_: Json = False,
 ) -> None:
-    """List the factors in force here: the shipped ones, and those of wattledger.toml in their place."""
+    """List the factors in force: the shipped ones, and those of wattledger.toml that replace them."""
     from flows.cli.output import figures as output
     from flows.factors import matching
 
@@ -195,7 +196,7 @@ def scenario(
     name: Annotated[str, typer.Argument(help="A shipped scenario (colossus), or a file.")],
     json_: Json = False,
 ) -> None:
-    """Estimate a cluster from the bottom up: fleet, site, trainings, and what is publicly said of it."""
+    """Estimate a cluster from the bottom up: fleet, site, training runs; compare with public statements."""
     from flows.estimates.scenario import estimate_scenario, load_scenario
 
     estimated = estimate_scenario(*load_scenario(name))
@@ -212,12 +213,12 @@ def query(
     sql: Annotated[str, typer.Argument(help="A SELECT statement.")],
     project: Project = Path(),
     warehouse: Annotated[
-        bool, typer.Option("--warehouse", help="Ask the working file, not the published one.")
+        bool, typer.Option("--warehouse", help="Query the warehouse, not the published figures.")
     ] = False,
     json_: Json = False,
     csv: Csv = False,
 ) -> None:
-    """Ask the published figures (read-only) a question in SQL."""
+    """Query the published figures in SQL (read-only)."""
     settings = load_settings(project)
     from flows.cli.output import query as output
     from flows.publication.reader import run_query
@@ -238,7 +239,7 @@ def export(
         typer.Argument(help="ghg-protocol, esrs, eu-ai-act, hugging-face or codecarbon."),
     ],
     first: Annotated[str, typer.Option("--from", help="First day (UTC) of the period.")] = "",
-    last: Annotated[str, typer.Option("--to", help="Last day (UTC), included.")] = "",
+    last: LastDay = "",
     family: Annotated[str, typer.Option(help="One family of runs.")] = "",
     run: Annotated[str, typer.Option(help="One run.")] = "",
     project: Project = Path(),

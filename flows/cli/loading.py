@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 ingest = typer.Typer(
-    help="Load data: each file once, bad ones to quarantine.",
+    help="Load data: each file once; bad files go to quarantine.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -127,7 +127,7 @@ def run(
     ] = "",
     rate: Rate = 1.0,
     host_meter: HostMeter = True,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing at all.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
 ) -> None:
     """Run a command and record what it drew: wattledger run -- python train.py"""
     from wattledger.runs.launch import launch_command

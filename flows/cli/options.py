@@ -14,10 +14,8 @@ Project = Annotated[
     Path, typer.Option("--project", "-p", help="The project folder.", envvar="WATTLEDGER_PROJECT")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-Csv = Annotated[bool, typer.Option("--csv", help="Print CSV.")]
 Paths = Annotated[list[str], typer.Argument(help="Files, folders or patterns.")]
 LocalZone = Annotated[str, typer.Option("--tz", help="Time zone of local times.")]
-FirstDay = Annotated[str, typer.Option("--from", help="First day (UTC).")]
 LastDay = Annotated[str, typer.Option("--to", help="Last day (UTC), included.")]
 
 

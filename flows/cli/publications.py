@@ -85,14 +85,14 @@ def explain(
     at: Annotated[
         str,
         typer.Option(
-            help="A time (UTC) whose slot to work through.",
+            help="A time (UTC); its slot is shown step by step.",
             show_default="the slot with most energy",
         ),
     ] = "",
     project: Project = Path(),
     json_: Json = False,
 ) -> None:
-    """Show a published run as arithmetic: GPUs, a slot worked through, the sum, factors, sources."""
+    """Show a published run as arithmetic: GPUs, one slot step by step, totals, sources, factors."""
     settings = load_settings(project)
     from flows.cli.output import explanation as output
     from flows.publication.reader import explain_published_run
@@ -114,7 +114,7 @@ def diff(
     project: Project = Path(),
     json_: Json = False,
 ) -> None:
-    """Compare two publications: every run's figures, and what of their inputs differs."""
+    """Compare two publications: the figures of every run, and the inputs that differ."""
     settings = load_settings(project)
     from flows.cli.output import comparison as output
     from flows.publication.history import compare_publications
@@ -128,7 +128,7 @@ def diff(
 
 @commands.command()
 def history(run: Run, project: Project = Path(), json_: Json = False) -> None:
-    """Show a run in every publication that has it, and what changed in between."""
+    """Show a run in every publication that has it, and what changed between them."""
     settings = load_settings(project)
     from flows.cli.output import comparison as output
     from flows.publication.history import trace_run
@@ -146,7 +146,7 @@ def recompute(
     project: Project = Path(),
     json_: Json = False,
 ) -> None:
-    """Compute a publication again from what was known then; exits 3 if a figure differs."""
+    """Compute a publication again from what was known then; exits with 3 if a figure differs."""
     settings = load_settings(project)
     from flows.cli.output import comparison as output
     from flows.publication.recompute import recompute_publication
@@ -174,12 +174,12 @@ def verify(
         typer.Option(help="Public key (PEM) that must have signed.", show_default="[ledger]"),
     ] = None,
     expect: Annotated[
-        str, typer.Option(help="Digest of a manifest that you were told elsewhere.")
+        str, typer.Option(help="Digest of the manifest, if you have it from elsewhere.")
     ] = "",
     project: Project = Path(),
     json_: Json = False,
 ) -> None:
-    """Verify the ledger, or a bundle: chain, digests, and every figure computed again; exits 3 if not."""
+    """Verify the ledger or a bundle: chain, digests, every figure computed again; exits with 3 if a check fails."""
     from flows.cli.output import publications as output
     from flows.publication.bundle import verify_bundle
     from flows.publication.findings import Trust
@@ -213,7 +213,7 @@ def bundle(
     project: Project = Path(),
     json_: Json = False,
 ) -> None:
-    """Pack a run's evidence into one archive that anyone can verify, with nothing else."""
+    """Pack a run's evidence into one archive that anyone can verify without the ledger."""
     settings = load_settings(project)
     from flows.cli.output.publications import print_bundle
     from flows.publication.bundle import write_bundle
@@ -237,7 +237,7 @@ def roll_up(
     project: Project = Path(),
     json_: Json = False,
 ) -> None:
-    """Replace old, published readings by their sums over five minutes; figures stay as they are."""
+    """Replace old, published readings with their sums over five minutes; figures stay as they are."""
     settings = load_settings(project)
     from flows.cli.output import publications as output
     from flows.publication.retention import roll_up_old_readings

@@ -27,11 +27,12 @@ wue_l_per_kwh = 0.5
 
 
 def test_help_comes_at_once() -> None:
-    best = min(_timed() for _ in range(5))
-    assert best < 0.6, f"{best:.2f} s"  # 0.23 s here; the bound leaves room for a busy machine
+    shortest = min(_time_help() for _ in range(5))
+    # 0.23 s on an idle machine; the limit leaves room for a busy one.
+    assert shortest < 0.6, f"{shortest:.2f} s"
 
 
-def _timed() -> float:
+def _time_help() -> float:
     start = time.perf_counter()
     assert started_afresh("--help").returncode == 0
     return time.perf_counter() - start
@@ -44,10 +45,10 @@ def test_help_imports_nothing_heavy() -> None:
         "try:\n    main.main()\nexcept SystemExit:\n    pass\n"
         "print(sorted({'prefect', 'great_expectations', 'polars', 'duckdb', 'codecarbon', 'pandas', 'pydantic'} & set(sys.modules)), file=sys.stderr)"
     )
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stderr.strip() == "[]"
+    assert completed.stderr.strip() == "[]"
 
 
 def walk(command: Any, path: str = "wattledger") -> Iterator[tuple[str, Any]]:
@@ -80,9 +81,9 @@ def test_the_whole_way_by_hand(tmp_path: Path) -> None:
     assert wattledger("ingest", "grid", grid_csv(tmp_path, [100] * 8), *p).returncode == 0
     row = "r1,2024-05-01T12:05:00Z,2024-05-01T12:15:00Z,node01,all,1"
     assert wattledger("ingest", "runs", runs_csv(tmp_path, [row]), *p).returncode == 0
-    early = wattledger("query", "SELECT 1", *p)
-    assert early.returncode == 1
-    assert "nothing has been published yet" in early.stderr
+    too_early = wattledger("query", "SELECT 1", *p)
+    assert too_early.returncode == 1
+    assert "nothing has been published yet" in too_early.stderr
     computed = json.loads(wattledger("footprint", "--json", *p).stdout)
     assert computed["runs"][0]["run_id"] == "r1"
     checked = wattledger("check", *p)
@@ -98,12 +99,12 @@ def test_the_whole_way_by_hand(tmp_path: Path) -> None:
     assert (
         wattledger("query", "SELECT run_id FROM run_summary", "--csv", *p).stdout == "run_id\nr1\n"
     )
-    found = json.loads(wattledger("status", "--json", *p).stdout)
-    assert found["readings"]["rows"] == 3600
-    assert found["computed_is_current"] is True
+    status = json.loads(wattledger("status", "--json", *p).stdout)
+    assert status["readings"]["rows"] == 3600
+    assert status["computed_is_current"] is True
     assert "r1" in wattledger("report", *p).stdout
-    for done in (checked, published):
-        assert "Traceback" not in done.stderr
+    for command in (checked, published):
+        assert "Traceback" not in command.stderr
 
 
 def project_at(folder: Path) -> Path:
@@ -113,7 +114,7 @@ def project_at(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["ingest", "gpu", "nothing-here.csv"], 2, "no such file"),
         (["ingest", "gpu", "wattledger.toml", "--source", "lab"], 1, "no source 'lab'"),
@@ -126,15 +127,15 @@ def project_at(folder: Path) -> Path:
     ],
 )
 def test_mistakes_are_sentences_with_exit_codes(
-    words: list[str], code: int, said: str, tmp_path: Path
+    words: list[str], code: int, message: str, tmp_path: Path
 ) -> None:
     project = project_at(tmp_path / "p")
     named = [str(project / w) if w == "wattledger.toml" else w for w in words]
     extra = [] if words in (["nonsense"], ["ingest", "gpu"]) else ["--project", str(project)]
-    done = wattledger(*named, *extra)
-    assert done.returncode == code, done.stderr
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+    completed = wattledger(*named, *extra)
+    assert completed.returncode == code, completed.stderr
+    assert message in completed.stderr
+    assert "Traceback" not in completed.stderr
 
 
 def test_bad_input_exits_2_and_says_where(tmp_path: Path) -> None:
@@ -142,20 +143,20 @@ def test_bad_input_exits_2_and_says_where(tmp_path: Path) -> None:
     bad = tmp_path / "bad.csv"
     bad.write_text("timestamp, index, power.draw [W]\n2025/07/26 10:00:00, 0, lots\n")
     good = segment(tmp_path)
-    done = wattledger(
+    completed = wattledger(
         "ingest", "gpu", bad, good, "--host", "h", "--tz", "UTC", "--project", project
     )
-    assert done.returncode == 2
-    assert "row 2, column 'power.draw', value 'lots'" in done.stdout
-    assert "loaded" in done.stdout
+    assert completed.returncode == 2
+    assert "row 2, column 'power.draw', value 'lots'" in completed.stdout
+    assert "loaded" in completed.stdout
 
 
 def test_no_project_and_bad_settings(tmp_path: Path) -> None:
-    done = wattledger("pipeline", "--project", tmp_path)
-    assert done.returncode == 1
-    assert "wattledger init" in done.stderr
+    completed = wattledger("pipeline", "--project", tmp_path)
+    assert completed.returncode == 1
+    assert "wattledger init" in completed.stderr
     project = project_at(tmp_path / "p")
-    for text, said in (
+    for text, message in (
         ("[[site]]\nname = 'x'\n", "setting site.0.zone"),
         (TOML.replace("1.2", "0.8"), "PUE is at least 1"),
         (TOML.replace("0.5", "{ value = 1, low = 2 }"), "needs 0 <= low <= value <= high"),
@@ -163,9 +164,9 @@ def test_no_project_and_bad_settings(tmp_path: Path) -> None:
         ("not toml", "not valid TOML"),
     ):
         (project / "wattledger.toml").write_text(text)
-        done = wattledger("status", "--project", project)
-        assert done.returncode == 1
-        assert said in done.stderr
+        completed = wattledger("status", "--project", project)
+        assert completed.returncode == 1
+        assert message in completed.stderr
 
 
 def test_a_query_can_only_read(tmp_path: Path, demo: Path) -> None:
@@ -177,9 +178,9 @@ def test_a_query_can_only_read(tmp_path: Path, demo: Path) -> None:
         f"ATTACH '{target}'",
         "this is no SQL",
     ):
-        done = wattledger("query", sql, "--project", demo)
-        assert done.returncode == 1, sql
-        assert done.stderr.startswith("error: ")
+        completed = wattledger("query", sql, "--project", demo)
+        assert completed.returncode == 1, sql
+        assert completed.stderr.startswith("error: ")
     assert not target.exists()
 
 
@@ -193,7 +194,7 @@ def _script(env: dict[str, str]) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shell_completion(shell: str) -> None:
-    done = _script(
+    completed = _script(
         env={
             "_WATTLEDGER_COMPLETE": f"complete_{shell}",
             "COMP_WORDS": "wattledger pi",
@@ -202,4 +203,4 @@ def test_shell_completion(shell: str) -> None:
             "_TYPER_COMPLETE_FISH_ACTION": "get-args",
         }
     )
-    assert "pipeline" in done.stdout
+    assert "pipeline" in completed.stdout
