@@ -28,7 +28,7 @@ THE_MACHINE = 0
 """In place of a process id: a process that lasts as long as the machine is up."""
 
 
-def started_at(pid: int) -> str | None:
+def start_token(pid: int) -> str | None:
     """A token that tells this process from a later one with the same id; None if it is gone."""
     if pid == THE_MACHINE:
         return _boot_id()

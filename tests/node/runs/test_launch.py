@@ -64,7 +64,7 @@ def test_a_command_that_is_not_there(node: Node) -> None:
         [*RUN, "-q", "--", "no-such-program"], env=node.env, capture_output=True, text=True
     )
     assert completed.returncode == 127
-    assert "can't run 'no-such-program'" in completed.stderr
+    assert "cannot run 'no-such-program'" in completed.stderr
     assert node.records()[0]["exit_code"] == 127
 
 

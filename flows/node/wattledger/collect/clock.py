@@ -5,21 +5,21 @@ from __future__ import annotations
 import time
 
 JUMP_US = 1_000_000
-"""A wall clock further ahead than this is followed at once: time jumps forward, a gap."""
+"""A wall clock further ahead than this is followed at once, which leaves a gap in the readings."""
 
 SLEW_PPM = 500
-"""Anything else is approached at this rate, as NTP does: 0.05 % on a power integral."""
+"""Any other difference is worked off at this rate, as NTP does: 0.05 % on a power integral."""
 
 
 class Clock:
     """Wall time read once and carried on by the monotonic clock.
 
-    When the wall clock is stepped back, readings go on in order; `offset_us` says by how much the
-    wall clock differs, and the difference is worked off slowly.
+    When the wall clock is set back, readings go on in order. `offset_us` is by how much the wall clock
+    differs; the difference is worked off slowly.
     """
 
     def __init__(self, not_before_us: int = 0) -> None:
-        """Begin at wall time, or at `not_before_us` where that is later (readings exist)."""
+        """Begin at wall time, or at `not_before_us` where that is later: there are readings up to then."""
         wall = time.time_ns() // 1000
         self._base = (time.monotonic_ns(), max(wall, not_before_us), 0)
         self.offset_us = wall - self._base[1]

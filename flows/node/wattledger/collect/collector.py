@@ -51,13 +51,13 @@ _HOST_FIELDS = ("span_us", "component", "energy_mj", "is_modelled", "method")
 class Collector:
     """One per host; `run` returns when it is told to stop."""
 
-    def __init__(self, config: Config, say: Callable[[str], None]) -> None:
+    def __init__(self, config: Config, report: Callable[[str], None]) -> None:
         self.config = config
         self.host = config.host or hostname()
         self.spool = Spool(Path(config.spool) if config.spool else default_root(), self.host)
         self.stopping = False
         self._stop_event = threading.Event()
-        self._say = say
+        self._report = report
         self._clock = Clock()
         self._buffer = Buffer()
         self._storage = Storage(self.spool, config)
@@ -95,7 +95,7 @@ class Collector:
         if event not in _UNREPORTED and count <= _LOGGED_TIMES:
             which = f" GPU {gpu.index} ({gpu.uuid})" if gpu else ""
             more = " (not said again)" if count == _LOGGED_TIMES else ""
-            self._say(f"{event.replace('_', ' ')}{which}: {detail}{more}")
+            self._report(f"{event.replace('_', ' ')}{which}: {detail}{more}")
 
     def check_clock(self) -> None:
         if jumped := self._clock.check():
@@ -124,13 +124,13 @@ class Collector:
             self.spool.create()
             locked = self.spool.lock()
         except OSError as error:
-            self._say(
-                f"can't write the spool {self.spool.folder}: {error}. Name another with --spool"
+            self._report(
+                f"cannot write the spool {self.spool.folder}: {error}. Name another with --spool"
             )
             return DISK
         if not locked:
             pid = self.spool.read_status().get("pid", "unknown")
-            self._say(f"another collector runs on {self.host} (pid {pid}); it goes on")
+            self._report(f"another collector runs on {self.host} (pid {pid}); it goes on")
             return BUSY
         before = self.spool.read_status()
         self._runs = ActiveRuns(self.spool.runs, self.host, before.get("runs_alive"))
@@ -138,7 +138,7 @@ class Collector:
         self._clock = Clock(not_before_us=int(before.get("stored_until_us", 0)) + 1)
         missing = "" if self.config.dcgm_url else self._open_driver()
         if missing and self.config.gpus_required:
-            self._say(missing)
+            self._report(missing)
             return NO_DRIVER
         wake = self._catch_signals()
         # A lane waiting for the interpreter waits no longer than this.
@@ -178,7 +178,7 @@ class Collector:
         if missing:
             self.note("no_gpu", None, missing)
         for index, reason in self._driver.refused.items():
-            self.note("gpu_refused", None, f"GPU {index} can't be used: {reason}")
+            self.note("gpu_refused", None, f"GPU {index} cannot be used: {reason}")
         meter = self.config.dcgm_url or f"{len(self._gpus)} GPUs"
         self.note("started", None, f"{meter}, every {self.config.period_s:g} s")
         if journals := self.spool.list_journals():
@@ -335,7 +335,9 @@ class Collector:
         if self._reopening is None and not any(lane.is_alive() for lane in lanes):
             self._driver.close()
         if lost:
-            self._say(f"{lost} readings could not be stored ({self._spool_problem}) and are lost")
+            self._report(
+                f"{lost} readings could not be stored ({self._spool_problem}) and are lost"
+            )
             return DISK
         return 0
 

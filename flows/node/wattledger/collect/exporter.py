@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from wattledger.collect.sink import Sink
 from wattledger.config import Config
 from wattledger.meters.dcgm import ScrapedGpu, make_run_id, parse_gpus
-from wattledger.process import started_at
+from wattledger.process import start_token
 from wattledger.readings import QUANTITIES, Gpu, Held
 from wattledger.runs.records import Record, make_slug, utc_now
 from wattledger.spool.spool import Spool
@@ -116,6 +116,6 @@ class PodRuns:
             kubernetes={"namespace": namespace, "pod": name},
             # The collector stands for the pod: if it goes, the record gets its end.
             pid=pid,
-            pid_started=started_at(pid) or "",
+            pid_started=start_token(pid) or "",
             readings=str(self._spool.root.resolve()),
         )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from wattledger.process import pid_namespace, started_at
+from wattledger.process import pid_namespace, start_token
 from wattledger.runs.records import Record, format_utc, load_record, utc_now
 
 BEAT_S = 10.0
@@ -87,7 +87,7 @@ class ActiveRuns:
 def _last_seen_alive(record: Record, path: Path) -> str | None:
     """When a run was last known to be alive, if it still counts as alive: mostly now."""
     if record.pid_namespace in ("", pid_namespace()):
-        alive = record.pid_started and started_at(record.pid) == record.pid_started
+        alive = record.pid_started and start_token(record.pid) == record.pid_started
         return utc_now() if alive else None
     # Of another container: its launcher touches the record while it lives.
     try:

@@ -14,7 +14,7 @@ import time
 from dataclasses import fields
 from typing import Any
 
-from wattledger.process import print_to_stderr, started_at
+from wattledger.process import print_to_stderr, start_token
 from wattledger.runs.active import BEAT_S
 from wattledger.runs.session import Options, Session, find_project
 
@@ -22,7 +22,7 @@ from wattledger.runs.session import Options, Session, find_project
 def main() -> int:
     begin = json.loads(sys.stdin.readline())
     pid = int(begin["pid"])
-    pid_started = started_at(pid)
+    pid_started = start_token(pid)
     options = Options(**{f.name: begin[f.name] for f in fields(Options) if f.name in begin})
     session = Session(find_project(options, os.environ), print_to_stderr)
     run_id = session.begin(begin["program"], os.environ, pid)
@@ -36,7 +36,7 @@ def main() -> int:
 def _wait_for_end(session: Session, pid: int, pid_started: str | None) -> dict[str, Any]:
     """The program's last message; empty if the program is gone without one."""
     beat_at = time.monotonic()
-    while started_at(pid) == pid_started:
+    while start_token(pid) == pid_started:
         if time.monotonic() - beat_at > BEAT_S:
             beat_at = time.monotonic()
             session.beat()

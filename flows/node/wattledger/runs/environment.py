@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from wattledger.process import started_at
+from wattledger.process import start_token
 from wattledger.readings import Gpu, Held
 from wattledger.runs.records import Record, make_slug, utc_now
 
@@ -130,7 +130,7 @@ def _mpi_run_id(environment: Mapping[str, str]) -> str | None:
 def _parent_run_id(environment: Mapping[str, str], title: str, host: str) -> tuple[str, list[str]]:
     """Ranks of this host share their parent; other hosts cannot be known from here."""
     launcher = os.getppid()
-    parent = f"{host} {launcher} {started_at(launcher)} {environment.get('MASTER_PORT')}"
+    parent = f"{host} {launcher} {start_token(launcher)} {environment.get('MASTER_PORT')}"
     token = hashlib.sha256(parent.encode()).hexdigest()[:8]
     notes = []
     if environment.get("LOCAL_WORLD_SIZE") != environment.get("WORLD_SIZE"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from wattledger.meters.nvml import Driver, DriverMissing
-from wattledger.process import THE_MACHINE, started_at
+from wattledger.process import THE_MACHINE, start_token
 from wattledger.runs.environment import begin_record
 from wattledger.runs.records import Record, load_record, make_slug, utc_now
 from wattledger.spool.spool import Spool
@@ -46,7 +46,7 @@ def begin_job(environment: Mapping[str, str], spool: Spool) -> Record:
         job["CUDA_VISIBLE_DEVICES"] = job["SLURM_JOB_GPUS"]
     record = begin_record(job, gpus, spool.host)
     record.record_id = record_id
-    record.pid, record.pid_started = THE_MACHINE, started_at(THE_MACHINE) or ""
+    record.pid, record.pid_started = THE_MACHINE, start_token(THE_MACHINE) or ""
     record.readings = str(spool.root.resolve())
     spool.create()
     path = spool.runs / f"{record_id}.json"

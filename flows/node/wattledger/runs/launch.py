@@ -42,7 +42,7 @@ def launch_command(command: Sequence[str], options: Options) -> int:
             setsigmask=before,
         )
     except OSError as error:
-        print_to_stderr(f"can't run {command[0]!r}: {error.strerror}")
+        print_to_stderr(f"cannot run {command[0]!r}: {error.strerror}")
         code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_RUNNABLE
         session.end(code)
         return code

@@ -14,7 +14,7 @@ from typing import Any
 
 from wattledger.config import Config
 from wattledger.meters.nvml import Driver, DriverMissing, NvmlGpu
-from wattledger.process import child_environment, module_command, pid_namespace, started_at
+from wattledger.process import child_environment, module_command, pid_namespace, start_token
 from wattledger.runs.environment import begin_record
 from wattledger.runs.records import Record, format_utc, utc_now
 from wattledger.spool.spool import SYSTEM_SPOOL, Spool, default_root, hostname
@@ -42,10 +42,10 @@ class Options:
 class Session:
     """The recording of one process. Whatever fails here is reported, and never stops the work."""
 
-    def __init__(self, options: Options, say: Callable[[str], None]) -> None:
+    def __init__(self, options: Options, report: Callable[[str], None]) -> None:
         self.options = options
         self.record: Record | None = None
-        self._say = (lambda text: None) if options.quiet else say
+        self._report = (lambda text: None) if options.quiet else report
         self._spool: Spool | None = None
         self._path: Path | None = None
         self._period_s = options.period_s
@@ -66,16 +66,16 @@ class Session:
         )
         self.record = record
         if missing and record.is_first_here:
-            self._say(missing)
+            self._report(missing)
         for note in record.notes:
-            self._say(note)
+            self._report(note)
         try:
             self._spool = self._find_or_start_collector(host)
             record.readings = str(self._spool.root.resolve())
             record.started_at = utc_now()
             self.record_process(pid)
         except OSError as error:
-            self._say(f"the run is not recorded: {error}")
+            self._report(f"the run is not recorded: {error}")
         return record.run_id
 
     def record_process(self, pid: int) -> None:
@@ -86,7 +86,7 @@ class Session:
         """
         if self.record is None or self._spool is None:
             return
-        self.record.pid, self.record.pid_started = pid, started_at(pid) or ""
+        self.record.pid, self.record.pid_started = pid, start_token(pid) or ""
         self.record.pid_namespace = pid_namespace()
         self._path = self.record.save(self._spool.runs)
 
@@ -113,7 +113,7 @@ class Session:
         own.create()
         self._start_collector(own)
         if not self._wait_until_stored(own, 1):
-            self._say(f"the collector is slow to start; see {own.folder / 'collector.log'}")
+            self._report(f"the collector is slow to start; see {own.folder / 'collector.log'}")
         return own
 
     def _start_collector(self, spool: Spool) -> None:
@@ -156,7 +156,7 @@ class Session:
         try:
             record.save(spool.runs)
         except OSError as error:
-            self._say(f"the end of the run is not recorded: {error}")
+            self._report(f"the end of the run is not recorded: {error}")
             return None
         if self.options.quiet or not record.is_first_here:
             return None
@@ -181,18 +181,18 @@ class Session:
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            self._say(f"the run is recorded ({self._path}), but its summary failed: {error}")
+            self._report(f"the run is recorded ({self._path}), but its summary failed: {error}")
             return None
         try:
             summary = json.loads(completed.stdout)
         except ValueError:
             why = (completed.stderr.strip().splitlines() or ["no reason given"])[-1]
-            self._say(f"the run is recorded ({self._path}), but its summary failed: {why}")
+            self._report(f"the run is recorded ({self._path}), but its summary failed: {why}")
             return None
         if not isinstance(summary, dict):
             return None
         for line in summary.pop("lines", []):
-            self._say(line)
+            self._report(line)
         return summary
 
 
