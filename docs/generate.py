@@ -18,7 +18,7 @@ from flows.cli.main import app
 from flows.estimates.scenario import Scenario
 from flows.estimates.validation import Comparison, compare_studies, load_studies
 from flows.reporting.frames import FRAMES
-from flows.settings import Settings
+from flows.settings import FileSettings
 from transforms.schema import TABLES, Table
 
 DOCS = Path(__file__).parent
@@ -119,8 +119,6 @@ def settings() -> str:
         lines.extend(["", f"## {at}", "", doc, "", "| name | type | default |", "|---|---|---|"])
         inner: list[tuple[type[BaseModel], str]] = []
         for name, field in model.model_fields.items():
-            if field.exclude:
-                continue
             kind = _kind(field.annotation)
             given = field.get_default(call_default_factory=True)
             default = "required" if field.is_required() else f"`{_default(given)}`"
@@ -129,7 +127,7 @@ def settings() -> str:
         for one, path in inner:
             describe(one, path)
 
-    describe(Settings, "wattledger.toml")
+    describe(FileSettings, "wattledger.toml")
     describe(Scenario, "scenario file")
     return "\n".join(lines) + "\n"
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -24,7 +24,7 @@ Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 WEEKDAYS: tuple[Weekday, ...] = get_args(Weekday)
 
 
-AT_THE_GATE = frozenset({"project", "gate", "override", "retention"})
+GATE_TABLES = frozenset({"project", "gate", "override", "retention"})
 """Tables that count when figures are published, not when they are computed."""
 
 
@@ -47,23 +47,26 @@ class Quantity(Strict):
         """A value without any doubt."""
         return cls(value=value, low=value, high=value, source=source)
 
-    def times(self, by: float) -> Quantity:
-        """`by` times as large."""
+    def scale(self, factor: float) -> Quantity:
+        """The value and its bounds, `factor` times as large."""
         return Quantity(
-            value=self.value * by, low=self.low * by, high=self.high * by, source=self.source
+            value=self.value * factor,
+            low=self.low * factor,
+            high=self.high * factor,
+            source=self.source,
         )
 
     @model_validator(mode="before")
     @classmethod
-    def _bare_number(cls, given: Any) -> Any:
-        if isinstance(given, int | float):
-            return {"value": given, "low": given, "high": given}
-        if isinstance(given, dict) and "value" in given:
-            return {"low": given["value"], "high": given["value"], **given}
-        return given
+    def _accept_bare_number(cls, entry: Any) -> Any:
+        if isinstance(entry, int | float):
+            return {"value": entry, "low": entry, "high": entry}
+        if isinstance(entry, dict) and "value" in entry:
+            return {"low": entry["value"], "high": entry["value"], **entry}
+        return entry
 
     @model_validator(mode="after")
-    def _ordered(self) -> Quantity:
+    def _check_order(self) -> Quantity:
         if not 0 <= self.low <= self.value <= self.high:
             raise ValueError(
                 f"needs 0 <= low <= value <= high, got {self.low}, {self.value}, {self.high}"
@@ -71,11 +74,11 @@ class Quantity(Strict):
         return self
 
 
-def _utc(moment: datetime | None) -> datetime | None:
+def _assume_utc(moment: datetime | None) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
 
-Utc = Annotated[datetime, AfterValidator(_utc)]
+Utc = Annotated[datetime, AfterValidator(_assume_utc)]
 """A time; without a zone it is UTC."""
 
 
@@ -88,7 +91,7 @@ class Onsite(Strict):
     """Scope of the factors onsite_g_per_kwh and onsite_l_per_kwh (`wattledger factors list`)."""
 
     @model_validator(mode="after")
-    def _is_share(self) -> Onsite:
+    def _check_share(self) -> Onsite:
         if self.share.high > 1:
             raise ValueError(f"a share is at most 1, got {self.share.high}")
         return self
@@ -118,7 +121,7 @@ class Site(Strict):
     valid_to: Utc | None = None
 
     @model_validator(mode="after")
-    def _physical(self) -> Site:
+    def _check_pue(self) -> Site:
         if self.pue is not None and self.pue.low < 1:
             raise ValueError(f"PUE is at least 1, got {self.pue.low}")
         return self
@@ -146,7 +149,7 @@ class Contract(Strict):
     source: str = ""
 
     @model_validator(mode="after")
-    def _makes_sense(self) -> Contract:
+    def _check_coverage(self) -> Contract:
         if sum((self.share is not None, self.energy_mwh is not None, bool(self.deliveries))) != 1:
             raise ValueError("needs one of share, energy_mwh and deliveries")
         if self.valid_from >= self.valid_to:
@@ -170,7 +173,7 @@ class Tariff(Strict):
     source: str = ""
 
     @model_validator(mode="after")
-    def _makes_sense(self) -> Tariff:
+    def _check_hours(self) -> Tariff:
         try:
             ZoneInfo(self.tz)
         except (ZoneInfoNotFoundError, ValueError):
@@ -197,7 +200,7 @@ class Zone(Strict):
     """Ask what finished runs would have emitted here."""
 
     @model_validator(mode="after")
-    def _is_share(self) -> Zone:
+    def _check_share(self) -> Zone:
         if self.transmission_loss is not None and self.transmission_loss.high >= 1:
             raise ValueError(f"a share below 1, got {self.transmission_loss.high}")
         return self
@@ -207,16 +210,16 @@ class Grid(Strict):
     """Which carbon intensities may be used, and how far alternatives look."""
 
     ladder: list[str] = list(TIERS)
-    """Best first; water takes all rungs, as few zones publish their generation by fuel."""
+    """Tiers, best first; water takes all of them, as few zones publish their generation by fuel."""
     settle_h: Annotated[float, Field(ge=0)] = 48
     """Hours after which a provider's day counts as final and is not fetched again."""
     shift_h: Annotated[int, Field(ge=0, le=168)] = 24
     """Hours earlier and later for which finished runs are compared; 0 turns it off."""
 
     @model_validator(mode="after")
-    def _known_rungs(self) -> Grid:
-        wrong = [rung for rung in self.ladder if rung not in TIERS]
-        if wrong or not set(SERIES_TIERS) & set(self.ladder):
+    def _check_ladder(self) -> Grid:
+        unknown = [tier for tier in self.ladder if tier not in TIERS]
+        if unknown or not set(SERIES_TIERS) & set(self.ladder):
             raise ValueError(f"ladder takes {', '.join(TIERS)}, with live or cached among them")
         if self.ladder != sorted(self.ladder, key=TIERS.index):
             raise ValueError(f"the order of the ladder is {', '.join(TIERS)}")
@@ -386,7 +389,7 @@ class PrometheusInput(Strict):
     """Environment variable that holds a bearer token."""
 
     @model_validator(mode="after")
-    def _plain_name(self) -> PrometheusInput:
+    def _check_name(self) -> PrometheusInput:
         if not self.name.replace("-", "").replace("_", "").isalnum():
             raise ValueError(f"name needs letters, digits, - and _, got {self.name!r}")
         return self
@@ -420,7 +423,7 @@ class GridApiInput(Strict):
     """How far back the first fetch goes, where there are no readings yet."""
 
     @model_validator(mode="after")
-    def _named(self) -> GridApiInput:
+    def _complete_name(self) -> GridApiInput:
         self.name = self.name or self.provider
         if not self.name.replace("-", "").replace("_", "").isalnum() or self.name == FILE_FEED:
             raise ValueError(
@@ -480,7 +483,7 @@ class Lake(Strict):
     s3_use_ssl: bool = True
 
     @model_validator(mode="after")
-    def _known(self) -> Lake:
+    def _check_attach(self) -> Lake:
         if not self.attach.startswith(_DUCKLAKE):
             raise ValueError(f"attach begins with {_DUCKLAKE}, got {self.attach!r}")
         return self
@@ -516,7 +519,7 @@ class Cluster(Strict):
     """Files that one task loads."""
 
 
-class Settings(Strict):
+class FileSettings(Strict):
     """The whole of wattledger.toml."""
 
     project: Project = Project()
@@ -538,64 +541,54 @@ class Settings(Strict):
     factors: dict[str, dict[str, Quantity]] = {}
     sources: dict[str, GpuSource] = {}
     grid_sources: dict[str, GridSource] = {}
-    root: Path = Field(default=Path(), exclude=True)
-    """The project folder; not part of the file."""
-    wait_s: float = Field(default=0.0, exclude=True)
-    """Seconds to wait while another process writes the warehouse; not part of the file."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> Settings:
+    def _check_names(self) -> Self:
         if self.cluster is not None and self.lake is None:
             raise ValueError("[cluster] needs a [lake]: a file has one writer")
-        feeds = [(one.name, one.zone) for one in self.input.grid_api]
+        feeds = [(source.name, source.zone) for source in self.input.grid_api]
         if len(set(feeds)) < len(feeds):
             raise ValueError("two [[input.grid_api]] of one zone share a name")
-        names = [one.name for one in self.contract]
-        if len(set(names)) < len(names):
+        contracts = [contract.name for contract in self.contract]
+        if len(set(contracts)) < len(contracts):
             raise ValueError("two [[contract]] share a name")
-        known = {one.name for one in self.site}
-        for one in self.contract:
-            if one.site not in known:
-                raise ValueError(f"contract {one.name!r} names no [[site]]: {one.site!r}")
-        for price in self.tariff:
-            if price.site not in known:
-                raise ValueError(f"a tariff names no [[site]]: {price.site!r}")
+        sites = {site.name for site in self.site}
+        for contract in self.contract:
+            if contract.site not in sites:
+                raise ValueError(f"contract {contract.name!r} names no [[site]]: {contract.site!r}")
+        for tariff in self.tariff:
+            if tariff.site not in sites:
+                raise ValueError(f"a tariff names no [[site]]: {tariff.site!r}")
         return self
 
-    def recorded(self) -> dict[str, str]:
+
+class Settings(FileSettings):
+    """wattledger.toml, and what is known of a project beside it."""
+
+    root: Path = Path()
+    """The project folder."""
+    wait_s: float = 0.0
+    """Seconds to wait while another process writes the warehouse."""
+
+    def to_record(self) -> dict[str, str]:
         """What a publication says of these settings: each table as JSON, defaults included.
 
         How files are read is not in it (what was read is in the ledger), nor where things are.
         """
-        tables = self.model_dump(
-            mode="json",
-            exclude={
-                "root",
-                "wait_s",
-                "sources",
-                "grid_sources",
-                "input",
-                "ledger",
-                "lake",
-                "cluster",
-                "schedule",
-            },
-        )
-        asked = [
-            one.model_dump(mode="json", include={"provider", "zone", "name", "signal"})
-            for one in self.input.grid_api
+        tables = self.model_dump(mode="json", exclude=_UNRECORDED)
+        providers = [
+            source.model_dump(mode="json", include={"provider", "zone", "name", "signal"})
+            for source in self.input.grid_api
         ]
-        tables["input"] = {"grid_api": asked}
+        tables["input"] = {"grid_api": providers}
         return {
             section: json.dumps(value, sort_keys=True) for section, value in sorted(tables.items())
         }
 
     @classmethod
-    def restored(cls, recorded: Mapping[str, str]) -> Settings:
-        """Settings as `recorded` gave them."""
-        return cls.model_validate(
-            {section: json.loads(value) for section, value in recorded.items()}
-        )
+    def from_record(cls, record: Mapping[str, str]) -> Settings:
+        """Settings as `to_record` gave them."""
+        return cls.model_validate({section: json.loads(value) for section, value in record.items()})
 
     @property
     def work(self) -> Path:
@@ -620,12 +613,25 @@ class Settings(Strict):
         """The figures in force."""
         return self.published / PUBLISHED_DATABASE
 
-    def site_of(self, host: str) -> str | None:
-        """The first site one of whose host patterns fits."""
+    def find_site(self, host: str) -> str | None:
+        """The first site one of whose host patterns fits a host."""
         for site in self.site:
             if any(fnmatchcase(host, pattern) for pattern in site.hosts):
                 return site.name
         return None
+
+
+_UNRECORDED = {
+    "root",
+    "wait_s",
+    "sources",
+    "grid_sources",
+    "input",
+    "ledger",
+    "lake",
+    "cluster",
+    "schedule",
+}
 
 
 def load(root: Path, wait_s: float = 0.0) -> Settings:
@@ -660,19 +666,19 @@ def parse(text: str, path: Path) -> Settings:
         SettingsError: not TOML, or a setting that makes no sense (named).
     """
     try:
-        return Settings.model_validate(tomllib.loads(text))
+        return Settings(**dict(FileSettings.model_validate(tomllib.loads(text))))
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"not valid TOML: {error}", where=str(path)) from None
     except ValidationError as error:
-        raise invalid(error, path) from None
+        raise explain_invalid(error, path) from None
 
 
-def invalid(error: ValidationError, path: object) -> SettingsError:
+def explain_invalid(error: ValidationError, path: object) -> SettingsError:
     """The first thing that is wrong with a file, as a sentence."""
     first = error.errors()[0]
-    at = ".".join(str(part) for part in first["loc"])
+    setting = ".".join(str(part) for part in first["loc"])
     return SettingsError(
         f"{first['msg']} (got {first['input']!r:.80})",
-        where=f"{path}, setting {at}",
+        where=f"{path}, setting {setting}",
         remedy="See docs/settings.md for every setting",
     )

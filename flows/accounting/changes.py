@@ -14,7 +14,7 @@ import polars as pl
 
 from flows.accounting.energy import Fleet
 from flows.accounting.stretches import around
-from flows.settings import AT_THE_GATE, Settings
+from flows.settings import GATE_TABLES, Settings
 from flows.warehouse.digests import digest_code, digest_factors, digest_settings, digest_text
 from flows.warehouse.frames import register
 from transforms import METHOD_VERSION, changes
@@ -39,7 +39,7 @@ _REACHES = (
 def facts(con: duckdb.DuckDBPyConnection, settings: Settings) -> str:
     """Digest of what every figure rests on: settings, factors, method and code."""
     recorded = {
-        name: value for name, value in settings.recorded().items() if name not in AT_THE_GATE
+        name: value for name, value in settings.to_record().items() if name not in GATE_TABLES
     }
     return digest_text(
         METHOD_VERSION, digest_code(), digest_factors(con), digest_settings(recorded)

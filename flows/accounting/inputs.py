@@ -31,7 +31,7 @@ def configure(
         BadInput: a file of deliveries can't be used.
     """
     hosts = [row[0] for row in con.execute("SELECT DISTINCT host FROM gpu ORDER BY 1").fetchall()]
-    placed = [(name, settings.site_of(name)) for name in hosts]
+    placed = [(name, settings.find_site(name)) for name in hosts]
     for name, site in placed:
         if site is None:
             raise SettingsError(
@@ -49,7 +49,7 @@ def configure(
         ],
         "tariff": [_tariff(settings, place, one) for place, one in enumerate(settings.tariff, 1)],
         "factor": _factors(settings, factors),
-        "setting": list(settings.recorded().items()),
+        "setting": list(settings.to_record().items()),
     }
     for table, values in tables.items():
         con.execute(f"DELETE FROM {table}")

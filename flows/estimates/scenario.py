@@ -21,7 +21,7 @@ from flows.estimates.estimate import (
     estimate_cases,
 )
 from flows.factors import effective
-from flows.settings import Onsite, Quantity, Settings, Site, Strict, invalid
+from flows.settings import Onsite, Quantity, Settings, Site, Strict, explain_invalid
 from transforms.constants import BOUNDS
 from transforms.estimate import FIGURES, bound_column, bound_columns
 
@@ -114,7 +114,7 @@ def load_scenario(name: str) -> tuple[Scenario, Settings]:
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"not valid TOML: {error}", where=name) from None
     except ValidationError as error:
-        raise invalid(error, name) from None
+        raise explain_invalid(error, name) from None
     if len(settings.site) != 1:
         raise SettingsError("a scenario has one [[site]]", where=name)
     return scenario, settings
@@ -189,7 +189,7 @@ def _estimate_rows(scenario: Scenario, inputs: Mapping[str, Inputs], site: Site)
     hours = {
         **{fleet.name: Quantity.exact(fleet.count * HOURS_A_DAY) for fleet in scenario.fleet},
         **{
-            training.name: training.days.times(training.count * HOURS_A_DAY)
+            training.name: training.days.scale(training.count * HOURS_A_DAY)
             for training in scenario.training
         },
     }

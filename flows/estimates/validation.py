@@ -114,10 +114,10 @@ def _parse_inputs(columns: Mapping[str, str]) -> Inputs:
     inputs: Inputs = {name: parse_rounded(text) for name, text in columns.items() if name != "zone"}
     if "energy_kwh" in inputs:
         inputs["gpu_hours"] = Quantity.exact(1)
-        inputs["gpu_w"] = inputs.pop("energy_kwh").times(1000)
+        inputs["gpu_w"] = inputs.pop("energy_kwh").scale(1000)
     if "count" in inputs:
         count, days = inputs.pop("count"), inputs.pop("days")
-        inputs["gpu_hours"] = days.times(24 * count.value)
+        inputs["gpu_hours"] = days.scale(24 * count.value)
     if "zone" in columns:
         settings = Settings()
         inputs["intensity_g_per_kwh"] = find_grid_quantity(

@@ -64,31 +64,34 @@ class OnCluster:
         progress: pieces.Progress,
     ) -> Iterator[pl.DataFrame]:
         """Stretches of the readings of some files (segment keys)."""
-        at = read_snapshot(con)
-        given = [(self._project, at, list(keys), rule) for keys in batches]
-        for _, found in self._results(reduce_files, given):
-            progress(int(found["readings"].sum()))
-            yield found
+        snapshot = read_snapshot(con)
+        arguments = [(self._project, snapshot, list(keys), rule) for keys in batches]
+        for _, stretches in self._run_in_order(reduce_files, arguments):
+            progress(int(stretches["readings"].sum()))
+            yield stretches
 
     def metered(
         self, con: duckdb.DuckDBPyConnection, of: Fleet, parts: Sequence[pl.DataFrame]
     ) -> Iterator[tuple[pl.DataFrame, Metered]]:
         """What the devices of some windows drew."""
-        at = read_snapshot(con)
-        given = (
-            (self._project, at, of.of_groups(windows["host_group"].unique()), windows)
+        snapshot = read_snapshot(con)
+        arguments = (
+            (self._project, snapshot, of.of_groups(windows["host_group"].unique()), windows)
             for windows in parts
         )
-        for (*_, windows), found in self._results(meter_part, given):
-            yield windows, found
+        for (*_, windows), energy_of_windows in self._run_in_order(meter_devices, arguments):
+            yield windows, energy_of_windows
 
-    def _results(
-        self, task: Task[Any, Any], given: Iterable[tuple[Any, ...]]
+    def _run_in_order(
+        self, task: Task[Any, Any], arguments: Iterable[tuple[Any, ...]]
     ) -> Iterator[tuple[Any, Any]]:
-        """What a task was given and gave, in order; only so many are under way at once."""
+        """Run a task with each of some arguments, and give these with the results, in order.
+
+        Only so many are under way at once.
+        """
         running: deque[tuple[tuple[Any, ...], PrefectFuture[Any]]] = deque()
-        for one in given:
-            running.append((one, task.submit(*one)))
+        for values in arguments:
+            running.append((values, task.submit(*values)))
             if len(running) == self._most:
                 first, future = running.popleft()
                 yield first, future.result()
@@ -104,16 +107,16 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
-def _at(project: str, at: int) -> duckdb.DuckDBPyConnection:
+def _connect_to_snapshot(project: str, snapshot: int) -> duckdb.DuckDBPyConnection:
     settings = settings_module.load(Path(project))
     assert settings.lake is not None
-    return LakeStore(settings.lake, settings.root, snapshot=at).connect(read_only=True)
+    return LakeStore(settings.lake, settings.root, snapshot=snapshot).connect(read_only=True)
 
 
 @task(name="reduce readings", **_OPTIONS)
-def reduce_files(project: str, at: int, keys: list[int], rule: GapRule) -> pl.DataFrame:
+def reduce_files(project: str, snapshot: int, keys: list[int], rule: GapRule) -> pl.DataFrame:
     """Stretches of the readings of some files."""
-    con = _at(project, at)
+    con = _connect_to_snapshot(project, snapshot)
     try:
         return pieces.by_segment(con, pieces.among(keys), rule, lambda rows: None)
     finally:
@@ -121,9 +124,9 @@ def reduce_files(project: str, at: int, keys: list[int], rule: GapRule) -> pl.Da
 
 
 @task(name="meter devices", **_OPTIONS)
-def meter_part(project: str, at: int, of: Fleet, windows: pl.DataFrame) -> Metered:
+def meter_devices(project: str, snapshot: int, of: Fleet, windows: pl.DataFrame) -> Metered:
     """What the devices of some windows drew, and who held them."""
-    con = _at(project, at)
+    con = _connect_to_snapshot(project, snapshot)
     try:
         return energy.metered(con, of, windows)
     finally:

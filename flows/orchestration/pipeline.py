@@ -1,6 +1,6 @@
 """The Prefect flows: what happens, in order. Each task is a thin wrapper around a plain function.
 
-Importing this module imports Prefect; enter `flows.orchestration.server.prefect_api` before.
+Importing this module imports Prefect; enter `flows.orchestration.server.use_prefect_api` before.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from flows.errors import PipelineFailed
-from flows.orchestration.server import prefect_api
+from flows.orchestration.server import use_prefect_api
 from flows.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def run_pipeline(settings: Settings) -> Report:
         GateFailed: a check refused; what was published stands.
         PipelineFailed: Prefect failed.
     """
-    with prefect_api(settings):
+    with use_prefect_api(settings):
         from prefect.exceptions import PrefectException
 
         from flows.orchestration.pipeline import pipeline_flow
@@ -49,7 +49,7 @@ def fetch_grid(
         first: First day to ask for, as an ISO date; empty for what is needed and not final.
         last: The day after the last one; empty with `first`.
     """
-    with prefect_api(settings):
+    with use_prefect_api(settings):
         from flows.orchestration.pipeline import fetch_grid_flow
 
         return fetch_grid_flow(_project(settings), zones, first, last)
@@ -64,7 +64,7 @@ def backfill_days(settings: Settings, first: str, last: str, reason: str = "") -
         last: Last day, included.
         reason: Kept with the publication.
     """
-    with prefect_api(settings):
+    with use_prefect_api(settings):
         from flows.orchestration.deployments import backfill_flow
 
         return backfill_flow(_project(settings), first, last, reason)
@@ -78,7 +78,7 @@ def serve_on_schedule(settings: Settings, started: Callable[[str], None]) -> Non
         started: Called with the address of Prefect's interface once the deployments are there.
     """
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
-    with prefect_api(settings, lasting=True) as api:
+    with use_prefect_api(settings, lasting=True) as api:
         from flows.orchestration.deployments import serve_deployments
 
         serve_deployments(settings, lambda: started(api.removesuffix("/api")))

@@ -1,7 +1,7 @@
 """Which Prefect server a flow talks to: the person's own where one is set up, else a temporary one.
 
-The temporary server keeps its state in the project (.wattledger/prefect) and its noise in a log
-file there. A person's own server, profile and home are never touched.
+The temporary server keeps its state and its log in the project (.wattledger/prefect). A person's own
+server, profile and home are never touched.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flows.errors import PipelineFailed
+from flows.orchestration import server_process
 from flows.settings import Settings
 
 _QUIET = {
@@ -49,7 +50,7 @@ _TEMPORARY = {
 _START_S = 120
 
 
-def own_server() -> bool:
+def has_own_server() -> bool:
     """Whether the person has a Prefect server of their own: by environment or active profile."""
     if os.environ.get("PREFECT_API_URL"):
         return True
@@ -64,10 +65,15 @@ def own_server() -> bool:
 
 
 @contextmanager
-def prefect_api(settings: Settings, *, lasting: bool = False) -> Iterator[str]:
-    """A Prefect API for the flows run inside; must be entered before prefect is imported.
+def use_prefect_api(settings: Settings, *, lasting: bool = False) -> Iterator[str]:
+    """Give the flows run inside a Prefect API; to be entered before prefect is imported.
 
-    Gives its address. `lasting`: with schedules, automations, and an interface for people.
+    Args:
+        settings: The project.
+        lasting: Start a server with schedules, automations, and an interface for people.
+
+    Yields:
+        The address of the API.
 
     Raises:
         PipelineFailed: the temporary server does not come up; its log is named.
@@ -76,60 +82,64 @@ def prefect_api(settings: Settings, *, lasting: bool = False) -> Iterator[str]:
     # Errors are reported by the command line, as sentences.
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "error")
-    if own_server():
+    if has_own_server():
         yield os.environ.get("PREFECT_API_URL", "")
         return
     home = (settings.work / ("serve" if lasting else "prefect")).resolve()
     home.mkdir(parents=True, exist_ok=True)
     os.environ["PREFECT_HOME"] = str(home)
     os.environ["PREFECT_PROFILES_PATH"] = str(home / "profiles.toml")
-    port = (settings.schedule.port if lasting else 0) or _free_port()
-    log = home / "server.log"
-    less = {} if lasting else _TEMPORARY
-    with log.open("wb") as out:
-        server = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "flows.orchestration.server_process",
-                str(port),
-                str(os.getpid()),
-                *(["lasting"] if lasting else []),
-            ],
-            env={
-                **os.environ,
-                **less,
-                "PREFECT_SERVER_MEMO_STORE_PATH": str(home / "memo_store.toml"),
-            },
-            stdout=out,
-            stderr=out,
-            stdin=subprocess.DEVNULL,
-        )
+    port = (settings.schedule.port if lasting else 0) or _find_free_port()
+    server = _start_server(home, port, lasting=lasting)
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
     try:
         import prefect  # noqa: F401  (loads while the server starts)
 
-        _wait(server, port, log)
+        _wait_until_up(server, port, _log_of(home))
         yield os.environ["PREFECT_API_URL"]
     finally:
-        server.terminate()
-        try:
-            server.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+        _stop_server(server)
         os.environ.pop("PREFECT_API_URL", None)
 
 
-def _free_port() -> int:
+def _start_server(home: Path, port: int, *, lasting: bool) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", server_process.__name__, str(port), str(os.getpid())]
+    with _log_of(home).open("wb") as log:
+        return subprocess.Popen(
+            [*command, "lasting"] if lasting else command,
+            env={
+                **os.environ,
+                **({} if lasting else _TEMPORARY),
+                "PREFECT_SERVER_MEMO_STORE_PATH": str(home / "memo_store.toml"),
+            },
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+        )
+
+
+def _stop_server(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
+    try:
+        server.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
+def _log_of(home: Path) -> Path:
+    return home / "server.log"
+
+
+def _find_free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _wait(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    until = time.monotonic() + _START_S
-    while time.monotonic() < until:
+def _wait_until_up(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline:
         if server.poll() is not None:
             break
         try:

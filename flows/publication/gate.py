@@ -18,7 +18,7 @@ from flows.ingest.suites import configure_readings_suite, configure_runs_suite
 from flows.publication.folders import database_in
 from flows.publication.restatement import stage_restatement
 from flows.reporting.report.data_docs import make_offline
-from flows.settings import AT_THE_GATE, FILE_NAME, Override, Settings
+from flows.settings import FILE_NAME, GATE_TABLES, Override, Settings
 from flows.warehouse import registry
 from flows.warehouse.digests import digest_inputs
 from flows.warehouse.frames import query_rows
@@ -155,11 +155,11 @@ def _check_candidate_is_current(con: duckdb.DuckDBPyConnection, settings: Settin
     if computations[0]["input_digest"] != digest_inputs(con):
         raise UsageError("data was loaded after the figures were computed", remedy=remedy)
     used = dict(con.execute("SELECT section, value_json FROM setting").fetchall())
-    current = settings.recorded()
+    current = settings.to_record()
     changed = [
         section
         for section in current
-        if section not in AT_THE_GATE and used.get(section) != current[section]
+        if section not in GATE_TABLES and used.get(section) != current[section]
     ]
     if changed:
         raise UsageError(
@@ -170,9 +170,9 @@ def _check_candidate_is_current(con: duckdb.DuckDBPyConnection, settings: Settin
 
 
 def _record_settings_of_gate(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
-    recorded = settings.recorded()
+    recorded = settings.to_record()
     with transaction(con, FIGURES):
-        for section in AT_THE_GATE:
+        for section in GATE_TABLES:
             con.execute(
                 "UPDATE setting SET value_json = ? WHERE section = ?", [recorded[section], section]
             )

@@ -152,7 +152,7 @@ def _restore_inputs(con: duckdb.DuckDBPyConnection, as_of: datetime) -> None:
 
 
 def _compute_tables(con: duckdb.DuckDBPyConnection, *, every_run: bool) -> dict[str, pl.DataFrame]:
-    settings = Settings.restored(
+    settings = Settings.from_record(
         dict(con.execute("SELECT section, value_json FROM published.setting").fetchall())
     )
     factors = [Factor(**row) for row in query_rows(con, "FROM factor")]

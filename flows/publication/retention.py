@@ -112,7 +112,7 @@ def _list_published_segments(con: duckdb.DuckDBPyConnection, settings: Settings)
         "SELECT value_json FROM published.setting WHERE section = 'readings'"
     ).fetchall()
     con.execute("DETACH published")
-    if used != [(settings.recorded()["readings"],)]:
+    if used != [(settings.to_record()["readings"],)]:
         raise UsageError(
             "[readings] is not what it was when the figures were published",
             where=FILE_NAME,
