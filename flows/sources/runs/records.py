@@ -1,8 +1,8 @@
 """Runs from the records that `wattledger run` and `wattledger.track` leave on the nodes.
 
 One file per launched process; records of one run id become one run. A GPU that several ranks of a run
-saw is held once. A GPU that several runs claim whole at the same time is shared among them in equal
-parts: nothing better is known, and the label `shares_assumed` says so.
+saw is held once. Where runs together claim more than a GPU at the same time, each gets its part in
+proportion: nothing better is known, and the label `shares_assumed` says so.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flows.errors import BadInput
 from flows.sources.runs.table import Allocation, Run
@@ -42,15 +42,27 @@ class Claim:
     end: datetime
 
 
+class Holding(NamedTuple):
+    """What a run held of a GPU over a span of time."""
+
+    run_id: str
+    gpu_uuid: str
+    start: datetime
+    end: datetime
+    share_ppm: int
+    is_assumed: bool
+    """The runs together claimed more than the GPU, and each got its part in proportion."""
+
+
 def is_record(path: Path) -> bool:
     """Whether a file is a run record (and not a run table)."""
     if path.suffix != ".json":
         return False
     try:
-        given = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return False
-    return isinstance(given, dict) and FORMAT_KEY in given
+    return isinstance(content, dict) and FORMAT_KEY in content
 
 
 def read(path: Path) -> Record:
@@ -84,18 +96,21 @@ def parse_span(record: Record) -> tuple[datetime, datetime]:
 
 
 def supersedes(new: Record, old: Record) -> bool:
-    """Whether one state of a record comes after another: what has ended stays so, the later end counts."""
+    """Whether a state of a record comes after another one of the same record.
+
+    A record that has ended stays so, and the later end counts.
+    """
     if old.ended_at is None:
         return True
     return new.ended_at is not None and parse_span(new)[1] >= parse_span(old)[1]
 
 
-def list_claims(found: Iterable[Record]) -> list[Claim]:
+def list_claims(records: Iterable[Record]) -> list[Claim]:
     """What the processes could use, and when."""
     return [
-        Claim(r.run_id, held.gpu_uuid, held.instance, held.share_ppm, *parse_span(r))
-        for r in found
-        for held in list_devices(r)
+        Claim(record.run_id, held.gpu_uuid, held.instance, held.share_ppm, *parse_span(record))
+        for record in records
+        for held in list_devices(record)
     ]
 
 
@@ -109,99 +124,100 @@ def make_host_device(host: str) -> Held:
     return Held(f"{host}/host", None, NO_GPU)
 
 
-def find_related_runs(every: Sequence[Record], changed: Iterable[str]) -> set[str]:
-    """The run ids whose shares may depend on those of `changed`: runs at the same time on one GPU."""
+def find_related_runs(records: Sequence[Record], changed: Iterable[str]) -> set[str]:
+    """The runs whose shares may depend on those of some runs: those at the same time on one GPU.
+
+    Args:
+        records: All records that there are.
+        changed: The ids of the runs to begin with.
+
+    Returns:
+        The ids of all runs that they reach, `changed` included.
+    """
     by_gpu: dict[str, list[Claim]] = defaultdict(list)
     by_run: dict[str, list[Claim]] = defaultdict(list)
-    for claim in list_claims(every):
+    for claim in list_claims(records):
         by_gpu[claim.gpu_uuid].append(claim)
         by_run[claim.run_id].append(claim)
     reached, waiting = set(changed), list(changed)
     while waiting:
-        for mine in by_run[waiting.pop()]:
-            for other in by_gpu[mine.gpu_uuid]:
-                overlaps = other.start < mine.end and mine.start < other.end
+        for claim in by_run[waiting.pop()]:
+            for other in by_gpu[claim.gpu_uuid]:
+                overlaps = other.start < claim.end and claim.start < other.end
                 if overlaps and other.run_id not in reached:
                     reached.add(other.run_id)
                     waiting.append(other.run_id)
     return reached
 
 
-def divide_gpus(found: Iterable[Claim]) -> Iterator[tuple[str, str, datetime, datetime, int, bool]]:
-    """Who holds what: run_id, gpu_uuid, from, to, share_ppm, and whether the share is assumed.
+def divide_gpus(claims: Iterable[Claim]) -> Iterator[Holding]:
+    """Who held what, from who could use what.
 
-    On one GPU at one time, a run holds each instance once, however many ranks name it; where the
+    On one GPU at one time, a run holds each instance once, however many ranks name it. Where the
     runs together claim more than the GPU, each gets its part of it in proportion.
     """
     by_gpu: dict[str, list[Claim]] = defaultdict(list)
-    for claim in found:
+    for claim in claims:
         if claim.end > claim.start:
             by_gpu[claim.gpu_uuid].append(claim)
-    for uuid, mine in sorted(by_gpu.items()):
-        borders = sorted({moment for c in mine for moment in (c.start, c.end)})
-        held: dict[str, tuple[datetime, datetime, int, bool]] = {}
-        for begin, end in pairwise(borders):
-            now = _at(c for c in mine if c.start <= begin and c.end >= end)
-            for run_id, (share, assumed) in now.items():
-                last = held.get(run_id)
-                if last is not None and last[1:] == (begin, share, assumed):
-                    held[run_id] = (last[0], end, share, assumed)
-                    continue
-                if last is not None:
-                    yield run_id, uuid, *last
-                held[run_id] = (begin, end, share, assumed)
-        for run_id, last in sorted(held.items()):
-            yield run_id, uuid, *last
+    for uuid, on_gpu in sorted(by_gpu.items()):
+        yield from _divide_gpu(uuid, on_gpu)
 
 
-def _at(present: Iterable[Claim]) -> dict[str, tuple[int, bool]]:
-    """Shares of one GPU while nothing changes: run id -> (share_ppm, assumed)."""
+def _divide_gpu(uuid: str, claims: Sequence[Claim]) -> Iterator[Holding]:
+    borders = sorted({moment for claim in claims for moment in (claim.start, claim.end)})
+    latest: dict[str, Holding] = {}
+    for start, end in pairwise(borders):
+        shares = _divide(claim for claim in claims if claim.start <= start and claim.end >= end)
+        for run_id, (share, assumed) in shares.items():
+            before = latest.get(run_id)
+            holding = Holding(run_id, uuid, start, end, share, assumed)
+            if before is not None and before[3:] == (start, share, assumed):
+                holding = holding._replace(start=before.start)
+            elif before is not None:
+                yield before
+            latest[run_id] = holding
+    for _, holding in sorted(latest.items()):
+        yield holding
+
+
+def _divide(present: Iterable[Claim]) -> dict[str, tuple[int, bool]]:
+    """Shares of one GPU while nothing changes: run id -> (share_ppm, is_assumed)."""
     instances: dict[str, dict[str, int]] = defaultdict(dict)
     for claim in present:
-        known = instances[claim.run_id]
-        known[claim.instance] = max(known.get(claim.instance, 0), claim.share_ppm)
-    wanted = {run_id: min(PPM, sum(by.values())) for run_id, by in sorted(instances.items())}
-    total = sum(wanted.values())
+        of_run = instances[claim.run_id]
+        of_run[claim.instance] = max(of_run.get(claim.instance, 0), claim.share_ppm)
+    claimed = {run_id: min(PPM, sum(by.values())) for run_id, by in sorted(instances.items())}
+    total = sum(claimed.values())
     if total <= PPM:
-        return {run_id: (share, False) for run_id, share in wanted.items()}
-    return {run_id: (share * PPM // total, True) for run_id, share in wanted.items()}
+        return {run_id: (share, False) for run_id, share in claimed.items()}
+    return {run_id: (share * PPM // total, True) for run_id, share in claimed.items()}
 
 
-def build_runs(every: Sequence[Record], wanted: Iterable[str]) -> list[Run]:
-    """Runs, with their allocations, from all records of the wanted run ids."""
-    ids = set(wanted)
-    mine = [r for r in every if r.run_id in ids]
+def build_runs(records: Sequence[Record], run_ids: Iterable[str]) -> list[Run]:
+    """Runs, with their allocations, from all records of these run ids."""
+    ids = set(run_ids)
+    chosen = [record for record in records if record.run_id in ids]
     by_run: dict[str, list[Record]] = defaultdict(list)
-    for record in sorted(mine, key=lambda r: (parse_span(r)[0], r.record_id)):
+    for record in sorted(chosen, key=lambda r: (parse_span(r)[0], r.record_id)):
         by_run[record.run_id].append(record)
-    runs = {run_id: _run(run_id, found) for run_id, found in sorted(by_run.items())}
-    for run_id, uuid, begin, end, share, assumed in divide_gpus(list_claims(mine)):
-        run = runs[run_id]
-        to = None if end == _OPEN else end
-        run.allocations.append(Allocation(uuid, begin, to, share, "run record"))
-        if assumed:
+    runs = {run_id: _build_run(run_id, of_run) for run_id, of_run in sorted(by_run.items())}
+    for holding in divide_gpus(list_claims(chosen)):
+        run = runs[holding.run_id]
+        end = None if holding.end == _OPEN else holding.end
+        run.allocations.append(
+            Allocation(holding.gpu_uuid, holding.start, end, holding.share_ppm, "run record")
+        )
+        if holding.is_assumed:
             run.labels[ASSUMED] = "true"
     return list(runs.values())
 
 
-def _run(run_id: str, found: Sequence[Record]) -> Run:
+def _build_run(run_id: str, records: Sequence[Record]) -> Run:
     """A run without its allocations, from its records in order of start."""
-    first = found[0]
-    spans = [parse_span(r) for r in found]
+    first = records[0]
+    spans = [parse_span(record) for record in records]
     end = max(end for _, end in spans)
-    labels: dict[str, Any] = {}
-    for record in found:
-        for group, names in _LABELS.items():
-            given = getattr(record, group)
-            labels |= {n.lower(): given[n] for n in names if n in given}
-    for record in found:
-        labels |= record.labels
-    labels["hosts"] = str(len({r.host for r in found}))
-    codes = [r.exit_code for r in found if r.exit_code is not None]
-    if codes:
-        labels["exit_code"] = str(next((code for code in codes if code), 0))
-    if any(r.ended_by == "lost" for r in found):
-        labels["end"] = "not seen: last known to be alive"
     return Run(
         run_id,
         first.name or None,
@@ -209,5 +225,22 @@ def _run(run_id: str, found: Sequence[Record]) -> Run:
         None,
         spans[0][0],
         None if end == _OPEN else end,
-        labels,
+        _build_labels(records),
     )
+
+
+def _build_labels(records: Sequence[Record]) -> dict[str, Any]:
+    labels: dict[str, Any] = {}
+    for record in records:
+        for group, names in _LABELS.items():
+            values = getattr(record, group)
+            labels |= {name.lower(): values[name] for name in names if name in values}
+    for record in records:
+        labels |= record.labels
+    labels["hosts"] = str(len({record.host for record in records}))
+    codes = [record.exit_code for record in records if record.exit_code is not None]
+    if codes:
+        labels["exit_code"] = str(next((code for code in codes if code), 0))
+    if any(record.ended_by == "lost" for record in records):
+        labels["end"] = "not seen: last known to be alive"
+    return labels

@@ -1,8 +1,8 @@
 """Slurm accounting: jobs and what they held, from `sacct --parsable2` (docs/formats.md).
 
-sacct says how many GPUs of a node a job had, not which. A job with all of them held them; one with
-some held that part of each, in expectation, and the label `shares_assumed` says so. Records of
-`wattledger run` name the GPUs: load one or the other for a job.
+sacct says how many GPUs of a node a job had, not which. A job that had all of them held each whole.
+One that had some held, in expectation, that part of each; the label `shares_assumed` says so. Records
+of `wattledger run` name the GPUs: load one or the other for a job.
 """
 
 from __future__ import annotations
@@ -108,20 +108,26 @@ def is_sacct(header: str) -> bool:
 
 
 def read(path: Path, plain: Path, gpus: Gpus, tz: str) -> Jobs:
-    """Jobs with GPUs from a file (`plain` is its text, `path` its name in messages).
+    """Read the jobs that held GPUs.
+
+    Args:
+        path: The file, for messages.
+        plain: Its text.
+        gpus: The GPUs that are known.
+        tz: The zone of its times; empty if such times are refused.
 
     Raises:
         BadInput: a field is missing, or a value cannot be understood, with its place.
         UsageError: a time without zone, and none given.
     """
     jobs = Jobs()
-    for number, row in _rows(path, plain):
+    for number, row in _read_rows(path, plain):
         jobs.rows += 1
         _add(jobs, row, number, path, gpus, tz)
     return jobs
 
 
-def _rows(path: Path, plain: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _read_rows(path: Path, plain: Path) -> Iterator[tuple[int, dict[str, str]]]:
     with plain.open(encoding="utf-8", errors="replace", newline="") as file:
         reader = csv.reader(file, delimiter="|", quoting=csv.QUOTE_NONE)
         names: list[str] | None = None
@@ -153,10 +159,45 @@ def _rows(path: Path, plain: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _add(jobs: Jobs, row: Mapping[str, str], number: int, path: Path, gpus: Gpus, tz: str) -> None:
+    """Add the job of a row, or count why it is left out."""
     if "." in row["jobid"]:
         # A step's time and GPUs are within its job's.
         jobs.steps += 1
         return
+    span = _parse_span(row, number, path, tz)
+    if span is None:
+        jobs.never_ran += 1
+        return
+    count = count_gpus(row["alloctres"])
+    if count == 0:
+        jobs.without_gpus += 1
+        return
+    by_host = {host: _find_gpus(gpus, host) for host in expand_nodelist(row["nodelist"])}
+    unknown = [host for host, uuids in by_host.items() if not uuids]
+    if unknown or not by_host:
+        for host in unknown or ["none assigned"]:
+            jobs.unknown_hosts[host] = jobs.unknown_hosts.get(host, 0) + 1
+        return
+    start, end = span
+    run = _build_run(row, start, end)
+    for host, share in _divide_gpus(count, by_host).items():
+        if share < PPM:
+            run.labels["shares_assumed"] = "true"
+        run.allocations += [
+            Allocation(uuid, start, end, share, f"row {number}") for uuid in by_host[host]
+        ]
+    jobs.runs.append(run)
+
+
+def _parse_span(
+    row: Mapping[str, str], number: int, path: Path, tz: str
+) -> tuple[datetime, datetime | None] | None:
+    """Start and end of a job, which has none while it goes on; None where it never ran.
+
+    Raises:
+        BadInput: an unknown state, or times that do not go together.
+        UsageError: a time without zone, and none given.
+    """
     state = row["state"].split(" ")[0].rstrip("+").upper()
     if state not in _NEVER_RAN | _GOES_ON | _ENDED:
         raise BadInput(
@@ -164,12 +205,11 @@ def _add(jobs: Jobs, row: Mapping[str, str], number: int, path: Path, gpus: Gpus
             where=locate(path, number, "State", row["state"]),
             remedy="If a newer Slurm has it, please report it; else fix the line",
         )
-    at = f"{path}, row {number}"
-    start = _time(row["start"], "Start", at, tz)
-    end = None if state in _GOES_ON else _time(row["end"], "End", at, tz)
+    place = f"{path}, row {number}"
+    start = _parse_time(row["start"], "Start", place, tz)
+    end = None if state in _GOES_ON else _parse_time(row["end"], "End", place, tz)
     if state in _NEVER_RAN or start is None or end == start:
-        jobs.never_ran += 1
-        return
+        return None
     if end is None and state in _ENDED:
         raise BadInput(
             "an ended job without an end",
@@ -182,20 +222,17 @@ def _add(jobs: Jobs, row: Mapping[str, str], number: int, path: Path, gpus: Gpus
             where=locate(path, number, "End", row["end"]),
             remedy="Check the line",
         )
-    count = count_gpus(row["alloctres"])
-    if count == 0:
-        jobs.without_gpus += 1
-        return
-    hosts = expand_nodelist(row["nodelist"])
-    on_host = {host: _on(gpus, host) for host in hosts}
-    unknown = [host for host, found in on_host.items() if not found]
-    if unknown or not hosts:
-        for host in unknown or ["none assigned"]:
-            jobs.unknown_hosts[host] = jobs.unknown_hosts.get(host, 0) + 1
-        return
-    cluster = row.get("cluster") or "slurm"
-    run = Run(
-        f"{cluster}-{row['jobid']}",
+    return start, end
+
+
+def _parse_time(text: str, column: str, place: str, tz: str) -> datetime | None:
+    return None if text in ("", "Unknown", "None") else parse_time(text, column, place, tz)
+
+
+def _build_run(row: Mapping[str, str], start: datetime, end: datetime | None) -> Run:
+    """A job as a run, without its allocations."""
+    return Run(
+        f"{row.get('cluster') or 'slurm'}-{row['jobid']}",
         row.get("jobname") or None,
         row.get("user") or None,
         None,
@@ -207,38 +244,27 @@ def _add(jobs: Jobs, row: Mapping[str, str], number: int, path: Path, gpus: Gpus
             if row.get(name)
         },
     )
-    for host, share in _shares(count, on_host).items():
-        if share < PPM:
-            run.labels["shares_assumed"] = "true"
-        run.allocations += [
-            Allocation(u, start, end, share, f"row {number}") for u in on_host[host]
-        ]
-    jobs.runs.append(run)
 
 
-def _time(given: str, column: str, at: str, tz: str) -> datetime | None:
-    return None if given in ("", "Unknown", "None") else parse_time(given, column, at, tz)
-
-
-def _on(gpus: Gpus, host: str) -> list[str]:
+def _find_gpus(gpus: Gpus, host: str) -> list[str]:
     """GPUs of a host; Slurm may know it by its short name and the ledger by its long one."""
     return gpus.find(host, "all") or next(
         (gpus.find(full, "all") for full in gpus.find_full_names(host)), []
     )
 
 
-def _shares(count: int, on_host: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    """Share of each GPU of each host that a job with `count` GPUs held.
+def _divide_gpus(count: int, by_host: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Share of each GPU of each host that a job with `count` GPUs held, in ppm.
 
     GPUs are divided among hosts as evenly as their sizes allow, as Slurm does.
     """
-    left = {host: len(found) for host, found in on_host.items()}
-    given: dict[str, int] = defaultdict(int)
-    for _ in range(min(count, sum(left.values()))):
-        host = max(left, key=lambda name: (left[name] > 0, -given[name]))
-        left[host] -= 1
-        given[host] += 1
-    return {host: given[host] * PPM // len(found) for host, found in on_host.items() if given[host]}
+    free = {host: len(uuids) for host, uuids in by_host.items()}
+    taken: dict[str, int] = defaultdict(int)
+    for _ in range(min(count, sum(free.values()))):
+        host = max(free, key=lambda name: (free[name] > 0, -taken[name]))
+        free[host] -= 1
+        taken[host] += 1
+    return {host: taken[host] * PPM // len(uuids) for host, uuids in by_host.items() if taken[host]}
 
 
 def count_gpus(tres: str) -> int:
@@ -258,21 +284,22 @@ def expand_nodelist(nodelist: str) -> list[str]:
     if nodelist in ("", "None assigned", "(null)"):
         return []
     # Split at commas outside of brackets.
-    found = []
+    hosts = []
     for entry in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", nodelist):
-        pieces = re.split(r"\[([^\]]*)\]", entry)
-        choices = [_range(piece) if i % 2 else [piece] for i, piece in enumerate(pieces)]
-        found += ["".join(chosen) for chosen in product(*choices)]
-    return found
+        parts = re.split(r"\[([^\]]*)\]", entry)
+        choices = [_expand_range(part) if i % 2 else [part] for i, part in enumerate(parts)]
+        hosts += ["".join(choice) for choice in product(*choices)]
+    return hosts
 
 
-def _range(text: str) -> list[str]:
-    found = []
+def _expand_range(text: str) -> list[str]:
+    """What is between brackets: `01-03,7` -> 01, 02, 03, 7."""
+    names = []
     for part in text.split(","):
         span = re.fullmatch(r"(\d+)-(\d+)", part)
         if span is None:
-            found.append(part)
+            names.append(part)
             continue
         width = len(span[1])
-        found += [f"{n:0{width}d}" for n in range(int(span[1]), int(span[2]) + 1)]
-    return found
+        names += [f"{n:0{width}d}" for n in range(int(span[1]), int(span[2]) + 1)]
+    return names

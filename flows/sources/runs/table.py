@@ -15,6 +15,7 @@ from typing import Any
 from flows.errors import BadInput, locate
 from flows.files import open_plain_text
 from flows.times import parse_time
+from transforms.constants import PPM
 
 RUN_FIELDS = ("run_id", "name", "owner", "model", "started_at", "ended_at")
 _ALLOCATION_FIELDS = ("host", "gpu", "from", "to", "share")
@@ -47,18 +48,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Gpus:
-    """The GPUs that the warehouse knows: (uuid, host, index)."""
+    """The GPUs that are known: (uuid, host, index)."""
 
     devices: tuple[tuple[str, str, int | None], ...]
 
-    def find(self, host: str, wanted: str) -> list[str]:
-        """UUIDs meant by `wanted` on `host`: all, an index, a range, a list, or a UUID itself."""
+    def find(self, host: str, text: str) -> list[str]:
+        """UUIDs that a text means on a host: all, an index, a range, a list, or a UUID itself."""
         on_host = [(uuid, index) for uuid, h, index in self.devices if h == host]
-        if wanted.strip().lower() in ("", "all", "*"):
+        if text.strip().lower() in ("", "all", "*"):
             return sorted(uuid for uuid, _ in on_host)
         uuids = {uuid for uuid, _, _ in self.devices}
         found: list[str] = []
-        for part in re.split(r"[,; ]+", wanted.strip()):
+        for part in re.split(r"[,; ]+", text.strip()):
             if part in uuids:
                 found.append(part)
                 continue
@@ -78,11 +79,18 @@ class Gpus:
         return sorted({host for _, host, _ in self.devices if host.split(".")[0] == short})
 
     def list_hosts(self) -> str:
+        """The first ten hosts, for messages."""
         return ", ".join(sorted({host for _, host, _ in self.devices})[:10]) or "none"
 
 
 def read(path: Path, gpus: Gpus, tz: str, scratch: Path) -> list[Run]:
     """Read a run table.
+
+    Args:
+        path: CSV, or JSON or TOML by its ending; any of them may be packed with gzip.
+        gpus: The GPUs that are known.
+        tz: The zone of times that carry none; empty if such times are refused.
+        scratch: Folder for an unpacked copy.
 
     Raises:
         BadInput: missing column, unknown GPU, or a value that cannot be understood, with its place.
@@ -92,11 +100,11 @@ def read(path: Path, gpus: Gpus, tz: str, scratch: Path) -> list[Run]:
         text = plain.read_text("utf-8-sig")
     kind = path.name.removesuffix(".gz").rsplit(".", 1)[-1].lower()
     if kind == "json":
-        entries = _from_json(text, path)
+        entries = _parse_json(text, path)
     elif kind == "toml":
-        entries = _from_toml(text, path)
+        entries = _parse_toml(text, path)
     else:
-        entries = _from_csv(text, path)
+        entries = _parse_csv(text, path)
     runs: dict[str, Run] = {}
     for place, entry in entries:
         _add(runs, entry, place, path, gpus, tz)
@@ -105,7 +113,7 @@ def read(path: Path, gpus: Gpus, tz: str, scratch: Path) -> list[Run]:
     return list(runs.values())
 
 
-def _from_csv(text: str, path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
+def _parse_csv(text: str, path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
     lines = text.splitlines()
     reader = csv.DictReader(lines, skipinitialspace=True)
     names = [name.strip() for name in reader.fieldnames or []]
@@ -133,26 +141,26 @@ def _from_csv(text: str, path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
         yield f"row {reader.line_num}", {k: v.strip() for k, v in row.items() if v.strip()}
 
 
-def _from_json(text: str, path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
+def _parse_json(text: str, path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
     try:
-        given = json.loads(text)
+        content = json.loads(text)
     except json.JSONDecodeError as error:
         raise BadInput(
             f"not JSON: {error.msg}", where=locate(path, error.lineno), remedy="Fix the file"
         ) from None
-    runs = given.get("runs") if isinstance(given, dict) else given
-    return _from_entries(runs, path)
+    runs = content.get("runs") if isinstance(content, dict) else content
+    return _list_entries(runs, path)
 
 
-def _from_toml(text: str, path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
+def _parse_toml(text: str, path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
     try:
-        given = tomllib.loads(text)
+        content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise BadInput(f"not TOML: {error}", where=str(path), remedy="Fix the file") from None
-    return _from_entries(given.get("run"), path)
+    return _list_entries(content.get("run"), path)
 
 
-def _from_entries(runs: Any, path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
+def _list_entries(runs: Any, path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
     if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
         raise BadInput("no list of runs", where=str(path), remedy="See docs/formats.md")
     for number, run in enumerate(runs, 1):
@@ -165,81 +173,87 @@ def _from_entries(runs: Any, path: Path) -> Iterable[tuple[str, dict[str, Any]]]
 def _add(
     runs: dict[str, Run], entry: Mapping[str, Any], place: str, path: Path, gpus: Gpus, tz: str
 ) -> None:
+    """Add the allocations of an entry to its run, which the first entry begins."""
     at = f"{path}, {place}"
-    run_id = str(entry.get("run_id", "")).strip()
-    if not run_id:
-        raise BadInput("no run_id", where=at, remedy="Give every run an id of its own")
-    started = parse_time(entry.get("started_at"), "started_at", at, tz)
-    ended = parse_time(entry.get("ended_at"), "ended_at", at, tz)
-    if started is None:
-        raise BadInput("no started_at", where=at, remedy="Every run needs a start")
-    if ended is not None and ended < started:
+    run = _parse_run(entry, at, tz)
+    first = runs.setdefault(run.run_id, run)
+    if (first.started_at, first.ended_at) != (run.started_at, run.ended_at):
         raise BadInput(
-            "the run ends before it starts",
-            where=f"{at}, column 'ended_at', value {str(entry.get('ended_at'))!r}",
-            remedy="Check both times and their zones",
-        )
-    run = runs.setdefault(
-        run_id,
-        Run(
-            run_id,
-            _text(entry.get("name")),
-            _text(entry.get("owner")),
-            _text(entry.get("model")),
-            started,
-            ended,
-            _labels(entry, at),
-        ),
-    )
-    if (run.started_at, run.ended_at) != (started, ended):
-        raise BadInput(
-            f"run {run_id!r} has two different starts or ends",
+            f"run {run.run_id!r} has two different starts or ends",
             where=at,
             remedy="Use the columns from and to for parts of a run",
         )
-    share = _share(entry.get("share"), at)
-    from_ts = parse_time(entry.get("from"), "from", at, tz) or started
-    to_ts = parse_time(entry.get("to"), "to", at, tz) or ended
+    share = _parse_share(entry.get("share"), at)
+    from_ts = parse_time(entry.get("from"), "from", at, tz) or run.started_at
+    to_ts = parse_time(entry.get("to"), "to", at, tz) or run.ended_at
     for host in re.split(r"[;, ]+", str(entry.get("host", "")).strip()):
-        wanted = str(entry.get("gpu", ""))
-        found = gpus.find(host, wanted)
-        if not found:
+        gpu = str(entry.get("gpu", ""))
+        uuids = gpus.find(host, gpu)
+        if not uuids:
             raise BadInput(
-                f"unknown GPU {wanted or 'all'!r} on host {host!r}",
-                where=f"{at}, column 'gpu', value {wanted!r}",
-                remedy=f"Known hosts: {gpus.list_hosts()}. Load its readings first, or declare it under "
-                "[[gpu]] in wattledger.toml",
+                f"unknown GPU {gpu or 'all'!r} on host {host!r}",
+                where=f"{at}, column 'gpu', value {gpu!r}",
+                remedy=f"Known hosts: {gpus.list_hosts()}. Load its readings first, or declare it "
+                "under [[gpu]] in wattledger.toml",
             )
-        run.allocations += [Allocation(uuid, from_ts, to_ts, share, place) for uuid in found]
+        first.allocations += [Allocation(uuid, from_ts, to_ts, share, place) for uuid in uuids]
 
 
-def _text(given: Any) -> str | None:
-    return str(given) if given not in (None, "") else None
+def _parse_run(entry: Mapping[str, Any], place: str, tz: str) -> Run:
+    """The run of an entry, without its allocations."""
+    run_id = str(entry.get("run_id", "")).strip()
+    if not run_id:
+        raise BadInput("no run_id", where=place, remedy="Give every run an id of its own")
+    started = parse_time(entry.get("started_at"), "started_at", place, tz)
+    ended = parse_time(entry.get("ended_at"), "ended_at", place, tz)
+    if started is None:
+        raise BadInput("no started_at", where=place, remedy="Every run needs a start")
+    if ended is not None and ended < started:
+        raise BadInput(
+            "the run ends before it starts",
+            where=f"{place}, column 'ended_at', value {str(entry.get('ended_at'))!r}",
+            remedy="Check both times and their zones",
+        )
+    return Run(
+        run_id,
+        _parse_text(entry.get("name")),
+        _parse_text(entry.get("owner")),
+        _parse_text(entry.get("model")),
+        started,
+        ended,
+        _parse_labels(entry, place),
+    )
 
 
-def _labels(entry: Mapping[str, Any], at: str) -> dict[str, str]:
-    given = entry.get("labels") or {}
-    if isinstance(given, str):
+def _parse_text(value: Any) -> str | None:
+    return str(value) if value not in (None, "") else None
+
+
+def _parse_labels(entry: Mapping[str, Any], place: str) -> dict[str, str]:
+    """Labels as they are given, and every column that means nothing else."""
+    labels = entry.get("labels") or {}
+    if isinstance(labels, str):
         try:
-            given = json.loads(given)
+            labels = json.loads(labels)
         except json.JSONDecodeError:
             raise BadInput(
-                "labels are not a JSON object", where=at, remedy='Write {"team": "nlp"}'
+                "labels are not a JSON object", where=place, remedy='Write {"team": "nlp"}'
             ) from None
     extra = {
         k: v for k, v in entry.items() if k not in (*RUN_FIELDS, *_ALLOCATION_FIELDS, "labels")
     }
-    return {str(k): str(v) for k, v in {**dict(given), **extra}.items()}
+    return {str(k): str(v) for k, v in {**dict(labels), **extra}.items()}
 
 
-def _share(given: Any, at: str) -> int:
-    if given in (None, ""):
-        return 1_000_000
+def _parse_share(value: Any, place: str) -> int:
+    """A share in ppm; whole where none is given."""
+    if value in (None, ""):
+        return PPM
     try:
-        return round(float(given) * 1_000_000)
+        return round(float(value) * PPM)
     except (ValueError, OverflowError):
         raise BadInput(
             "not a share",
-            where=f"{at}, column 'share', value {str(given)!r}",
+            where=f"{place}, column 'share', value {str(value)!r}",
             remedy="Shares are fractions: 0.25 for a quarter of a GPU",
         ) from None
