@@ -15,13 +15,18 @@ METERED = ("counter_mj", "power_integral_mj", "gap_mj")
 """The parts of metered energy; each is conserved by itself."""
 
 _CELL = ["gpu_key", "slot", "cell_start", "cell_end"]
+_ROW = ["kind", "run_id", "gpu_key", "slot"]
 
 
 def close_allocations(allocations: pl.LazyFrame, as_of_us: int) -> pl.LazyFrame:
-    """Allocations in microseconds, those without an end closed at `as_of_us`.
+    """Turn allocations into spans of time; those without an end last until `as_of_us`.
 
-    Takes run_id, gpu_key, from_ts, to_ts (null = goes on), share_ppm. Gives run_id, gpu_key,
-    from_us, to_us, share_ppm; allocations of no length are left out.
+    Args:
+        allocations: run_id, gpu_key, from_ts, to_ts (null where the run goes on), share_ppm.
+        as_of_us: A time in microseconds since the epoch.
+
+    Returns:
+        Spans: run_id, gpu_key, from_us, to_us, share_ppm; none is empty.
     """
     return allocations.select(
         "run_id",
@@ -32,16 +37,20 @@ def close_allocations(allocations: pl.LazyFrame, as_of_us: int) -> pl.LazyFrame:
     ).filter(pl.col("to_us") > pl.col("from_us"))
 
 
-def cut_slots(held: pl.LazyFrame) -> pl.LazyFrame:
-    """The cells of every slot that an allocation border cuts: `_CELL` columns.
+def cut_slots(spans: pl.LazyFrame) -> pl.LazyFrame:
+    """Cut slots into cells where allocations begin or end. Borders on the slot grid cut nothing.
 
-    Takes the frame of `close_allocations`. Borders on the slot grid cut nothing.
+    Args:
+        spans: As `close_allocations` gives them.
+
+    Returns:
+        The cells of every slot that is cut: gpu_key, slot, cell_start, cell_end (us since the epoch).
     """
     borders = (
         pl.concat(
             [
-                held.select("gpu_key", at="from_us"),
-                held.select("gpu_key", at="to_us"),
+                spans.select("gpu_key", at="from_us"),
+                spans.select("gpu_key", at="to_us"),
             ]
         )
         .filter(pl.col("at") % SLOT_US != 0)
@@ -64,13 +73,18 @@ def cut_slots(held: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def list_held_cells(held: pl.LazyFrame, cut: pl.LazyFrame) -> pl.LazyFrame:
-    """Every cell that some run holds: run_id, share_ppm and the `_CELL` columns.
+def list_held_cells(spans: pl.LazyFrame, cut_cells: pl.LazyFrame) -> pl.LazyFrame:
+    """List every cell that a run holds.
 
-    Takes the frames of `close_allocations` and `cut_slots`.
+    Args:
+        spans: As `close_allocations` gives them.
+        cut_cells: As `cut_slots` gives them; slots that are not among them are one cell each.
+
+    Returns:
+        run_id, gpu_key, slot, cell_start, cell_end, share_ppm; one row per run and cell.
     """
-    slots = explode_slots(held, "from_us", "to_us")
-    cells = slots.join(cut, on=["gpu_key", "slot"], how="left").with_columns(
+    slots = explode_slots(spans, "from_us", "to_us")
+    cells = slots.join(cut_cells, on=["gpu_key", "slot"], how="left").with_columns(
         cell_start=pl.col("cell_start").fill_null(pl.col("slot") * SLOT_US),
         cell_end=pl.col("cell_end").fill_null((pl.col("slot") + 1) * SLOT_US),
     )
@@ -92,85 +106,65 @@ def share_energy(energy: str) -> pl.Expr:
     return (upto - before).alias(energy)
 
 
+def add_share_sums(cells: pl.LazyFrame) -> pl.LazyFrame:
+    """Add the sum of the shares of a cell up to each run, upto_ppm, and that of all of them, total_ppm."""
+    return cells.with_columns(
+        upto_ppm=pl.col("share_ppm").cum_sum().over(_CELL, order_by="run_id"),
+        total_ppm=pl.col("share_ppm").sum().over(_CELL),
+    )
+
+
+def find_unallocated_shares(shared: pl.LazyFrame) -> pl.LazyFrame:
+    """The share of each cell that its runs leave, as a row for `share_energy`.
+
+    The last run of a cell is the one at which upto_ppm is total_ppm: there is just one, as shares are above zero.
+
+    Args:
+        shared: Cells by run, as `add_share_sums` gives them.
+
+    Returns:
+        One row per cell whose runs hold less than all of it, with upto_ppm and share_ppm of the rest.
+    """
+    total = pl.col("total_ppm")
+    return shared.filter((pl.col("upto_ppm") == total) & (total < PPM)).with_columns(
+        upto_ppm=pl.lit(PPM, pl.Int64), share_ppm=PPM - total
+    )
+
+
 def attribute_energy(
     slots: pl.LazyFrame,
     cut_energy: pl.LazyFrame,
-    held: pl.LazyFrame,
+    held_cells: pl.LazyFrame,
     limits: pl.LazyFrame,
 ) -> pl.LazyFrame:
-    """Share metered energy out to runs, idle and unallocated (docs/method.md, "Attribution").
+    """Attribute metered energy to runs, idle and unallocated (docs/method.md, "Attribution").
 
-    Takes `slots` (gpu_key, slot, `METERED`, covered_us, gap_us), `cut_energy` (the same by cell,
-    from `transforms.energy.compute_cell_energy`), `held` (from `list_held_cells`) and `limits` (gpu_key,
-    idle_mw, limit_mw). Gives kind, run_id, gpu_key, slot, `METERED`, gap_low_mj, gap_high_mj,
-    filled_mj, filled_low_mj, held_us; per GPU and slot the `METERED` columns add up to `slots`.
+    Args:
+        slots: gpu_key, slot, `METERED` (mJ), covered_us, gap_us.
+        cut_energy: The same by cell, as `transforms.energy.compute_cell_energy` gives it.
+        held_cells: As `list_held_cells` gives them.
+        limits: gpu_key, idle_mw, limit_mw.
+
+    Returns:
+        kind, run_id, gpu_key, slot, `METERED`, gap_low_mj, gap_high_mj, filled_mj, filled_low_mj, held_us. The
+        `METERED` columns of a GPU and slot add up to those of `slots`.
     """
-    metered = [*METERED, "covered_us", "gap_us"]
-    whole = (
-        slots.join(cut_energy, on=["gpu_key", "slot"], how="anti")
-        .with_columns(cell_start=pl.col("slot") * SLOT_US, cell_end=(pl.col("slot") + 1) * SLOT_US)
-        .select(*_CELL, *metered)
-    )
-    energy = pl.concat([whole, cut_energy.select(*_CELL, *metered)])
-
+    energy = _list_cell_energy(slots, cut_energy)
     shared = (
-        held.join(energy, on=_CELL, how="left")
-        .with_columns(pl.col(metered).fill_null(0))
-        .with_columns(
-            upto_ppm=pl.col("share_ppm").cum_sum().over(_CELL, order_by="run_id"),
-            total_ppm=pl.col("share_ppm").sum().over(_CELL),
-            length_us=pl.col("cell_end") - pl.col("cell_start"),
+        # One row of energy per cell: `slots` and `cut_energy` have one each, and share no slot.
+        add_share_sums(
+            held_cells.join(energy, on=_CELL, how="left").with_columns(
+                pl.col(_METERED_TIME).fill_null(0)
+            )
         )
-        .join(limits, on="gpu_key", how="left")
+        .with_columns(length_us=pl.col("cell_end") - pl.col("cell_start"))
+        .join(limits, on="gpu_key", how="left", validate="m:1")
     )
-    runs = shared.with_columns(
-        pl.lit("run").alias("kind"),
-        unseen_us=(pl.col("length_us") - pl.col("covered_us") - pl.col("gap_us")),
-    ).select(
-        "kind",
-        "run_id",
-        "gpu_key",
-        "slot",
-        *(share_energy(name) for name in METERED),
-        **_bounds(pl.col("share_ppm")),
-        held_us=pl.col("length_us") * pl.col("share_ppm") // PPM,
-    )
-    rest_ppm = PPM - pl.col("total_ppm")
-    unallocated = (
-        shared.filter((pl.col("upto_ppm") == pl.col("total_ppm")) & (pl.col("total_ppm") < PPM))
-        # The last run of each cell: upto = total marks it, once, as shares are above zero.
-        .with_columns(upto_ppm=pl.lit(PPM, pl.Int64), share_ppm=rest_ppm)
-        .with_columns(pl.lit("unallocated").alias("kind"), unseen_us=pl.lit(0, pl.Int64))
-        .select(
-            "kind",
-            pl.lit(None, pl.String).alias("run_id"),
-            "gpu_key",
-            "slot",
-            *(share_energy(name) for name in METERED),
-            **_bounds(pl.col("share_ppm")),
-            held_us=(pl.col("covered_us") + pl.col("gap_us")) * pl.col("share_ppm") // PPM,
-        )
-    )
-    idle = (
-        energy.join(held.select(_CELL).unique(), on=_CELL, how="anti")
-        .join(limits, on="gpu_key", how="left")
-        .with_columns(
-            pl.lit("idle").alias("kind"),
-            share_ppm=pl.lit(PPM, pl.Int64),
-            unseen_us=pl.lit(0, pl.Int64),
-        )
-        .select(
-            "kind",
-            pl.lit(None, pl.String).alias("run_id"),
-            "gpu_key",
-            "slot",
-            *METERED,
-            **_bounds(pl.col("share_ppm")),
-            held_us=pl.col("covered_us") + pl.col("gap_us"),
-        )
+    idle = energy.join(held_cells, on=_CELL, how="anti").join(
+        limits, on="gpu_key", how="left", validate="m:1"
     )
     return (
-        pl.concat([runs, unallocated, idle])
+        pl.concat([_attribute_to_runs(shared), _leave_unallocated(shared), _leave_idle(idle)])
         .group_by("kind", "run_id", "gpu_key", "slot")
         .agg(
             pl.col(
@@ -179,6 +173,56 @@ def attribute_energy(
         )
         .sort("kind", "run_id", "gpu_key", "slot")
     )
+
+
+_METERED_TIME = [*METERED, "covered_us", "gap_us"]
+
+
+def _list_cell_energy(slots: pl.LazyFrame, cut_energy: pl.LazyFrame) -> pl.LazyFrame:
+    """Energy by cell: slots that nothing cuts are one cell each."""
+    whole = slots.join(cut_energy, on=["gpu_key", "slot"], how="anti").with_columns(
+        cell_start=pl.col("slot") * SLOT_US, cell_end=(pl.col("slot") + 1) * SLOT_US
+    )
+    return pl.concat([cells.select(*_CELL, *_METERED_TIME) for cells in (whole, cut_energy)])
+
+
+def _attribute_to_runs(shared: pl.LazyFrame) -> pl.LazyFrame:
+    unseen_us = pl.col("length_us") - pl.col("covered_us") - pl.col("gap_us")
+    return shared.with_columns(kind=pl.lit("run"), unseen_us=unseen_us).select(
+        *_ROW,
+        *(share_energy(name) for name in METERED),
+        **_bounds(pl.col("share_ppm")),
+        held_us=pl.col("length_us") * pl.col("share_ppm") // PPM,
+    )
+
+
+def _leave_unallocated(shared: pl.LazyFrame) -> pl.LazyFrame:
+    return (
+        find_unallocated_shares(shared)
+        .with_columns(_nobody("unallocated"), unseen_us=pl.lit(0, pl.Int64))
+        .select(
+            *_ROW,
+            *(share_energy(name) for name in METERED),
+            **_bounds(pl.col("share_ppm")),
+            held_us=(pl.col("covered_us") + pl.col("gap_us")) * pl.col("share_ppm") // PPM,
+        )
+    )
+
+
+def _leave_idle(energy: pl.LazyFrame) -> pl.LazyFrame:
+    return energy.with_columns(
+        _nobody("idle"), share_ppm=pl.lit(PPM, pl.Int64), unseen_us=pl.lit(0, pl.Int64)
+    ).select(
+        *_ROW,
+        *METERED,
+        **_bounds(pl.col("share_ppm")),
+        held_us=pl.col("covered_us") + pl.col("gap_us"),
+    )
+
+
+def _nobody(kind: str) -> list[pl.Expr]:
+    """The columns that say who holds energy, where no run does."""
+    return [pl.lit(kind).alias("kind"), pl.lit(None, pl.String).alias("run_id")]
 
 
 def _bounds(share_ppm: pl.Expr) -> dict[str, pl.Expr]:
@@ -199,10 +243,17 @@ def _bounds(share_ppm: pl.Expr) -> dict[str, pl.Expr]:
 
 
 def add_bounds(energy: pl.LazyFrame, counter_ppm: int, power_ppm: int) -> pl.LazyFrame:
-    """Add energy_mj, energy_low_mj, energy_high_mj and measured_mj.
+    """Add the energy of runs with its bounds.
 
-    Takes the frame of `attribute_energy`. Measured energy carries the sensor's tolerance
-    (`counter_ppm`, `power_ppm`), rounded outwards; gaps and filled time their own bounds.
+    Measured energy carries the sensor's tolerance, rounded outwards; gaps and filled time have bounds of their own.
+
+    Args:
+        energy: As `attribute_energy` gives it.
+        counter_ppm: Tolerance of energy counters.
+        power_ppm: Tolerance of power readings.
+
+    Returns:
+        The same with energy_mj, energy_low_mj, energy_high_mj and measured_mj.
     """
     counter, power = pl.col("counter_mj"), pl.col("power_integral_mj")
     slack = counter * counter_ppm + power * power_ppm
@@ -217,10 +268,14 @@ def add_bounds(energy: pl.LazyFrame, counter_ppm: int, power_ppm: int) -> pl.Laz
 
 
 def check_conservation(slots: pl.LazyFrame, attributed: pl.LazyFrame) -> pl.LazyFrame:
-    """Metered against attributed + idle + unallocated, by GPU; the difference is 0 or a defect.
+    """Hold metered energy against attributed + idle + unallocated: a difference other than 0 is a defect.
 
-    Takes `slots` and the result of `attribute_energy`. Gives gpu_key, metered_mj, attributed_mj, idle_mj,
-    unallocated_mj, difference_mj.
+    Args:
+        slots: Metered energy: gpu_key and `METERED` (mJ).
+        attributed: As `attribute_energy` gives it, or its sums.
+
+    Returns:
+        One row per GPU: gpu_key, metered_mj, attributed_mj, idle_mj, unallocated_mj, difference_mj.
     """
     total = pl.sum_horizontal(*METERED)
     metered = slots.group_by("gpu_key").agg(metered_mj=total.sum())
@@ -235,7 +290,7 @@ def check_conservation(slots: pl.LazyFrame, attributed: pl.LazyFrame) -> pl.Lazy
     )
     sums = ["metered_mj", "attributed_mj", "idle_mj", "unallocated_mj"]
     return (
-        metered.join(held, on="gpu_key", how="full", coalesce=True)
+        metered.join(held, on="gpu_key", how="full", coalesce=True, validate="1:1")
         .with_columns(pl.col(sums).fill_null(0))
         .with_columns(
             difference_mj=pl.col("metered_mj")

@@ -1,8 +1,8 @@
 """From readings to metered energy per GPU and slot (docs/method.md, "Energy of a GPU").
 
-The work is done in two steps so that it can be cut anywhere. `reduce_readings` reduces any piece of
-the readings to stretches within slots; `compute_slot_energy` adds them and what lies between them, from
-one piece or from thousands. All sums are integers: counter energy in millijoules, power integrals in
+The work is done in two steps so that it can be cut anywhere. `reduce_readings` reduces any part of the readings
+to *stretches*: unbroken sequences of one kind of measurement within a slot. `compute_slot_energy` adds them and what
+lies between them, from one part or from thousands. All sums are integers: counter energy in millijoules, power integrals in
 "double nanojoules" ((p0 + p1) mW x dt us = 2 nJ), so order and partitioning cannot change them.
 """
 
@@ -81,16 +81,20 @@ def _has_value() -> pl.Expr:
 def reduce_readings(readings: pl.DataFrame, rule: GapRule) -> pl.DataFrame:
     """Reduce readings to one row per GPU, slot and unbroken stretch of one kind of measurement.
 
-    Takes `READING_COLUMNS`, best in order of time within each run of one GPU; any contiguous piece
-    will do, and a GPU may come in several runs (segments one after the other; see `find_overlaps`). A new
-    stretch begins with another GPU or slot, after a step longer than `max_gap_us`, where the
+    A new stretch begins with another GPU or slot, after a step longer than `max_gap_us`, where the
     counter goes back, and where counter or power begin or cease to be there. So a stretch with a
     counter has measured last - first, one without it the integral of its power, and everything
     in between stretches (gaps, resets, slot borders) is left to `measure_seams`.
 
-    Gives gpu_key, slot (slot number since the epoch), readings, power_dnj (integral of power
-    within the stretch) and its first and last reading (first_t, first_p, ..., last_t, ...).
-    Readings without any value are left out.
+    Args:
+        readings: `READING_COLUMNS`, best in order of time within each sequence of rows of one GPU. Any contiguous part
+            will do, and a GPU may come in several sequences (segments one after the other; see `find_overlaps`).
+        rule: How long a step between readings may be.
+
+    Returns:
+        gpu_key, slot (its number since the epoch), readings (how many), power_dnj (integral of power within the
+        stretch), and the first and last reading: first_t, first_p, first_c, first_averaged, last_t, ... Readings
+        without any value are left out.
     """
     # Leaving rows out copies them all, and there are some only where both columns have nulls.
     if readings["power_mw"].null_count() and readings["energy_mj"].null_count():
@@ -124,10 +128,10 @@ def _goes_back_in_time(columns: pl.DataFrame, starts: _Numbers) -> bool:
 
 
 def _find_stretches(columns: pl.DataFrame, rule: GapRule) -> tuple[_Numbers, _Numbers]:
-    """Where stretches begin, and the integral of power within each (docs/performance.md).
+    """Find where stretches begin, and the integral of power within each (docs/performance.md).
 
-    In NumPy, block by block: the passes over a block find it in the processor's cache, and what
-    falls out is small. The same in expressions took twice as long.
+    In NumPy, block by block: the passes over a block find it in the processor's cache, and the
+    results are small. The same in expressions took twice as long.
     """
     gpu, t = columns["gpu_key"].to_numpy(), columns["t"].to_numpy()
     averaged = _as_booleans(columns["averaged"])
@@ -163,8 +167,8 @@ def _find_stretches(columns: pl.DataFrame, rule: GapRule) -> tuple[_Numbers, _Nu
             power_dnj *= no_counter[after]
         parts = np.add.reduceat(power_dnj, np.concatenate([[0], begins]))
         # The first part belongs to the stretch that was open before the block.
-        last = next(one for one in reversed(sums) if one.size)
-        last[-1] += parts[0]
+        open_sums = next(block for block in reversed(sums) if block.size)
+        open_sums[-1] += parts[0]
         sums.append(parts[1:])
     return np.concatenate(starts), np.concatenate(sums)
 
@@ -204,9 +208,15 @@ def _sum_within(stretches: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def find_overlaps(stretches: pl.DataFrame) -> pl.DataFrame:
-    """The slots (gpu_key, slot) in which stretches overlap, so that their readings must be merged first.
+    """Find the slots in which stretches overlap, so that their readings must be merged first.
 
-    Those that only touch are fine. Takes rows of `reduce_readings`, all of each slot.
+    Stretches that only touch are fine.
+
+    Args:
+        stretches: As `reduce_readings` gives them, all of each slot.
+
+    Returns:
+        gpu_key, slot.
     """
     ordered = stretches.sort("gpu_key", "first_t", "last_t")
     overlap = (
@@ -218,9 +228,14 @@ def find_overlaps(stretches: pl.DataFrame) -> pl.DataFrame:
 
 
 def measure_seams(stretches: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
-    """The intervals between one stretch and the next of the same GPU.
+    """Measure the intervals between one stretch and the next of the same GPU.
 
-    Gives gpu_key, t0, t1 (us since the epoch) and the columns of `_interval_energy`.
+    Args:
+        stretches: As `reduce_readings` gives them; they do not overlap.
+        rule: How long a step between readings may be.
+
+    Returns:
+        gpu_key, t0, t1 (us since the epoch), counter_mj, power_dnj, gap_dnj, covered_us, gap_us, counter_resets.
     """
     ordered = stretches.sort("gpu_key", "first_t", "last_t")
     return (
@@ -241,20 +256,25 @@ def measure_seams(stretches: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
 
 
 def measure_slot_crossings(stretches: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
-    """Those of `measure_seams` that lead from one slot into another; `measure_intervals` has the rest."""
+    """Measure the intervals that lead from one slot into another, as `measure_seams` does."""
     return measure_seams(stretches, rule).filter(pl.col("t0") // SLOT_US != pl.col("t1") // SLOT_US)
 
 
 def measure_intervals(readings: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
-    """The intervals between successive readings of one GPU inside one slot, as `measure_seams` gives them.
+    """Measure the intervals between successive readings of one GPU inside one slot.
 
-    Takes `READING_COLUMNS` ordered by (gpu_key, ts).
+    Args:
+        readings: `READING_COLUMNS`, ordered by (gpu_key, ts).
+        rule: How long a step between readings may be.
+
+    Returns:
+        The columns of `measure_seams`.
     """
-    every = readings.filter(_has_value()).with_columns(
+    timed = readings.filter(_has_value()).with_columns(
         t=pl.col("ts").to_physical(), p=pl.col("power_mw").cast(pl.Int64)
     )
     return (
-        every.select(
+        timed.select(
             "gpu_key",
             same=(pl.col("gpu_key") == pl.col("gpu_key").shift())
             & (pl.col("t") // SLOT_US == pl.col("t").shift() // SLOT_US),
@@ -272,10 +292,16 @@ def measure_intervals(readings: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
 
 
 def spread_stretches(stretches: pl.LazyFrame) -> pl.LazyFrame:
-    """Stretches as intervals, as `measure_intervals` gives them, where their readings are no longer there.
+    """Spread the energy of stretches evenly over them, where their readings are no longer there.
 
-    Energy is spread evenly over a stretch. What does not divide evenly by its length falls into its
-    last microsecond, so that `compute_cell_energy` adds up exactly.
+    What does not divide evenly by the length of a stretch falls into its last microsecond, so that
+    `compute_cell_energy` adds up exactly.
+
+    Args:
+        stretches: As `reduce_readings` gives them.
+
+    Returns:
+        Intervals in the columns of `measure_seams`.
     """
     length = pl.col("last_t") - pl.col("first_t")
     within = (
@@ -315,9 +341,9 @@ def spread_stretches(stretches: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def explode_slots(frame: pl.LazyFrame, start: str, end: str) -> pl.LazyFrame:
-    """One row per slot that start..end (us) touches, with `slot`."""
-    return frame.with_columns(
+def explode_slots(spans: pl.LazyFrame, start: str, end: str) -> pl.LazyFrame:
+    """Repeat each row for every slot that start..end (us; the end is excluded) touches, with its number as `slot`."""
+    return spans.with_columns(
         slot=pl.int_ranges(pl.col(start) // SLOT_US, (pl.col(end) - 1) // SLOT_US + 1)
     ).explode("slot")
 
@@ -329,9 +355,9 @@ def floor_share(energy: str, part: pl.Expr, whole: pl.Expr) -> pl.Expr:
 
 
 def _share_over_time(cut: pl.LazyFrame) -> pl.LazyFrame:
-    """Share out each interval over its piece a..b, in proportion to time.
+    """Share out each interval to its part a..b, in proportion to time.
 
-    Counter energy by cumulative floor from the interval's start, in 128 bits: pieces of one
+    Counter energy by cumulative floor from the interval's start, in 128 bits: the parts of one
     interval add up to it exactly, however it is cut.
     """
     dt = pl.col("t1") - pl.col("t0")
@@ -353,8 +379,8 @@ def _share_over_time(cut: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def _cut_at_slots(spans: pl.LazyFrame) -> pl.LazyFrame:
-    slots = explode_slots(spans, "t0", "t1")
+def _cut_at_slots(intervals: pl.LazyFrame) -> pl.LazyFrame:
+    slots = explode_slots(intervals, "t0", "t1")
     return _share_over_time(
         slots.with_columns(
             a=pl.max_horizontal("t0", pl.col("slot") * SLOT_US),
@@ -364,10 +390,14 @@ def _cut_at_slots(spans: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def compute_slot_energy(stretches: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
-    """Metered energy per GPU and slot from partial slots (docs/method.md, "Slots").
+    """Compute metered energy per GPU and slot from stretches (docs/method.md, "Slots").
 
-    Pieces of one GPU must not overlap in time (see `find_overlaps`). Gives gpu_key, slot,
-    counter_mj, power_dnj, gap_dnj, covered_us, gap_us, readings, counter_resets.
+    Args:
+        stretches: As `reduce_readings` gives them; those of one GPU must not overlap (see `find_overlaps`).
+        rule: How long a step between readings may be.
+
+    Returns:
+        gpu_key, slot, readings, counter_mj, power_dnj, gap_dnj, covered_us, gap_us, counter_resets.
     """
     between = _cut_at_slots(measure_seams(stretches, rule)).select(
         "gpu_key", "slot", pl.lit(0, pl.Int64).alias("readings"), *_SUMS
@@ -383,8 +413,15 @@ def compute_slot_energy(stretches: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
 def convert_to_millijoules(energy: pl.LazyFrame, *, within: list[str], order: str) -> pl.LazyFrame:
     """Turn power_dnj and gap_dnj into power_integral_mj and gap_mj.
 
-    Rounds the running total inside each group `within`, ordered by `order`, so that the parts of
-    a slot add up to the slot, however it is cut.
+    The running total of a group is rounded, so that the parts of a slot add up to the slot, however it is cut.
+
+    Args:
+        energy: power_dnj, gap_dnj and the columns named below.
+        within: Columns that tell one group from another.
+        order: Column that orders a group.
+
+    Returns:
+        The same with power_integral_mj and gap_mj for power_dnj and gap_dnj.
     """
 
     def rounded(name: str) -> pl.Expr:
@@ -397,7 +434,15 @@ def convert_to_millijoules(energy: pl.LazyFrame, *, within: list[str], order: st
 
 
 def compute_gpu_slots(stretches: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
-    """Metered energy per GPU and slot, in the columns of the table `gpu_slot` (plus gap_us)."""
+    """Compute metered energy per GPU and slot, in millijoules.
+
+    Args:
+        stretches: As `compute_slot_energy` takes them.
+        rule: How long a step between readings may be.
+
+    Returns:
+        The columns of the table `gpu_slot`, and gap_us.
+    """
     half = _DNJ_PER_MJ // 2
     return compute_slot_energy(stretches, rule).select(
         "gpu_key",
@@ -412,22 +457,28 @@ def compute_gpu_slots(stretches: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
     )
 
 
-def compute_cell_energy(spans: pl.LazyFrame, cells: pl.LazyFrame) -> pl.LazyFrame:
-    """Metered energy of the cells of slots that an allocation border cuts.
+def compute_cell_energy(intervals: pl.LazyFrame, cells: pl.LazyFrame) -> pl.LazyFrame:
+    """Compute metered energy of the cells of slots that an allocation border cuts.
 
-    Takes `measure_intervals` and `measure_slot_crossings` of those slots together, and cells: gpu_key, slot, cell_start,
-    cell_end (us), which together fill each slot. Gives gpu_key, slot, cell_start, cell_end,
-    counter_mj, power_integral_mj, gap_mj, covered_us, gap_us. Sums over a slot equal `compute_gpu_slots`.
+    Args:
+        intervals: Those of these slots, as `measure_intervals` and `measure_slot_crossings` give them together.
+        cells: gpu_key, slot, cell_start, cell_end (us since the epoch), which together fill each slot.
+
+    Returns:
+        gpu_key, slot, cell_start, cell_end, counter_mj, power_integral_mj, gap_mj, covered_us, gap_us, one row per cell.
+        Sums over a slot equal those of `compute_gpu_slots`.
     """
     sums = ["counter_mj", "power_dnj", "gap_dnj", "covered_us", "gap_us"]
     keys = ["gpu_key", "slot", "cell_start", "cell_end"]
     cut = (
-        explode_slots(spans, "t0", "t1")
+        explode_slots(intervals, "t0", "t1")
         .join(cells, on=["gpu_key", "slot"], how="inner")
         .with_columns(
             a=pl.max_horizontal("t0", "cell_start"), b=pl.min_horizontal("t1", "cell_end")
         )
     )
     energy = _share_over_time(cut).group_by(keys).agg(pl.col(sums).sum())
-    whole = cells.join(energy, on=keys, how="left").with_columns(pl.col(sums).fill_null(0))
+    whole = cells.join(energy, on=keys, how="left", validate="1:1").with_columns(
+        pl.col(sums).fill_null(0)
+    )
     return convert_to_millijoules(whole, within=["gpu_key", "slot"], order="cell_start")

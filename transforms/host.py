@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from transforms.attribution import share_energy
+from transforms.attribution import add_share_sums, find_unallocated_shares, share_energy
 from transforms.constants import PPM, SLOT_US
 from transforms.energy import explode_slots, floor_share
 
@@ -20,14 +20,14 @@ _CELL = ["gpu_key", "slot", "cell_start", "cell_end"]
 _ROW = ["kind", "run_id", "gpu_key", "slot"]
 
 
-def _between(energy: str, a: str, b: str) -> pl.Expr:
+def _take_between(energy: str, a: str, b: str) -> pl.Expr:
     """The energy of t0..t1 that falls into a..b, in proportion to time."""
     length = pl.col("t1") - pl.col("t0")
     before, after = (floor_share(energy, pl.col(at) - pl.col("t0"), length) for at in (a, b))
     return (after - before).alias(energy)
 
 
-def _pieces(readings: pl.LazyFrame) -> pl.LazyFrame:
+def _cut_at_slots(readings: pl.LazyFrame) -> pl.LazyFrame:
     """Intervals cut at slot borders: host, component, slot, t0, t1 (us) and `ENERGY`."""
     end = pl.col("ts").to_physical()
     nothing = pl.lit(0, pl.Int64)
@@ -47,16 +47,16 @@ def _pieces(readings: pl.LazyFrame) -> pl.LazyFrame:
         "host",
         "component",
         "slot",
-        *(_between(name, "a", "b") for name in ENERGY),
+        *(_take_between(name, "a", "b") for name in ENERGY),
         t0="a",
         t1="b",
     )
 
 
-def _summed(pieces: pl.LazyFrame, keys: list[str]) -> pl.LazyFrame:
-    """Energy of all parts, and metered_us: time for which any part is known."""
+def _sum_components(intervals: pl.LazyFrame, keys: list[str]) -> pl.LazyFrame:
+    """Energy of all components, and metered_us: the time for which any of them is known."""
     return (
-        pieces.group_by(*keys, "component")
+        intervals.group_by(*keys, "component")
         .agg(pl.col(ENERGY).sum(), metered_us=(pl.col("t1") - pl.col("t0")).sum())
         .group_by(keys)
         .agg(pl.col(ENERGY).sum(), pl.col("metered_us").max())
@@ -64,13 +64,17 @@ def _summed(pieces: pl.LazyFrame, keys: list[str]) -> pl.LazyFrame:
 
 
 def sum_host_slots(readings: pl.LazyFrame) -> pl.LazyFrame:
-    """Energy of hosts by slot, from intervals of their parts.
+    """Sum the energy of hosts by slot.
 
-    Takes host, component, ts (end), span_us, energy_mj, is_modelled; intervals of one component do
-    not overlap. Gives host, slot, host_mj (all parts), host_modelled_mj, metered_us.
+    Args:
+        readings: host, component, ts (end of an interval), span_us, energy_mj, is_modelled; intervals of one component
+            do not overlap.
+
+    Returns:
+        host, slot, host_mj (all components), host_modelled_mj, metered_us.
     """
     return (
-        _summed(_pieces(readings), ["host", "slot"])
+        _sum_components(_cut_at_slots(readings), ["host", "slot"])
         .select(
             "host",
             "slot",
@@ -83,28 +87,48 @@ def sum_host_slots(readings: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def divide_among_gpus(
-    readings: pl.LazyFrame, carriers: pl.LazyFrame, cut: pl.LazyFrame
+    readings: pl.LazyFrame, carriers: pl.LazyFrame, cut_cells: pl.LazyFrame
 ) -> pl.LazyFrame:
-    """The part of its host's energy that each GPU carries, by cell.
+    """Divide the energy of hosts among their GPUs, by cell.
 
-    Takes readings as `sum_host_slots`; carriers (gpu_key, host, place: 0, 1, ... among the `count` GPUs
-    of the host); cut from `transforms.attribution.cut_slots`. Gives the columns of a cell, `ENERGY`
-    and metered_us; over the GPUs of a host they add up to the host's energy.
+    Args:
+        readings: As `sum_host_slots` takes them.
+        carriers: gpu_key, host, place (0, 1, ... among the `count` GPUs of the host), count.
+        cut_cells: As `transforms.attribution.cut_slots` gives them.
+
+    Returns:
+        gpu_key, slot, cell_start, cell_end, `ENERGY` (mJ) and metered_us, one row per cell. Over the GPUs of a host
+        they add up to the host's energy.
     """
-    pieces = _pieces(readings)
+    intervals = _cut_at_slots(readings)
     # Where no border cuts a slot on any GPU of the host, its total is all that is needed.
-    fine = cut.join(carriers, on="gpu_key").select("host", "slot").unique()
+    fine = cut_cells.join(carriers, on="gpu_key", validate="m:1").select("host", "slot").unique()
+    whole = _divide_slots(intervals.join(fine, on=["host", "slot"], how="anti"), carriers)
+    cut = _divide_cells(intervals.join(fine, on=["host", "slot"], how="semi"), carriers, cut_cells)
+    return pl.concat([whole, cut])
+
+
+_DIVIDED = [*_CELL, *ENERGY, "metered_us"]
+
+
+def _divide_slots(intervals: pl.LazyFrame, carriers: pl.LazyFrame) -> pl.LazyFrame:
     slot = pl.col("slot")
-    whole = (
-        _summed(pieces.join(fine, on=["host", "slot"], how="anti"), ["host", "slot"])
+    return (
+        _sum_components(intervals, ["host", "slot"])
         .join(carriers, on="host")
-        .with_columns(*_of_gpu(), cell_start=slot * SLOT_US, cell_end=(slot + 1) * SLOT_US)
+        .with_columns(*_take_gpu_part(), cell_start=slot * SLOT_US, cell_end=(slot + 1) * SLOT_US)
+        .select(_DIVIDED)
     )
+
+
+def _divide_cells(
+    intervals: pl.LazyFrame, carriers: pl.LazyFrame, cut_cells: pl.LazyFrame
+) -> pl.LazyFrame:
+    slot = pl.col("slot")
     by_gpu = (
-        pieces.join(fine, on=["host", "slot"], how="semi")
-        .join(carriers, on="host")
-        .with_columns(_of_gpu())
-        .join(cut, on=["gpu_key", "slot"], how="left")
+        intervals.join(carriers, on="host")
+        .with_columns(_take_gpu_part())
+        .join(cut_cells, on=["gpu_key", "slot"], how="left")
         .with_columns(
             pl.col("cell_start").fill_null(slot * SLOT_US),
             pl.col("cell_end").fill_null((slot + 1) * SLOT_US),
@@ -113,13 +137,14 @@ def divide_among_gpus(
             a=pl.max_horizontal("t0", "cell_start"), b=pl.min_horizontal("t1", "cell_end")
         )
         .filter(pl.col("b") > pl.col("a"))
-        .select("component", *_CELL, *(_between(name, "a", "b") for name in ENERGY), t0="a", t1="b")
+        .select(
+            "component", *_CELL, *(_take_between(name, "a", "b") for name in ENERGY), t0="a", t1="b"
+        )
     )
-    columns = [*_CELL, *ENERGY, "metered_us"]
-    return pl.concat([whole.select(columns), _summed(by_gpu, _CELL).select(columns)])
+    return _sum_components(by_gpu, _CELL).select(_DIVIDED)
 
 
-def _of_gpu() -> list[pl.Expr]:
+def _take_gpu_part() -> list[pl.Expr]:
     """One GPU's part of the host's energy: cumulative floor over the GPUs in order of place."""
     return [
         (
@@ -130,35 +155,30 @@ def _of_gpu() -> list[pl.Expr]:
     ]
 
 
-def attribute_host_energy(energy: pl.LazyFrame, held: pl.LazyFrame) -> pl.LazyFrame:
-    """Who holds the hosts' energy: runs by their share of the GPU that carries it, idle, the rest.
+def attribute_host_energy(energy: pl.LazyFrame, held_cells: pl.LazyFrame) -> pl.LazyFrame:
+    """Attribute the energy of hosts to runs, by their share of the GPU that carries it, idle and unallocated.
 
-    Takes the result of `divide_among_gpus` and `transforms.attribution.list_held_cells`. Gives kind, run_id, gpu_key,
-    slot, `ENERGY` and metered_us (weighted by share); over all of them they add up to `divide_among_gpus`.
+    Args:
+        energy: As `divide_among_gpus` gives it.
+        held_cells: As `transforms.attribution.list_held_cells` gives them.
+
+    Returns:
+        kind, run_id, gpu_key, slot, `ENERGY` (mJ) and metered_us (weighted by share). Over all kinds they add up to
+        `energy`.
     """
-    shared = (
-        held.join(energy, on=_CELL, how="inner")
-        .with_columns(
-            upto_ppm=pl.col("share_ppm").cum_sum().over(_CELL, order_by="run_id"),
-            total_ppm=pl.col("share_ppm").sum().over(_CELL),
-        )
-        .with_columns(kind=pl.lit("run"))
+    # One row of energy per cell, as `divide_among_gpus` sums by cell.
+    shared = add_share_sums(held_cells.join(energy, on=_CELL, how="inner")).with_columns(
+        kind=pl.lit("run")
     )
-    # The last run of each cell: upto = total marks it, once, as shares are above zero.
-    rest = shared.filter(
-        (pl.col("upto_ppm") == pl.col("total_ppm")) & (pl.col("total_ppm") < PPM)
-    ).with_columns(
-        kind=pl.lit("unallocated"),
-        run_id=pl.lit(None, pl.String),
-        upto_ppm=pl.lit(PPM, pl.Int64),
-        share_ppm=PPM - pl.col("total_ppm"),
+    unallocated = find_unallocated_shares(shared).with_columns(
+        kind=pl.lit("unallocated"), run_id=pl.lit(None, pl.String)
     )
-    parts = pl.concat([shared, rest]).select(
+    held = pl.concat([shared, unallocated]).select(
         *_ROW,
         *(share_energy(name) for name in ENERGY),
         metered_us=pl.col("metered_us") * pl.col("share_ppm") // PPM,
     )
-    idle = energy.join(held.select(_CELL).unique(), on=_CELL, how="anti").select(
+    idle = energy.join(held_cells, on=_CELL, how="anti").select(
         pl.lit("idle").alias("kind"),
         pl.lit(None, pl.String).alias("run_id"),
         "gpu_key",
@@ -166,7 +186,7 @@ def attribute_host_energy(energy: pl.LazyFrame, held: pl.LazyFrame) -> pl.LazyFr
         *ENERGY,
         "metered_us",
     )
-    return pl.concat([parts, idle]).group_by(_ROW).agg(pl.col(*ENERGY, "metered_us").sum())
+    return pl.concat([held, idle]).group_by(_ROW).agg(pl.col(*ENERGY, "metered_us").sum())
 
 
 def add_host_energy(
@@ -177,14 +197,21 @@ def add_host_energy(
     modelled_low_ppm: int,
     modelled_high_ppm: int,
 ) -> pl.LazyFrame:
-    """GPU energy and the hosts' energy side by side, with bounds.
+    """Add the energy of hosts, with its bounds, to that of GPUs.
 
-    Takes the result of `transforms.attribution.add_bounds` and of `attribute_host_energy`. `measured_ppm` is
-    the tolerance of measured energy, the other two the range of modelled energy around its value.
-    Adds host_mj, host_measured_mj, host_low_mj, host_high_mj, and metered_us: the part of held_us
-    for which the host was metered.
+    Args:
+        energy: As `transforms.attribution.add_bounds` gives it.
+        hosts: As `attribute_host_energy` gives it.
+        measured_ppm: Tolerance of measured energy.
+        modelled_low_ppm: Lower bound of modelled energy, as a part of its value.
+        modelled_high_ppm: Its upper bound, likewise.
+
+    Returns:
+        The energy of GPUs with host_mj, host_measured_mj, host_low_mj, host_high_mj, and metered_us: the part of
+        held_us for which the host was metered.
     """
     numbers = [name for name, dtype in energy.collect_schema().items() if dtype.is_integer()]
+    # Both are sums by these columns, so they have one row each.
     joined = energy.join(hosts, on=_ROW, how="full", coalesce=True, nulls_equal=True).with_columns(
         pl.col(*(n for n in numbers if n not in _ROW), *ENERGY, "metered_us").fill_null(0)
     )

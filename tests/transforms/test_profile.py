@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transforms import profile as module
-from transforms.profile import pieces, profile
+from transforms.profile import merge_profiles, profile_rows
 
 SCHEMA = {
     "gpu_uuid": pl.String,
@@ -104,10 +104,10 @@ def test_against_plain_python(readings: list[tuple[Any, ...]], cut: int, block: 
     whole = frame(readings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_BLOCK", block)
-        found = profile([pieces(whole)])
+        found = merge_profiles([profile_rows(whole)])
         cut = min(cut, whole.height)
-        rest = [pieces(whole[cut - 1 :], goes_on=True)] if cut < whole.height else []
-        assert profile([pieces(whole[:cut]), *rest]).equals(found)
+        rest = [profile_rows(whole[cut - 1 :], goes_on=True)] if cut < whole.height else []
+        assert merge_profiles([profile_rows(whole[:cut]), *rest]).equals(found)
     for gpu, facts in expected(whole).items():
         [row] = found.filter(gpu_uuid=gpu).to_dicts()
         assert {name: row[name] for name in facts} == facts
