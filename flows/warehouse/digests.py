@@ -16,6 +16,7 @@ import duckdb
 import numpy as np
 import polars as pl
 
+from flows.warehouse.frames import stream_frames
 from transforms.schema import TABLES
 
 _INPUTS = tuple(
@@ -27,7 +28,6 @@ _OUTPUTS = (
     "FROM run_footprint",
     "SELECT g.gpu_uuid, c.* EXCLUDE (gpu_key) FROM conservation AS c JOIN gpu AS g USING (gpu_key)",
 )
-_BATCH = 1 << 18
 _NULL = -(2**63)
 
 
@@ -40,46 +40,54 @@ class Content:
 
 
 def digest_by_part(
-    con: duckdb.DuckDBPyConnection, query: str, part: str = "''", values: object = None
+    con: duckdb.DuckDBPyConnection, query: str, part: str = "''", parameters: object = None
 ) -> dict[str, Content]:
-    """Digests of the rows of a query, apart for each value of the SQL expression `part`.
+    """Take the digests of a query's rows, one for each value of a part.
 
     Each row becomes a JSON object, the digests of these are sorted, and the digest of all of them
     one after the other is the result: it depends on no order.
+
+    Args:
+        con: An open connection.
+        query: The rows.
+        part: SQL expression over the columns of the query, by whose values the rows are divided.
+        parameters: Of the query.
     """
-    found: dict[str, tuple[int, hashlib._Hash]] = {}
-    result = con.execute(
+    counts: dict[str, int] = {}
+    digests: dict[str, hashlib._Hash] = {}
+    rows = (
         f"SELECT {part}::VARCHAR AS part, sha256(to_json(t)::VARCHAR) AS digest "
-        f"FROM ({query}) AS t ORDER BY ALL",
-        values,
+        f"FROM ({query}) AS t ORDER BY ALL"
     )
-    for batch in result.to_arrow_reader(_BATCH):
-        frame = pl.from_arrow(batch)
-        assert isinstance(frame, pl.DataFrame)
-        for (name,), rows in frame.group_by("part", maintain_order=True):
-            count, digest = found.get(str(name), (0, hashlib.sha256()))
-            digest.update("".join(rows["digest"]).encode())
-            found[str(name)] = (count + rows.height, digest)
-    return {name: Content(count, digest.hexdigest()) for name, (count, digest) in found.items()}
+    for frame in stream_frames(con, rows, parameters):
+        for (value,), group in frame.group_by("part", maintain_order=True):
+            name = str(value)
+            counts[name] = counts.get(name, 0) + group.height
+            digests.setdefault(name, hashlib.sha256()).update("".join(group["digest"]).encode())
+    return {name: Content(counts[name], digest.hexdigest()) for name, digest in digests.items()}
 
 
-def digest_rows(con: duckdb.DuckDBPyConnection, query: str, values: object = None) -> Content:
-    """The digest of the rows of a query."""
-    return digest_by_part(con, query, values=values).get(
-        "", Content(0, hashlib.sha256().hexdigest())
-    )
+def digest_rows(con: duckdb.DuckDBPyConnection, query: str, parameters: object = None) -> Content:
+    """Take the digest of the rows of a query."""
+    empty = Content(0, hashlib.sha256().hexdigest())
+    return digest_by_part(con, query, parameters=parameters).get("", empty)
 
 
 def digest_readings(con: duckdb.DuckDBPyConnection, query: str) -> Iterator[tuple[int, Content]]:
-    """Digests of readings by segment, from rows of whole numbers and times, in order of segments.
+    """Take the digests of readings by segment, in order of segments.
 
     A row is its columns as 64-bit integers (little-endian; times in microseconds since 1970, null as
     the smallest integer); the digest goes over the rows of a segment as they follow one another.
+
+    Args:
+        con: An open connection.
+        query: Rows of whole numbers and times with a column `segment_key`, ordered by it.
+
+    Yields:
+        Segment keys, each with its digest.
     """
     key, count, digest = None, 0, hashlib.sha256()
-    for batch in con.execute(query).to_arrow_reader(_BATCH):
-        frame = pl.from_arrow(batch)
-        assert isinstance(frame, pl.DataFrame)
+    for frame in stream_frames(con, query):
         if frame.is_empty():
             continue
         keys = frame["segment_key"].to_numpy()
@@ -98,48 +106,48 @@ def digest_readings(con: duckdb.DuckDBPyConnection, query: str) -> Iterator[tupl
 
 
 def digest_inputs(con: duckdb.DuckDBPyConnection) -> str:
-    """Readings, grid files (by content), runs, GPUs and sites that are in force."""
+    """Take the digest of the readings, grid files (by content), runs, GPUs and sites that are in force."""
     return digest_text(*(digest_rows(con, query).sha256 for query in _INPUTS))
 
 
 def digest_factors(con: duckdb.DuckDBPyConnection) -> str:
-    """The factors in force."""
+    """Take the digest of the factors in force."""
     return digest_rows(con, "FROM factor").sha256
 
 
 def digest_outputs(con: duckdb.DuckDBPyConnection) -> str:
-    """The figures of the candidate."""
+    """Take the digest of the figures of the candidate."""
     return digest_text(*(digest_rows(con, query).sha256 for query in _OUTPUTS))
 
 
 def digest_settings(recorded: Mapping[str, str]) -> str:
-    """What is recorded of wattledger.toml, by section."""
+    """Take the digest of what is recorded of wattledger.toml, by section."""
     return digest_text(*(f"{section} {value}" for section, value in sorted(recorded.items())))
 
 
 @cache
 def digest_code() -> str:
-    """The source files of the packages that read, compute and check: what they say, not where they lie.
+    """Take the digest of the source files of the packages that read, compute and check, wherever they lie.
 
     A file that moves as it is leaves this digest as it was; one whose imports follow a move does not.
     """
     files = [
         file
         for package in ("flows", "transforms", "expectations", "sql", "wattledger")
-        for file in _sources(resources.files(package))
+        for file in _read_sources(resources.files(package))
     ]
     return digest_text(*sorted(hashlib.sha256(data).hexdigest() for data in files))
 
 
-def _sources(folder: Traversable) -> Iterator[bytes]:
+def _read_sources(folder: Traversable) -> Iterator[bytes]:
     for item in folder.iterdir():
         # In a clone, the package `wattledger` lies inside `flows`.
         if item.is_dir() and item.name != "node":
-            yield from _sources(item)
+            yield from _read_sources(item)
         elif item.name.endswith((".py", ".sql", ".csv", ".toml", ".j2")):
             yield item.read_bytes()
 
 
 def digest_text(*parts: str) -> str:
-    """Digest of strings, in order."""
+    """Take the digest of strings, in order."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
