@@ -173,7 +173,7 @@ def compute_slot_signal(parts: pl.LazyFrame, slots: pl.LazyFrame) -> pl.LazyFram
     the slots asked for (zone, slot). A slot that is not covered to the last microsecond has no
     value, never a guess. Gives zone, slot, value, low, high, and the shares of the slot that a
     series covers with reported values (series_ppm), with values that its provider estimated
-    (estimated_ppm), and that a lower rung covers (fallback_ppm).
+    (estimated_ppm), and that a lower tier covers (fallback_ppm).
     """
     of_series = pl.col("rung").is_in(SERIES_TIERS)
     part = pl.col("part_us")
@@ -205,7 +205,7 @@ def compute_slot_signal(parts: pl.LazyFrame, slots: pl.LazyFrame) -> pl.LazyFram
 
 
 def sum_slot_sources(parts: pl.LazyFrame) -> pl.LazyFrame:
-    """What each slot's value rests on: covered_us by rung, feed and source.
+    """What each slot's value rests on: covered_us by tier (rung), feed and source.
 
     Takes the result of `cut_at_slots`; gives zone, slot, rung, feed, source, is_estimated, covered_us.
     """

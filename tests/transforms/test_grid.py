@@ -79,7 +79,7 @@ def minutes(first: int, last: int, value: float) -> Row:
     return (T0 + timedelta(minutes=first), T0 + timedelta(minutes=last), value, False)
 
 
-def test_a_gap_is_null_and_the_next_rung_covers_it_for_as_long_as_it_lasts() -> None:
+def test_a_gap_is_null_and_the_next_tier_covers_it_for_as_long_as_it_lasts() -> None:
     live = series([minutes(0, 7, 100)])
     assert signal([live], 2)["value"].to_list() == [100.0, None]
     found = signal([live, series([minutes(-60, 60, 400)], "world", 9)], 2)
