@@ -5,14 +5,16 @@ All of it reads the publication in force; runs and SQL can be asked of the wareh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import duckdb
+import polars as pl
 
 from flows.errors import UsageError
+from flows.publication.folders import database_in, find_publication
 from flows.publication.publish import Published
 from flows.reporting.explain import explain_run
 from flows.reporting.frames import FRAMES
@@ -25,13 +27,24 @@ from flows.warehouse.store import FileStore, Store, store_of
 _BATCH = 10_000
 
 
-def find_store(settings: Settings, *, warehouse: bool = False) -> Store:
+def find_store(settings: Settings, *, publication: str = "", warehouse: bool = False) -> Store:
     """Find the published figures, or the warehouse.
 
+    Args:
+        settings: The project.
+        publication: Number or id of a publication; empty for the one in force.
+        warehouse: Find the warehouse instead.
+
     Raises:
-        UsageError: nothing has been published, or loaded, yet.
+        UsageError: nothing has been published, or loaded, yet, or there is no such publication.
     """
-    store: Store = store_of(settings) if warehouse else FileStore(settings.published_database)
+    store: Store
+    if warehouse:
+        store = store_of(settings)
+    elif publication:
+        store = FileStore(database_in(find_publication(settings, publication)))
+    else:
+        store = FileStore(settings.published_database)
     if not store.exists():
         raise UsageError(
             "nothing has been loaded yet" if warehouse else "nothing has been published yet",
@@ -71,13 +84,37 @@ def run_query(settings: Settings, sql: str, *, warehouse: bool = False) -> Itera
     Raises:
         UsageError: nothing published (or loaded) yet, or the statement is wrong.
     """
-    store = find_store(settings, warehouse=warehouse)
+    with _ask_store(find_store(settings, warehouse=warehouse), sql) as answer:
+        yield QueryResult([column[0] for column in answer.description or []], _rows_of(answer))
+
+
+def query_frame(
+    store: Store, sql: str, parameters: Mapping[str, Any] | None = None
+) -> pl.DataFrame:
+    """Run one statement, read-only and without access to files or network; gives all its rows.
+
+    Args:
+        store: Published figures, or the warehouse.
+        sql: A SELECT statement.
+        parameters: Values of its `$parameters`.
+
+    Raises:
+        UsageError: the statement is wrong.
+    """
+    with _ask_store(store, sql, parameters) as answer:
+        return answer.pl()
+
+
+@contextmanager
+def _ask_store(
+    store: Store, sql: str, parameters: Mapping[str, Any] | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A statement's answer, from a connection that can do nothing but read this store."""
     with closing(store.connect(read_only=True)) as con:
         try:
             store.restrict(con)
             con.execute("SET lock_configuration = true")
-            answer = con.execute(sql)
-            yield QueryResult([column[0] for column in answer.description or []], _rows_of(answer))
+            yield con.execute(sql, dict(parameters)) if parameters else con.execute(sql)
         except duckdb.Error as error:
             raise UsageError(
                 str(error).splitlines()[0], remedy="See docs/data-dictionary.md"

@@ -16,18 +16,23 @@ Hugging Face Trainer: `wattledger.callbacks`.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import ContextDecorator, suppress
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wattledger.process import child_environment, module_command
 
-__all__ = ["Tracked", "track"]
+if TYPE_CHECKING:
+    from flows.ledger import Ledger
+
+__all__ = ["Tracked", "open", "track"]
 __version__ = "0.1.0"
 
 _PATIENCE_S = 30.0
@@ -151,3 +156,21 @@ def track(
             "host_meter": host_meter,
         }
     )
+
+
+def open(  # noqa: A001 (as `gzip.open`: it is called by its full name)
+    project: str | os.PathLike[str] = ".", *, publication: str = "", warehouse: bool = False
+) -> Ledger:
+    """Open the ledger of a project: its runs, figures, series and SQL as Polars frames (docs/python.md).
+
+    Args:
+        project: Folder with wattledger.toml.
+        publication: Number or id of a publication; the one in force if left out.
+        warehouse: Read the figures that were computed last, published or not.
+
+    Raises:
+        flows.errors.WattledgerError: there is no project there, nothing is published yet, or there is no such publication.
+    """
+    # Whoever only tracks runs loads none of the ledger's packages; they are found by name, as nodes may lack them.
+    ledger: type[Ledger] = importlib.import_module("flows.ledger").Ledger
+    return ledger(Path(project), publication=publication, warehouse=warehouse)
