@@ -88,7 +88,7 @@ class FileStore:
 
     def explain_failure(self, error: Exception) -> WarehouseError:
         return WarehouseError(
-            f"can't write: {first_line(error)}",
+            f"cannot write: {first_line(error)}",
             where=str(self),
             remedy="Free some space or fix the permissions and run it again: what was acknowledged is "
             "stored, nothing is half done",

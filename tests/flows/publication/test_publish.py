@@ -14,7 +14,7 @@ import pytest
 
 from flows.accounting.compute import compute
 from flows.errors import GateFailed, UsageError, WarehouseBusy, WarehouseError
-from flows.factors import effective, scalar
+from flows.factors import find_value, read_factors
 from flows.ingest.gpu import ingest_gpu
 from flows.ingest.grid import ingest_grid
 from flows.ingest.runs import ingest_runs
@@ -68,7 +68,7 @@ def test_figures_by_hand(published: Settings) -> None:
     assert co2e == pytest.approx(facility / 3.6e9 * 300 * 1e6, abs=4)  # 12:00 to 12:30: 300 g
     assert on_site == pytest.approx(energy / 3.6e9 * 0.5 * 1e6, abs=4)
     # Nobody knows the mix of zone XX: the world's, by the factors per fuel.
-    world = scalar(effective(published), "country_ewif_l_per_kwh", "world")
+    world = find_value(read_factors(published), "country_ewif_l_per_kwh", "world")
     assert off_site == pytest.approx(facility / 3.6e9 * world * 1e6, abs=4)
     assert kwh == pytest.approx(energy / 3.6e9)
     assert kg == pytest.approx(co2e / 1e9)
@@ -370,7 +370,7 @@ def test_a_full_disk_is_said_and_loses_nothing(project: Settings) -> None:
         check=False,
     )
     assert done.returncode == WarehouseError.exit_code, done.stdout + done.stderr
-    assert "can't write" in done.stdout
+    assert "cannot write" in done.stdout
     assert "Free some space" in done.stdout
     con = store_of(project).connect(read_only=True)
     assert con.execute("SELECT count(*) FROM gpu_reading").fetchall() == [(3600,)]

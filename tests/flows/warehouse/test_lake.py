@@ -197,7 +197,9 @@ def test_workers_that_load_the_same_files_at_once(
     workers = []
     for number in range(3):
         order = random.Random(number).sample(files, len(files))
-        worker = PROCESSES.Process(target=preloaded.load_gpu_files_one_by_one, args=(lake.root, order))
+        worker = PROCESSES.Process(
+            target=preloaded.load_gpu_files_one_by_one, args=(lake.root, order)
+        )
         worker.start()
         workers.append(worker)
     time.sleep(4)
