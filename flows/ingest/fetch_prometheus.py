@@ -29,7 +29,16 @@ def fetch_prometheus(
     first: datetime | None = None,
     last: datetime | None = None,
 ) -> list[Outcome]:
-    """Fetch, keep and load what one Prometheus has; from where the last fetch ended, if not told.
+    """Fetch, keep and load what one Prometheus has.
+
+    Args:
+        settings: The project.
+        source: The Prometheus.
+        first: Begin of the time to ask for; where the last fetch ended, if left out.
+        last: Its end; now, if left out.
+
+    Returns:
+        What became of the readings, and of the runs that held the GPUs.
 
     Raises:
         SourceError: Prometheus does not answer or refuses; what was loaded before stands.
@@ -37,32 +46,34 @@ def fetch_prometheus(
     """
     folder = settings.root / "fetched" / source.name
     end = last or datetime.now(UTC) - _SETTLE
-    begin = first or _resume(settings, folder) or end - timedelta(hours=source.lookback_h)
+    begin = (
+        first or _find_last_reading(settings, folder) or end - timedelta(hours=source.lookback_h)
+    )
     if begin >= end:
         return []
-    found = prometheus.fetch(source, begin, end)
-    if found.readings.is_empty():
+    series = prometheus.fetch(source, begin, end)
+    if series.readings.is_empty():
         return []
     (folder / "runs").mkdir(parents=True, exist_ok=True)
     path = folder / f"{begin:%Y%m%dT%H%M%S}Z-{end:%Y%m%dT%H%M%S}Z.parquet"
-    segments.write(found.readings, path)
+    segments.write(series.readings, path)
     outcomes = ingest_gpu(settings, [path])
-    records = [_record(hold, source).save(folder / "runs") for hold in found.holds]
+    records = [_make_record(hold, source).save(folder / "runs") for hold in series.holds]
     return outcomes + (ingest_runs(settings, records) if records else [])
 
 
-def _resume(settings: Settings, folder: Path) -> datetime | None:
-    """The last reading that was fetched before; the next fetch begins there."""
+def _find_last_reading(settings: Settings, folder: Path) -> datetime | None:
+    """The time of the last reading that was fetched before."""
     with open_for_writing(store_of(settings)) as con:
         [(last,)] = con.execute(
             "SELECT max(last_ts) FROM segment WHERE verdict = 'loaded' "
-            "AND starts_with(source_name, ?)",
-            [f"{folder}/"],
+            "AND starts_with(source_name, $folder)",
+            {"folder": f"{folder}/"},
         ).fetchall()
     return last  # type: ignore[no-any-return]
 
 
-def _record(hold: Hold, source: PrometheusInput) -> Record:
+def _make_record(hold: Hold, source: PrometheusInput) -> Record:
     """A pod's hold on a GPU as a run record, ending a step after its last sample."""
     ended = hold.last + timedelta(seconds=source.step_s)
     text = f"{hold.namespace} {hold.name} {hold.held.gpu_uuid} {hold.held.instance} {hold.first}"

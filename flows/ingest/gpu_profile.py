@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flows.errors import BadInput
-from flows.factors import effective, for_model
+from flows.factors import find_for_model, read_factors
 from flows.settings import Settings
 from flows.sources.gpu.staged import STAGED, Staged
 from flows.warehouse.connection import connect_in_memory
@@ -32,7 +32,7 @@ class PowerBounds:
     """The largest and the smallest believable power of GPU models, in milliwatts."""
 
     def __init__(self, settings: Settings) -> None:
-        self._factors = effective(settings)
+        self._factors = read_factors(settings)
         self._tolerance = settings.readings.limit_tolerance
         self._max_power_w = settings.readings.max_power_w
 
@@ -55,13 +55,13 @@ class PowerBounds:
         )
 
     def _limit_mw(self, model: str | None) -> int:
-        factor = for_model(self._factors, "gpu_limit_w", model)
+        factor = find_for_model(self._factors, "gpu_limit_w", model)
         if factor.scope == "default":
             return int(self._max_power_w * 1000)
         return int(min(factor.high * self._tolerance, self._max_power_w) * 1000)
 
     def _floor_mw(self, model: str | None) -> int:
-        return int(for_model(self._factors, "gpu_idle_w", model).low * 500)
+        return int(find_for_model(self._factors, "gpu_idle_w", model).low * 500)
 
 
 def group_files(files: Sequence[Staged]) -> Iterator[list[Staged]]:

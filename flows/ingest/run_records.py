@@ -34,13 +34,13 @@ def load_records(
     """Load run records, all at once; if the gate refuses, run by run, to find those at fault."""
     outcomes: list[Outcome] = []
     digests = [hash_file(path) for path in paths]
-    known = registry.find_loaded(con, digests)
+    loaded = registry.find_loaded(con, digests)
     by_run: dict[str, list[_RecordFile]] = {}
     for path, digest in zip(paths, digests, strict=True):
-        if digest in known:
+        if digest in loaded:
             outcomes.append(Outcome(str(path), digest, "known"))
             continue
-        known.add(digest)
+        loaded.add(digest)
         try:
             record = records.read(path)
         except BadInput as error:

@@ -202,12 +202,14 @@ def declare_gpus(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
 
 
 def add_gpus(con: duckdb.DuckDBPyConnection, gpus: Sequence[Gpu]) -> None:
-    """Add GPUs that are not known yet, in order of UUID (inside the caller's transaction).
+    """Add GPUs that are not registered yet, in order of UUID (inside the caller's transaction).
 
     Of several with one UUID, the first counts.
     """
-    known = {row["gpu_uuid"] for row in query_rows(con, "SELECT gpu_uuid FROM gpu")}
-    new = sorted({gpu.gpu_uuid: gpu for gpu in reversed(gpus) if gpu.gpu_uuid not in known}.items())
+    registered = {row["gpu_uuid"] for row in query_rows(con, "SELECT gpu_uuid FROM gpu")}
+    new = sorted(
+        {gpu.gpu_uuid: gpu for gpu in reversed(gpus) if gpu.gpu_uuid not in registered}.items()
+    )
     if new:
         [(newest,)] = con.execute("SELECT coalesce(max(gpu_key), 0) FROM gpu").fetchall()
         rows = [(newest + number, *gpu) for number, (_, gpu) in enumerate(new, 1)]
