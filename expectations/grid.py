@@ -8,7 +8,7 @@ _MINUTES = "(5, 10, 15, 20, 30, 60)"
 
 
 def _intervals(table: str, key: str) -> tuple[Check, ...]:
-    """Checks that any set of intervals passes; `key` separates series within the table."""
+    """Checks of any intervals; `key` names the columns that tell one series of a table from another."""
     return (
         not_null("has_start", "valid_from", "Every interval has a start"),
         not_null("has_end", "valid_to", "Every interval has an end"),
@@ -59,7 +59,12 @@ def _intervals(table: str, key: str) -> tuple[Check, ...]:
 
 
 def build_intensity_suite(*, schema: str = "staging", max_g_per_kwh: float = 3000) -> Suite:
-    """The suite `grid`; the bound comes from [gate] in wattledger.toml."""
+    """The suite `grid`, on intensities.
+
+    Args:
+        schema: Where the table `grid_intensity` with the new rows is.
+        max_g_per_kwh: The largest believable intensity ([gate] in wattledger.toml).
+    """
     return Suite(
         name="grid",
         schema=schema,
@@ -81,7 +86,11 @@ def build_intensity_suite(*, schema: str = "staging", max_g_per_kwh: float = 300
 
 
 def build_mix_suite(*, schema: str = "staging") -> Suite:
-    """The suite `grid_mix`."""
+    """The suite `grid_mix`, on generation by fuel.
+
+    Args:
+        schema: Where the table `grid_mix` with the new rows is.
+    """
     return Suite(
         name="grid_mix",
         schema=schema,

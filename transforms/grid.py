@@ -27,20 +27,26 @@ def _to_micro(value: pl.Expr) -> pl.Expr:
 def weigh_mix(
     mix: pl.LazyFrame, fuels: pl.LazyFrame, keys: Sequence[str] = ("zone", "valid_from", "valid_to")
 ) -> pl.LazyFrame:
-    """Weigh fuel factors by generation: one row per zone and interval.
+    """Weigh the factors of fuels by generation: the sum of share x factor.
 
-    Takes a generation mix (`keys`, fuel, generation_kw, is_estimated, source) and fuels (fuel,
-    value, low, high in g/kWh or L/kWh). Negative generation (a pumped store filling up, a plant's
-    own use) is no source and counts as zero; fuels without a factor are left out of both sides.
-    Intervals in which nothing generates are left out: they are gaps. Gives `keys`, is_estimated,
-    source, value, low and high. Sum of share x factor: IPCC AR5 WG3 Annex III for carbon, Li et
-    al. 2023 (arXiv 2304.03271) for EWIF.
+    Negative generation (a pumped store filling up, a plant's own use) is no source and counts as
+    zero; fuels without a factor are left out of both sides. IPCC AR5 WG3 Annex III for carbon, Li
+    et al. 2023 (arXiv 2304.03271) for EWIF.
+
+    Args:
+        mix: `keys`, fuel, generation_kw, is_estimated, source.
+        fuels: fuel, value, low, high (g/kWh or L/kWh); each fuel once.
+        keys: What tells one mix from another.
+
+    Returns:
+        `keys`, is_estimated, source, value, low, high: a row for each zone and interval.
+        Intervals in which nothing generates are left out: they are gaps.
     """
     weight = pl.col("generation_kw").clip(lower_bound=0)
-    known = pl.col("value").is_not_null()
-    total = (weight * known).sum()
+    has_factor = pl.col("value").is_not_null()
+    total = (weight * has_factor).sum()
     return (
-        mix.join(fuels, on="fuel", how="left")
+        mix.join(fuels, on="fuel", how="left", validate="m:1")
         .group_by(*keys)
         .agg(
             pl.col("is_estimated").any(),
@@ -60,11 +66,17 @@ def weigh_mix(
 
 
 def select_best(series: pl.LazyFrame) -> pl.LazyFrame:
-    """Of overlapping intervals, what the lowest rank says: one series per zone without overlaps.
+    """Of overlapping intervals, take those of the lowest rank: one series per zone without overlaps.
 
-    Takes zone, valid_from, valid_to, rank and any further columns; intervals of one zone and rank
-    do not overlap. Time is cut at every border, so a gap in one rank is covered by the next one for
-    just as long as it lasts. Gives the same columns.
+    Time is cut at every border, so a gap in one rank is covered by the next one for just as long as
+    it lasts.
+
+    Args:
+        series: zone, valid_from, valid_to, rank and any further columns. Intervals of one zone and
+            rank do not overlap.
+
+    Returns:
+        The same columns.
     """
     names = series.collect_schema().names()
     borders = (
@@ -99,13 +111,19 @@ def compute_typical_profile(
 ) -> pl.LazyFrame:
     """What a zone's values usually are at an hour of the day, for hours that have none.
 
-    Takes series (zone, valid_from, valid_to, value; non-overlapping) and the hours asked for (zone,
-    valid_from at the full hour, UTC). The value is the mean over all days of that hour weighted by
-    time, the bounds are its lowest and highest. An hour of the day that fewer than `min_days` days
-    know has none. Gives zone, valid_from, valid_to, value, low, high.
+    The value is the mean over all days of that hour, weighted by time; the bounds are its lowest
+    and highest.
+
+    Args:
+        series: zone, valid_from, valid_to, value; without overlaps.
+        hours: The hours asked for: zone, valid_from (at the full hour, UTC).
+        min_days: An hour of the day that fewer days have a value for has none.
+
+    Returns:
+        zone, valid_from, valid_to, value, low, high.
     """
     start = pl.col("valid_from").to_physical()
-    pieces = (
+    by_hour = (
         series.with_columns(
             hour=pl.int_ranges(
                 start // HOUR_US, (pl.col("valid_to").to_physical() - 1) // HOUR_US + 1
@@ -118,7 +136,7 @@ def compute_typical_profile(
         )
     )
     usual = (
-        pieces.group_by("zone", of_day=pl.col("hour") % 24)
+        by_hour.group_by("zone", hour_of_day=pl.col("hour") % 24)
         .agg(
             (
                 (_to_micro(pl.col("value")) * (pl.col("us") // 1000)).sum()
@@ -135,8 +153,8 @@ def compute_typical_profile(
         .with_columns(value=pl.col("mean").clip(pl.col("low"), pl.col("high")))
     )
     return (
-        hours.with_columns(of_day=start // HOUR_US % 24)
-        .join(usual, on=["zone", "of_day"])
+        hours.with_columns(hour_of_day=start // HOUR_US % 24)
+        .join(usual, on=["zone", "hour_of_day"], validate="m:1")
         .select(
             "zone",
             "valid_from",
@@ -148,10 +166,15 @@ def compute_typical_profile(
 
 
 def cut_at_slots(series: pl.LazyFrame, slots: pl.LazyFrame) -> pl.LazyFrame:
-    """Cut intervals at slot borders.
+    """Cut intervals at the borders of slots.
 
-    Takes the result of `select_best` and the slots asked for (zone, slot). Gives the series' columns but
-    valid_from and valid_to, with slot and part_us, the time that the interval covers of the slot.
+    Args:
+        series: What `select_best` returns.
+        slots: The slots asked for: zone, slot.
+
+    Returns:
+        The columns of `series` without valid_from and valid_to; slot, and part_us, the time that
+        the interval covers of the slot.
     """
     start, end = (pl.col(name).to_physical() for name in ("valid_from", "valid_to"))
     return (
@@ -167,13 +190,19 @@ def cut_at_slots(series: pl.LazyFrame, slots: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def compute_slot_signal(parts: pl.LazyFrame, slots: pl.LazyFrame) -> pl.LazyFrame:
-    """One value per zone and slot, weighted by the time each interval covers.
+    """One value per zone and slot, weighted by the time that each interval covers.
 
-    Takes the result of `cut_at_slots` (zone, slot, part_us, rung, is_estimated, value, low, high) and
-    the slots asked for (zone, slot). A slot that is not covered to the last microsecond has no
-    value, never a guess. Gives zone, slot, value, low, high, and the shares of the slot that a
-    series covers with reported values (series_ppm), with values that its provider estimated
-    (estimated_ppm), and that a lower tier covers (fallback_ppm).
+    A slot that is not covered to the last microsecond has no value, never a guess.
+
+    Args:
+        parts: What `cut_at_slots` returns: zone, slot, part_us, rung (the tier), is_estimated,
+            value, low, high.
+        slots: The slots asked for: zone, slot; each once.
+
+    Returns:
+        zone, slot, value, low, high, and shares of the slot in ppm: series_ppm is covered by a
+        series with reported values, estimated_ppm by a series with values that its provider
+        estimated, fallback_ppm by a lower tier.
     """
     of_series = pl.col("rung").is_in(SERIES_TIERS)
     part = pl.col("part_us")
@@ -190,7 +219,7 @@ def compute_slot_signal(parts: pl.LazyFrame, slots: pl.LazyFrame) -> pl.LazyFram
 
     return (
         slots.select("zone", "slot")
-        .join(covered, on=["zone", "slot"], how="left")
+        .join(covered, on=["zone", "slot"], how="left", validate="1:1")
         .with_columns(pl.col("covered_us", "reported_us", "estimated_us").fill_null(0))
         .select(
             "zone",
@@ -205,9 +234,13 @@ def compute_slot_signal(parts: pl.LazyFrame, slots: pl.LazyFrame) -> pl.LazyFram
 
 
 def sum_slot_sources(parts: pl.LazyFrame) -> pl.LazyFrame:
-    """What each slot's value rests on: covered_us by tier (rung), feed and source.
+    """What each slot's value rests on.
 
-    Takes the result of `cut_at_slots`; gives zone, slot, rung, feed, source, is_estimated, covered_us.
+    Args:
+        parts: What `cut_at_slots` returns.
+
+    Returns:
+        zone, slot, rung (the tier), feed, source, is_estimated, covered_us.
     """
     keys = ("zone", "slot", "rung", "feed", "source", "is_estimated")
     return parts.group_by(*keys).agg(pl.col("part_us").sum().alias("covered_us")).sort(*keys)
