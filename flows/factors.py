@@ -28,7 +28,7 @@ COUNTRY_MIX = {
 """Yearly factor of a country -> the factor per fuel that its generation mix is weighed with."""
 
 _MIX_FUELS = {"hydro": "hydro_reservoir", "wind": "wind_onshore"}
-"""Fuels of the yearly mixes that are not told apart there -> the fuel whose factors they take."""
+"""Fuels that the yearly mixes do not distinguish -> the fuel whose factors they take."""
 
 _MIX_SOURCE = (
     "generation by fuel of {year} from Ember and the Energy Institute through Our World in Data "
@@ -55,18 +55,18 @@ class Factor:
     valid_to: datetime | None = None
 
 
-def _read(name: str) -> Iterator[dict[str, str]]:
+def _read_table(name: str) -> Iterator[dict[str, str]]:
     text = resources.files("flows").joinpath(f"data/factors/{name}").read_text("utf-8")
     yield from csv.DictReader(text.splitlines())
 
 
-def _moment(text: str) -> datetime | None:
+def _parse_date(text: str) -> datetime | None:
     return datetime.fromisoformat(text).replace(tzinfo=UTC) if text else None
 
 
 @cache
-def shipped() -> tuple[Factor, ...]:
-    """The factors that come with Wattledger (flows/data/factors/factors.csv)."""
+def list_shipped_factors() -> tuple[Factor, ...]:
+    """List the factors that come with Wattledger (flows/data/factors/factors.csv)."""
     return tuple(
         Factor(
             row["factor"],
@@ -78,19 +78,19 @@ def shipped() -> tuple[Factor, ...]:
             row["source"],
             row["licence"],
             year=int(row["year"]) if row["year"] else None,
-            valid_from=_moment(row["valid_from"]),
-            valid_to=_moment(row["valid_to"]),
+            valid_from=_parse_date(row["valid_from"]),
+            valid_to=_parse_date(row["valid_to"]),
         )
-        for row in _read("factors.csv")
+        for row in _read_table("factors.csv")
     )
 
 
 @cache
-def country_mix() -> pl.DataFrame:
-    """Yearly generation by country and for the world: country, year, fuel, generation_gwh."""
+def read_country_mix() -> pl.DataFrame:
+    """Read the yearly generation by country and for the world: country, year, fuel, generation_gwh."""
     rows = [
         (row["country"], int(row["year"]), fuel.removesuffix("_twh"), float(twh))
-        for row in _read("country_mix.csv")
+        for row in _read_table("country_mix.csv")
         for fuel, twh in row.items()
         if fuel.endswith("_twh")
     ]
@@ -116,11 +116,11 @@ def country_mix() -> pl.DataFrame:
     )
 
 
-def _of_countries(factors: Sequence[Factor]) -> Iterator[Factor]:
+def _list_country_factors(factors: Sequence[Factor]) -> Iterator[Factor]:
     """Yearly means of every country, from its mix and the factors per fuel in force."""
     units = {f.factor: f.unit for f in factors}
     mix = (
-        country_mix()
+        read_country_mix()
         .lazy()
         .select(
             "country",
@@ -132,7 +132,7 @@ def _of_countries(factors: Sequence[Factor]) -> Iterator[Factor]:
         )
     )
     for name, per_fuel in COUNTRY_MIX.items():
-        weighed = weigh_mix(mix, by_fuel(factors, per_fuel), ("country", "year")).collect()
+        weighed = weigh_mix(mix, tabulate_by_fuel(factors, per_fuel), ("country", "year")).collect()
         for row in weighed.iter_rows(named=True):
             yield Factor(
                 name,
@@ -147,23 +147,23 @@ def _of_countries(factors: Sequence[Factor]) -> Iterator[Factor]:
             )
 
 
-def effective(settings: Settings) -> list[Factor]:
-    """Shipped factors with the project's overrides in their place, and the yearly ones of countries.
+def read_factors(settings: Settings) -> list[Factor]:
+    """Read the factors in force: shipped ones, the project's overrides in their place, and the yearly ones of countries.
 
     Raises:
         SettingsError: an override of a factor that does not exist.
     """
-    known = shipped()
-    units = {f.factor: f.unit for f in known}
+    shipped = list_shipped_factors()
+    units = {f.factor: f.unit for f in shipped}
     units |= {name: units[per_fuel] for name, per_fuel in COUNTRY_MIX.items()}
     units["residual_mix_g_per_kwh"] = units["lifecycle_g_per_kwh"]
-    given = list(_overrides(settings, units))
-    base = _overridden(known, given)
-    table = _overridden((*base, *_of_countries(base)), given)
-    return sorted(table, key=lambda f: (f.factor, f.scope, str(f.valid_from)))
+    overrides = list(_list_overrides(settings, units))
+    base = _replace_factors(shipped, overrides)
+    factors = _replace_factors((*base, *_list_country_factors(base)), overrides)
+    return sorted(factors, key=lambda f: (f.factor, f.scope, str(f.valid_from)))
 
 
-def _overrides(settings: Settings, units: dict[str, str]) -> Iterator[Factor]:
+def _list_overrides(settings: Settings, units: dict[str, str]) -> Iterator[Factor]:
     for name, scopes in settings.factors.items():
         if name not in units:
             raise SettingsError(
@@ -185,40 +185,40 @@ def _overrides(settings: Settings, units: dict[str, str]) -> Iterator[Factor]:
             )
 
 
-def _overridden(factors: Iterable[Factor], given: Sequence[Factor]) -> list[Factor]:
-    replaced = {(f.factor, f.scope) for f in given}
-    return [f for f in factors if (f.factor, f.scope) not in replaced] + list(given)
+def _replace_factors(factors: Iterable[Factor], overrides: Sequence[Factor]) -> list[Factor]:
+    replaced = {(f.factor, f.scope) for f in overrides}
+    return [f for f in factors if (f.factor, f.scope) not in replaced] + list(overrides)
 
 
-def matching(settings: Settings, pattern: str) -> list[Factor]:
-    """Factors whose name or scope fits a pattern; without one, all but the yearly ones of countries.
+def find_matching_factors(settings: Settings, pattern: str) -> list[Factor]:
+    """Find the factors whose name or scope fits a pattern; without one, all but the yearly ones of countries.
 
     Raises:
         UsageError: none fits.
     """
-    table = effective(settings)
+    factors = read_factors(settings)
     if not pattern:
-        return [f for f in table if f.factor not in COUNTRY_MIX or f.scope == WORLD]
-    found = [f for f in table if any(fnmatchcase(name, pattern) for name in (f.factor, f.scope))]
+        return [f for f in factors if f.factor not in COUNTRY_MIX or f.scope == WORLD]
+    found = [f for f in factors if any(fnmatchcase(name, pattern) for name in (f.factor, f.scope))]
     if not found:
         raise UsageError(
             f"no factor fits {pattern!r}",
-            remedy=f"Names: {', '.join(sorted({f.factor for f in table}))}",
+            remedy=f"Names: {', '.join(sorted({f.factor for f in factors}))}",
         )
     return found
 
 
-def country_of(settings: Settings, zone: str) -> str:
-    """The country of a zone: from wattledger.toml, or the head of its name (DE, US-TVA); or ''."""
+def find_country(settings: Settings, zone: str) -> str:
+    """Find the country of a zone: as wattledger.toml says, or the head of its name (DE, US-TVA); or ''."""
     zones = settings.zones
     if zone in zones and zones[zone].country:
         return zones[zone].country
     head = zone.replace("_", "-").split("-")[0]
-    return head if head in set(country_mix()["country"]) - {WORLD} else ""
+    return head if head in set(read_country_mix()["country"]) - {WORLD} else ""
 
 
-def find(factors: Sequence[Factor], name: str, scope: str, where: str) -> Factor:
-    """One factor.
+def find_factor(factors: Sequence[Factor], name: str, scope: str, where: str) -> Factor:
+    """Find one factor.
 
     Raises:
         SettingsError: no such scope; the known ones are named.
@@ -234,28 +234,28 @@ def find(factors: Sequence[Factor], name: str, scope: str, where: str) -> Factor
     return found
 
 
-def for_model(factors: Sequence[Factor], name: str, model: str | None) -> Factor:
-    """The factor `name` whose pattern fits the GPU model best: the longest, else `default`."""
-    of_name = {f.scope: f for f in factors if f.factor == name}
-    fitting = [scope for scope in of_name if model and fnmatchcase(model.upper(), scope.upper())]
-    return of_name[max(fitting, key=len, default="default")]
+def find_for_model(factors: Sequence[Factor], name: str, model: str | None) -> Factor:
+    """Find the factor whose pattern fits the GPU model best: the longest, else `default`."""
+    scopes = {f.scope: f for f in factors if f.factor == name}
+    fitting = [scope for scope in scopes if model and fnmatchcase(model.upper(), scope.upper())]
+    return scopes[max(fitting, key=len, default="default")]
 
 
-def embodied_factors(
+def list_embodied_factors(
     factors: Sequence[Factor], model: str | None, server: str | None
 ) -> dict[str, Factor]:
-    """What `transforms.embodied.hourly` takes of a GPU model in a server model, by its name there."""
+    """List what `transforms.embodied.compute_hourly_rates` takes of a GPU model in a server model, by its name there."""
     return {
-        "gpu_kg": for_model(factors, "gpu_embodied_kg", model),
-        "server_kg": for_model(factors, "server_embodied_kg", server),
-        "gpu_l": for_model(factors, "gpu_embodied_l", model),
-        "years": for_model(factors, "hardware_lifetime_years", model),
-        "utilisation": for_model(factors, "hardware_utilisation", model),
+        "gpu_kg": find_for_model(factors, "gpu_embodied_kg", model),
+        "server_kg": find_for_model(factors, "server_embodied_kg", server),
+        "gpu_l": find_for_model(factors, "gpu_embodied_l", model),
+        "years": find_for_model(factors, "hardware_lifetime_years", model),
+        "utilisation": find_for_model(factors, "hardware_utilisation", model),
     }
 
 
-def by_fuel(factors: Sequence[Factor], name: str) -> pl.LazyFrame:
-    """One factor for every fuel, as `transforms.grid.weigh_mix` takes it."""
+def tabulate_by_fuel(factors: Sequence[Factor], name: str) -> pl.LazyFrame:
+    """Tabulate one factor for every fuel: fuel, value, low, high, as `transforms.grid.weigh_mix` takes it."""
     return pl.LazyFrame(
         [(f.scope, f.value, f.low, f.high) for f in factors if f.factor == name],
         schema={"fuel": pl.String, **dict.fromkeys(VALUES, pl.Float64)},
@@ -263,16 +263,21 @@ def by_fuel(factors: Sequence[Factor], name: str) -> pl.LazyFrame:
     )
 
 
-def scalar(factors: Sequence[Factor], name: str, scope: str) -> float:
-    """The central value of one factor."""
+def find_value(factors: Sequence[Factor], name: str, scope: str) -> float:
+    """Find the central value of one factor."""
     return next(f.value for f in factors if f.factor == name and f.scope == scope)
 
 
-def of_site(factors: Sequence[Factor], site: Site) -> tuple[dict[str, Quantity], list[Factor]]:
-    """PUE, WUE, host overhead, on-site generation and withdrawal of a site, and their factors.
+def choose_site_quantities(
+    factors: Sequence[Factor], site: Site
+) -> tuple[dict[str, Quantity], list[Factor]]:
+    """Choose the quantities of a site: PUE, WUE, host overhead, on-site generation and withdrawal.
 
     What wattledger.toml gives counts; the rest comes from the factors of the operator, climate or
     server that it names.
+
+    Returns:
+        The quantities by name, and the factors that some of them come from.
 
     Raises:
         SettingsError: it names an operator, server or plant that no factor knows.
@@ -280,35 +285,35 @@ def of_site(factors: Sequence[Factor], site: Site) -> tuple[dict[str, Quantity],
     where = f"site {site.name!r} in wattledger.toml"
     used: list[Factor] = []
 
-    def given_or(value: Quantity | None, name: str, scope: str) -> Quantity:
-        if value is not None:
-            return value
-        used.append(find(factors, name, scope, where))
-        return quantity(used[-1])
+    def choose(configured: Quantity | None, name: str, scope: str) -> Quantity:
+        if configured is not None:
+            return configured
+        used.append(find_factor(factors, name, scope, where))
+        return make_quantity(used[-1])
 
-    found = {
-        "pue": given_or(site.pue, "pue", site.like),
-        "wue_l_per_kwh": given_or(site.wue_l_per_kwh, "wue_l_per_kwh", site.like),
-        "withdrawal_ratio": given_or(None, "onsite_withdrawal_ratio", "default"),
+    quantities = {
+        "pue": choose(site.pue, "pue", site.like),
+        "wue_l_per_kwh": choose(site.wue_l_per_kwh, "wue_l_per_kwh", site.like),
+        "withdrawal_ratio": choose(None, "onsite_withdrawal_ratio", "default"),
         "onsite_share": _NOTHING,
         "onsite_g_per_kwh": _NOTHING,
         "onsite_l_per_kwh": _NOTHING,
         "overhead_w": _NOTHING,
     }
     if site.host_overhead_w_per_gpu is not None or site.server:
-        found["overhead_w"] = given_or(
+        quantities["overhead_w"] = choose(
             site.host_overhead_w_per_gpu, "host_overhead_w_per_gpu", site.server
         )
     if site.onsite is not None:
-        found["onsite_share"] = site.onsite.share
+        quantities["onsite_share"] = site.onsite.share
         for name in ("onsite_g_per_kwh", "onsite_l_per_kwh"):
-            found[name] = given_or(None, name, site.onsite.plant)
-    return found, used
+            quantities[name] = choose(None, name, site.onsite.plant)
+    return quantities, used
 
 
 _NOTHING = Quantity.exact(0)
 
 
-def quantity(factor: Factor) -> Quantity:
-    """A factor's value with its bounds and source."""
+def make_quantity(factor: Factor) -> Quantity:
+    """Make a quantity of a factor: its value with bounds and source."""
     return Quantity(value=factor.value, low=factor.low, high=factor.high, source=factor.source)

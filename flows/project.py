@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from flows.errors import SettingsError, UsageError
-from flows.factors import effective
+from flows.factors import read_factors
 from flows.settings import FILE_NAME, load, parse
 
 
@@ -38,7 +38,7 @@ def override_factor(
     draft = path.with_name(f".{FILE_NAME}.new")
     draft.write_text(text, encoding="utf-8")
     try:
-        effective(parse(text, path))
+        read_factors(parse(text, path))
     except SettingsError:
         draft.unlink()
         raise

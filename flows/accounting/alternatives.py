@@ -6,8 +6,8 @@ from datetime import datetime
 
 import polars as pl
 
-from flows.accounting.intensity import Known, slot_values
-from flows.settings import Zone
+from flows.accounting.intensity import GridView, compute_slot_values
+from flows.settings import Settings, Zone
 from transforms import alternatives
 from transforms.constants import SERIES_TIERS
 
@@ -20,51 +20,58 @@ _SCHEMA = {
 }
 
 
-def alternatives_of(known: Known, by_run: pl.DataFrame, as_of: datetime | None) -> pl.DataFrame:
-    """The table run_alternative: runs that had ended at `as_of`, at other hours and in other zones.
+def compute_alternatives(
+    view: GridView, footprint_slots: pl.DataFrame, as_of: datetime | None
+) -> pl.DataFrame:
+    """Compute the CO2e of finished runs at other hours and in other zones.
 
     Only series count: a mean of the year is the same at every hour.
+
+    Args:
+        view: The grid data.
+        footprint_slots: The table footprint_slot, with slot for slot_start.
+        as_of: Runs that had ended by then are finished.
+
+    Returns:
+        The table run_alternative.
     """
-    ended = known.con.execute(
+    ended = view.con.execute(
         "SELECT run_id FROM training_run WHERE superseded_at IS NULL AND ended_at <= ?", [as_of]
     ).pl()
-    energy = by_run.filter(kind="run").join(ended, on="run_id", how="semi")
-    settings = known.settings
-    zones = sorted(
-        zone
-        for zone in {site.zone for site in settings.site} | set(settings.zones)
-        if settings.zones.get(zone, Zone()).compare
+    energy = footprint_slots.filter(kind="run").join(ended, on="run_id", how="semi")
+    compared = _list_compared_zones(view.settings)
+    hours = view.settings.grid.shift_h
+    zones = pl.DataFrame(
+        {"zone": sorted({*compared, *energy["zone"].unique()})}, schema={"zone": pl.String}
     )
-    hours = settings.grid.shift_h
-    around = hours * alternatives.SLOTS_PER_HOUR
-    slots = (
-        energy.group_by("run_id")
-        .agg(
-            slot=pl.int_ranges(pl.col("slot").min() - around, pl.col("slot").max() + around + 1),
-        )
-        .explode("slot")
-        .select("slot")
-        .unique()
-    )
-    used = energy["zone"].unique().to_list()
-    asked = pl.DataFrame({"zone": sorted({*zones, *used})}, schema={"zone": pl.String}).join(
-        slots, how="cross"
-    )
-    intensity, _ = slot_values(known, asked, "intensity", SERIES_TIERS)
-    # A run in one zone only is where it was: no need to say it twice.
+    slots = zones.join(_list_slots_around(energy, hours), how="cross")
+    intensity, _ = compute_slot_values(view, slots, "intensity", SERIES_TIERS)
+    # Where a run used one zone only, that zone is no alternative.
     homes = (
         energy.group_by("run_id")
         .agg(pl.col("zone").first(), count=pl.col("zone").n_unique())
         .filter(pl.col("count") == 1)
     )
-    spent = energy.group_by("run_id", "zone", "slot").agg(pl.col("grid_mj").sum())
-    found = [
-        alternatives.shift_runs(spent.lazy(), intensity.lazy(), zones, shift)
+    used = energy.group_by("run_id", "zone", "slot").agg(pl.col("grid_mj").sum())
+    shifted = [
+        alternatives.shift_runs(used.lazy(), intensity.lazy(), compared, shift)
         for shift in range(-hours, hours + 1)
     ]
     return (
-        pl.concat([pl.LazyFrame(schema=_SCHEMA), *found])
+        pl.concat([pl.LazyFrame(schema=_SCHEMA), *shifted])
         .collect()
         .join(homes, on=["run_id", "zone"], how="anti")
         .sort("run_id", "zone", "shift_h")
     )
+
+
+def _list_compared_zones(settings: Settings) -> list[str]:
+    zones = {site.zone for site in settings.site} | set(settings.zones)
+    return sorted(zone for zone in zones if settings.zones.get(zone, Zone()).compare)
+
+
+def _list_slots_around(energy: pl.DataFrame, hours: int) -> pl.DataFrame:
+    """The slots of runs, and so many hours before and after them."""
+    around = hours * alternatives.SLOTS_PER_HOUR
+    slots = pl.int_ranges(pl.col("slot").min() - around, pl.col("slot").max() + around + 1)
+    return energy.group_by("run_id").agg(slot=slots).explode("slot").select("slot").unique()

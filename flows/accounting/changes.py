@@ -1,42 +1,35 @@
 """What changed since the last computation, so that only this is computed again.
 
 Figures rest on readings, allocations, the description of each device, grid data, settings and factors. Of
-the first three it is known what the candidate figures were made from (tables computed_*); changed grid data shows
+the first three it is known what the candidate was made from (tables computed_*); changed grid data shows
 where it gives other signals; after changed settings, factors or code everything is computed again.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 import duckdb
 import polars as pl
 
-from flows.accounting.energy import Fleet
-from flows.accounting.stretches import around
+from flows.accounting.fleet import Fleet
+from flows.accounting.stretches import find_neighbours
 from flows.settings import GATE_TABLES, Settings
 from flows.warehouse.digests import digest_code, digest_factors, digest_settings, digest_text
-from flows.warehouse.frames import register
+from flows.warehouse.frames import insert
 from transforms import METHOD_VERSION, changes
 from transforms.constants import SLOT_US
 from transforms.schema import in_role
 
 CANDIDATE = in_role("candidate")
 """Tables that a computation writes."""
-FRESH = "segment_key NOT IN (SELECT segment_key FROM computed_segment)"
+NOT_COMPUTED = "segment_key NOT IN (SELECT segment_key FROM computed_segment)"
 """SQL: rows of files that no computation has seen."""
 _MADE_FROM = in_role("made_from")
-_EDGES = "min(slot) AS first, max(slot) AS last"
-_STRETCHES = (
-    "(SELECT gpu_key, slot FROM segment_piece UNION ALL SELECT gpu_key, slot FROM gpu_piece)"
-)
-_REACHES = (
-    f"min((epoch_us(ts) - span_us) // {SLOT_US}) AS first, "
-    f"max((epoch_us(ts) - 1) // {SLOT_US}) AS last"
-)
 
 
-def facts(con: duckdb.DuckDBPyConnection, settings: Settings) -> str:
+def digest_basis(con: duckdb.DuckDBPyConnection, settings: Settings) -> str:
     """Digest of what every figure rests on: settings, factors, method and code."""
     recorded = {
         name: value for name, value in settings.to_record().items() if name not in GATE_TABLES
@@ -46,98 +39,150 @@ def facts(con: duckdb.DuckDBPyConnection, settings: Settings) -> str:
     )
 
 
-def start_over(con: duckdb.DuckDBPyConnection) -> None:
-    """Empty the candidate (inside the caller's transaction)."""
+def rests_on(con: duckdb.DuckDBPyConnection, basis: str) -> bool:
+    """Whether there is a candidate, and it rests on settings, factors, method and code of this digest."""
+    return con.execute("SELECT facts FROM computed_facts").fetchall() == [(basis,)]
+
+
+def find_last_computation(con: duckdb.DuckDBPyConnection) -> datetime | None:
+    """When the candidate was computed; None where there is none."""
+    times = con.execute(
+        "SELECT computed_at FROM computation WHERE EXISTS (FROM computed_facts)"
+    ).fetchall()
+    return times[0][0] if times else None
+
+
+def empty_candidate(con: duckdb.DuckDBPyConnection) -> None:
+    """Empty the candidate, and what is known of its making (inside the caller's transaction)."""
     for table in (*CANDIDATE, *_MADE_FROM):
         con.execute(f"DELETE FROM {table}")
 
 
-def changed(con: duckdb.DuckDBPyConnection, of: Fleet) -> pl.DataFrame:
-    """The windows (`transforms.changes.WINDOW`) in which devices or who held them are others now."""
-    devices = of.devices.select("gpu_key", "host", "host_group")
-    spans = con.execute("SELECT * REPLACE (share_ppm::BIGINT AS share_ppm) FROM computed_span").pl()
+def record_basis(
+    con: duckdb.DuckDBPyConnection, fleet: Fleet, basis: str, as_of: datetime | None
+) -> None:
+    """Record what the candidate was made from (inside the caller's transaction)."""
+    con.execute(
+        "INSERT INTO computed_segment SELECT segment_key FROM segment WHERE verdict = 'loaded' "
+        f"AND {NOT_COMPUTED}"
+    )
+    columns = ["run_id", "gpu_key", "from_us", "to_us", "share_ppm"]
+    for table, frame in (
+        ("computed_span", fleet.spans.select(columns)),
+        ("computed_device", _describe_devices(fleet)),
+        ("computed_facts", pl.DataFrame({"facts": [basis], "as_of": [as_of]})),
+    ):
+        con.execute(f"DELETE FROM {table}")
+        insert(con, table, frame)
+
+
+@dataclass(frozen=True)
+class _Ranges:
+    """Ranges of slots, first to last, of devices (gpu_key) and of hosts."""
+
+    by_device: pl.DataFrame
+    by_host: pl.DataFrame
+
+
+_NO_RANGES = _Ranges(
+    pl.DataFrame(schema={"gpu_key": pl.Int32, "first": pl.Int64, "last": pl.Int64}),
+    pl.DataFrame(schema={"host": pl.String, "first": pl.Int64, "last": pl.Int64}),
+)
+_SLOTS = "min(slot) AS first, max(slot) AS last"
+_HOST_SLOTS = (
+    f"min((epoch_us(ts) - span_us) // {SLOT_US}) AS first, "
+    f"max((epoch_us(ts) - 1) // {SLOT_US}) AS last"
+)
+
+
+def find_changed_windows(con: duckdb.DuckDBPyConnection, fleet: Fleet) -> pl.DataFrame:
+    """Find the windows whose readings, devices or allocations changed.
+
+    Args:
+        con: The warehouse.
+        fleet: The fleet as it is now.
+
+    Returns:
+        `transforms.changes.WINDOW` columns, merged.
+    """
+    devices = fleet.devices.select("gpu_key", "host", "host_group")
     described = con.execute("FROM computed_device").pl()
-    others = _described(of).join(described, on=["gpu_key", "facts"], how="anti")
+    changed = _describe_devices(fleet).join(described, on=["gpu_key", "facts"], how="anti")
     if described.is_empty():
-        hosts = None
+        described_anew = _find_history(con, fleet)
+        read_anew = _NO_RANGES
     else:
-        hosts = devices.join(others, on="gpu_key", how="semi").select("host").unique()
-    moved = changes.find_changed_spans(spans.lazy(), of.held.lazy())
-    by_gpu = [changes.find_slot_ranges(moved).collect()]
-    by_host = []
-    if hosts is None or hosts.height:
-        by_gpu.append(_history(con, of, devices, hosts))
-        by_host.append(_host_history(con, hosts))
-    if hosts is not None:
-        by_gpu.append(_reached(con))
-        by_host.append(
-            con.execute(
-                f"SELECT host, {_REACHES} FROM host_reading WHERE {FRESH} GROUP BY host, segment_key"
-            ).pl()
-        )
+        hosts = devices.join(changed, on="gpu_key", how="semi").select("host").unique()
+        described_anew = _find_history_of_hosts(con, fleet, hosts) if hosts.height else _NO_RANGES
+        read_anew = _find_new_readings(con)
+    ranges = (_find_moved_allocations(con, fleet), described_anew, read_anew)
     columns = {"host_group": pl.Int32, "first": pl.Int64, "last": pl.Int64}
     windows = [
-        one.join(devices, on=key).select(pl.col(name).cast(kind) for name, kind in columns.items())
-        for key, found in (("gpu_key", by_gpu), ("host", by_host))
-        for one in found
+        frame.join(devices, on=key).select(
+            pl.col(name).cast(kind) for name, kind in columns.items()
+        )
+        for part in ranges
+        for key, frame in (("gpu_key", part.by_device), ("host", part.by_host))
     ]
     return changes.merge_windows(pl.concat(windows).unique())
 
 
-def _reached(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
+def _find_moved_allocations(con: duckdb.DuckDBPyConnection, fleet: Fleet) -> _Ranges:
+    spans = con.execute("SELECT * REPLACE (share_ppm::BIGINT AS share_ppm) FROM computed_span").pl()
+    moved = changes.find_changed_spans(spans.lazy(), fleet.spans.lazy())
+    return _Ranges(changes.find_slot_ranges(moved).collect(), _NO_RANGES.by_host)
+
+
+def _find_new_readings(con: duckdb.DuckDBPyConnection) -> _Ranges:
     """Slots that new readings change: their own, and those between them and the readings around."""
-    ranges = con.execute(
-        f"SELECT gpu_key, {_EDGES} FROM segment_piece WHERE {FRESH} GROUP BY gpu_key, segment_key"
+    by_device = con.execute(
+        f"SELECT gpu_key, {_SLOTS} FROM segment_piece WHERE {NOT_COMPUTED} "
+        "GROUP BY gpu_key, segment_key"
     ).pl()
-    if ranges.is_empty():
-        return ranges
-    return around(con, changes.merge_windows(ranges, "gpu_key")).select(
-        "gpu_key",
-        first=pl.col("before").fill_null(pl.col("first")),
-        last=pl.col("after").fill_null(pl.col("last")),
+    if by_device.height:
+        near = find_neighbours(con, changes.merge_windows(by_device, "gpu_key"))
+        by_device = near.select(
+            "gpu_key",
+            first=pl.col("before").fill_null(pl.col("first")),
+            last=pl.col("after").fill_null(pl.col("last")),
+        )
+    by_host = con.execute(
+        f"SELECT host, {_HOST_SLOTS} FROM host_reading WHERE {NOT_COMPUTED} "
+        "GROUP BY host, segment_key"
+    ).pl()
+    return _Ranges(by_device, by_host)
+
+
+def _find_history(con: duckdb.DuckDBPyConnection, fleet: Fleet) -> _Ranges:
+    """All slots in which devices and hosts have readings or are held."""
+    read = con.execute(
+        f"SELECT gpu_key, {_SLOTS} FROM (SELECT gpu_key, slot FROM segment_piece UNION ALL "
+        "SELECT gpu_key, slot FROM gpu_piece) GROUP BY gpu_key"
+    ).pl()
+    held = changes.find_slot_ranges(fleet.spans.lazy()).collect()
+    return _Ranges(
+        pl.concat([part.select("gpu_key", "first", "last") for part in (read, held)]),
+        con.execute(f"SELECT host, {_HOST_SLOTS} FROM host_reading GROUP BY host").pl(),
     )
 
 
-def _history(
-    con: duckdb.DuckDBPyConnection, of: Fleet, devices: pl.DataFrame, hosts: pl.DataFrame | None
-) -> pl.DataFrame:
-    """All slots of all devices of some hosts (None: of all)."""
-    read = con.execute(f"SELECT gpu_key, {_EDGES} FROM {_STRETCHES} GROUP BY gpu_key").pl()
-    held = changes.find_slot_ranges(of.held.lazy()).collect()
-    both = pl.concat([one.select("gpu_key", "first", "last") for one in (read, held)])
-    if hosts is None:
-        return both
-    return both.join(devices.join(hosts, on="host", how="semi"), on="gpu_key", how="semi")
+def _find_history_of_hosts(
+    con: duckdb.DuckDBPyConnection, fleet: Fleet, hosts: pl.DataFrame
+) -> _Ranges:
+    """The same of some hosts (host) and their devices."""
+    history = _find_history(con, fleet)
+    devices = fleet.devices.join(hosts, on="host", how="semi")
+    return _Ranges(
+        history.by_device.join(devices, on="gpu_key", how="semi"),
+        history.by_host.join(hosts, on="host", how="semi"),
+    )
 
 
-def _host_history(con: duckdb.DuckDBPyConnection, hosts: pl.DataFrame | None) -> pl.DataFrame:
-    read = con.execute(f"SELECT host, {_REACHES} FROM host_reading GROUP BY host").pl()
-    return read if hosts is None else read.join(hosts, on="host", how="semi")
-
-
-def _described(of: Fleet) -> pl.DataFrame:
+def _describe_devices(fleet: Fleet) -> pl.DataFrame:
     """What each device is taken to be, as text."""
-    whole = of.devices.join(of.made, on="gpu_key", how="left", suffix="_made")
+    whole = fleet.devices.join(
+        fleet.embodied, on="gpu_key", how="left", suffix="_made", validate="1:1"
+    )
     return whole.select(
         "gpu_key", facts=pl.struct(pl.exclude("gpu_key", "host_group")).struct.json_encode()
     )
-
-
-def remember(
-    con: duckdb.DuckDBPyConnection, of: Fleet, of_what: str, as_of: datetime | None
-) -> None:
-    """Write what the candidate was made from (inside the caller's transaction)."""
-    con.execute(
-        "INSERT INTO computed_segment SELECT segment_key FROM segment WHERE verdict = 'loaded' "
-        "AND segment_key NOT IN (SELECT segment_key FROM computed_segment)"
-    )
-    columns = ["run_id", "gpu_key", "from_us", "to_us", "share_ppm"]
-    for table, frame in (
-        ("computed_span", of.held.select(columns)),
-        ("computed_device", _described(of)),
-        ("computed_facts", pl.DataFrame({"facts": [of_what], "as_of": [as_of]})),
-    ):
-        with register(con, now_is=frame):
-            listing = ", ".join(frame.columns)
-            con.execute(f"DELETE FROM {table}")
-            con.execute(f"INSERT INTO {table} SELECT {listing} FROM now_is")

@@ -4,210 +4,230 @@ from __future__ import annotations
 
 import csv
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from flows.accounting.intensity import COUNTRY_FACTORS
 from flows.errors import BadInput, SettingsError, locate
-from flows.factors import WORLD, Factor, country_of, of_site
-from flows.settings import Contract, Quantity, Settings, Tariff
+from flows.factors import WORLD, Factor, choose_site_quantities, find_country
+from flows.settings import Contract, Quantity, Settings, Site, Tariff
 from flows.times import parse_time
-from transforms.schema import TABLES
+from flows.warehouse.frames import insert
+from transforms.constants import BOUNDS
 
 _NOTHING = Quantity.exact(0)
+_Row = dict[str, Any]
 
 
-def configure(
+def write_inputs(
     con: duckdb.DuckDBPyConnection, settings: Settings, factors: Sequence[Factor]
 ) -> None:
-    """Write sites, hosts, zones, contracts and factors as configured now (inside the caller's
-    transaction).
+    """Write sites, hosts, zones, contracts, tariffs and factors as configured now (inside the caller's transaction).
 
     Raises:
         SettingsError: a host belongs to no site; a site names an operator that no factor knows.
-        BadInput: a file of deliveries can't be used.
+        BadInput: a file of deliveries cannot be used.
     """
-    hosts = [row[0] for row in con.execute("SELECT DISTINCT host FROM gpu ORDER BY 1").fetchall()]
-    placed = [(name, settings.find_site(name)) for name in hosts]
-    for name, site in placed:
-        if site is None:
+    tables: dict[str, list[_Row]] = {
+        "host": _place_hosts(con, settings),
+        "site": [_describe_site(site, factors) for site in settings.site],
+        "zone": _list_zones(settings),
+        "contract": [
+            _describe_contract(position, contract)
+            for position, contract in enumerate(settings.contract, 1)
+        ],
+        "contract_delivery": [
+            delivery
+            for contract in settings.contract
+            for delivery in _list_deliveries(settings, contract)
+        ],
+        "tariff": [
+            _describe_tariff(position, tariff, settings.project.currency)
+            for position, tariff in enumerate(settings.tariff, 1)
+        ],
+        "factor": [vars(factor) for factor in _select_factors(settings, factors)],
+        "setting": [
+            {"section": section, "value_json": value}
+            for section, value in settings.to_record().items()
+        ],
+    }
+    for table, rows in tables.items():
+        con.execute(f"DELETE FROM {table}")
+        insert(con, table, rows)
+
+
+def _name_bounds(column: str, quantity: Quantity, per: int | None = None) -> _Row:
+    """A quantity as columns: `column` has {} where the bound is named. `per`: in whole parts of its unit."""
+    values = (quantity.value, quantity.low, quantity.high)
+    return {
+        column.format(bound): value if per is None else round(value * per)
+        for bound, value in zip(BOUNDS, values, strict=True)
+    }
+
+
+def _place_hosts(con: duckdb.DuckDBPyConnection, settings: Settings) -> list[_Row]:
+    hosts = con.execute("SELECT DISTINCT host FROM gpu ORDER BY 1").fetchall()
+    rows = [{"host": host, "site": settings.find_site(host)} for (host,) in hosts]
+    for row in rows:
+        if row["site"] is None:
             raise SettingsError(
-                f"host {name!r} belongs to no site",
+                f"host {row['host']!r} belongs to no site",
                 where="wattledger.toml",
                 remedy='Add it to the hosts of a [[site]], for example hosts = ["*"]',
             )
-    tables: dict[str, list[tuple[Any, ...]]] = {
-        "host": placed,
-        "site": _sites(settings, factors),
-        "zone": _zones(settings),
-        "contract": [_contract(place, one) for place, one in enumerate(settings.contract, 1)],
-        "contract_delivery": [
-            row for one in settings.contract for row in _deliveries(settings, one)
-        ],
-        "tariff": [_tariff(settings, place, one) for place, one in enumerate(settings.tariff, 1)],
-        "factor": _factors(settings, factors),
-        "setting": list(settings.to_record().items()),
+    return rows
+
+
+def _describe_site(site: Site, factors: Sequence[Factor]) -> _Row:
+    quantities, _ = choose_site_quantities(factors, site)
+    return {
+        "site": site.name,
+        "zone": site.zone,
+        **_name_bounds("pue{}", quantities["pue"]),
+        **_name_bounds("wue{}_l_per_kwh", quantities["wue_l_per_kwh"]),
+        **_name_bounds("overhead{}_mw_per_gpu", quantities["overhead_w"], per=1000),
+        "valid_from": site.valid_from,
+        "valid_to": site.valid_to,
+        **_name_bounds("rest{}_mw_per_gpu", site.host_rest_w_per_gpu, per=1000),
+        **_name_bounds("onsite_share{}", quantities["onsite_share"]),
+        **_name_bounds("onsite{}_g_per_kwh", quantities["onsite_g_per_kwh"]),
+        **_name_bounds("onsite{}_l_per_kwh", quantities["onsite_l_per_kwh"]),
+        "server": site.server or None,
+        "gpus_per_server": site.gpus_per_server,
+        **_name_bounds("withdrawal_ratio{}", quantities["withdrawal_ratio"]),
     }
-    for table, values in tables.items():
-        con.execute(f"DELETE FROM {table}")
-        marks = ", ".join("?" for _ in TABLES[table].columns)
-        if values:
-            con.executemany(f"INSERT INTO {table} VALUES ({marks})", [list(v) for v in values])
 
 
-def _bounds(quantity: Quantity) -> tuple[float, float, float]:
-    return quantity.value, quantity.low, quantity.high
-
-
-def _milliwatts(watts: Quantity) -> tuple[int, int, int]:
-    value, low, high = (round(bound * 1000) for bound in _bounds(watts))
-    return value, low, high
-
-
-def _sites(settings: Settings, factors: Sequence[Factor]) -> list[tuple[Any, ...]]:
-    found = []
-    for site in settings.site:
-        of, _ = of_site(factors, site)
-        found.append(
-            (
-                site.name,
-                site.zone,
-                *_bounds(of["pue"]),
-                *_bounds(of["wue_l_per_kwh"]),
-                *_milliwatts(of["overhead_w"]),
-                site.valid_from,
-                site.valid_to,
-                *_milliwatts(site.host_rest_w_per_gpu),
-                *_bounds(of["onsite_share"]),
-                *_bounds(of["onsite_g_per_kwh"]),
-                *_bounds(of["onsite_l_per_kwh"]),
-                site.server or None,
-                site.gpus_per_server,
-                *_bounds(of["withdrawal_ratio"]),
-            )
-        )
-    return found
-
-
-def _zones(settings: Settings) -> list[tuple[Any, ...]]:
-    names = sorted({site.zone for site in settings.site} | set(settings.zones))
-    ladder = " ".join(settings.grid.ladder)
-    found = []
-    for name in names:
+def _list_zones(settings: Settings) -> list[_Row]:
+    rows = []
+    for name in sorted({site.zone for site in settings.site} | set(settings.zones)):
         zone = settings.zones.get(name)
-        found.append(
-            (
-                name,
-                country_of(settings, name) or None,
-                zone.signal if zone else "average_lifecycle",
-                ladder,
-                *_bounds((zone.transmission_loss if zone else None) or _NOTHING),
-            )
+        loss = zone.transmission_loss if zone else None
+        rows.append(
+            {
+                "zone": name,
+                "country": find_country(settings, name) or None,
+                "signal": zone.signal if zone else "average_lifecycle",
+                "ladder": " ".join(settings.grid.ladder),
+                **_name_bounds("loss{}", loss or _NOTHING),
+            }
         )
-    return found
+    return rows
 
 
-def _contract(place: int, one: Contract) -> tuple[Any, ...]:
-    return (
-        one.name,
-        place,
-        one.site,
-        one.instrument,
-        one.matching,
-        one.share,
-        None if one.energy_mwh is None else one.energy_mwh * 1000,
-        *_bounds(one.intensity_g_per_kwh),
-        one.valid_from,
-        one.valid_to,
-        one.source or "wattledger.toml",
-    )
+def _describe_contract(position: int, contract: Contract) -> _Row:
+    energy_mwh = contract.energy_mwh
+    return {
+        "contract": contract.name,
+        "position": position,
+        "site": contract.site,
+        "instrument": contract.instrument,
+        "matching": contract.matching,
+        "share": contract.share,
+        "energy_kwh": None if energy_mwh is None else energy_mwh * 1000,
+        **_name_bounds("intensity{}_g_per_kwh", contract.intensity_g_per_kwh),
+        "valid_from": contract.valid_from,
+        "valid_to": contract.valid_to,
+        "source": contract.source or "wattledger.toml",
+    }
 
 
-def _tariff(settings: Settings, place: int, one: Tariff) -> tuple[Any, ...]:
-    return (
-        one.site,
-        place,
-        one.price_per_kwh,
-        settings.project.currency,
-        one.from_hour,
-        one.to_hour,
-        " ".join(one.weekdays),
-        one.tz,
-        one.valid_from,
-        one.valid_to,
-        one.source or "wattledger.toml",
-    )
+def _describe_tariff(position: int, tariff: Tariff, currency: str) -> _Row:
+    return {
+        "site": tariff.site,
+        "position": position,
+        "price_per_kwh": tariff.price_per_kwh,
+        "currency": currency,
+        "from_hour": tariff.from_hour,
+        "to_hour": tariff.to_hour,
+        "weekdays": " ".join(tariff.weekdays),
+        "tz": tariff.tz,
+        "valid_from": tariff.valid_from,
+        "valid_to": tariff.valid_to,
+        "source": tariff.source or "wattledger.toml",
+    }
 
 
-def _deliveries(settings: Settings, one: Contract) -> list[tuple[str, datetime, datetime, float]]:
+def _list_deliveries(settings: Settings, contract: Contract) -> list[_Row]:
     """What a contract delivered: its volume evenly over its time, or interval by interval."""
-    if one.energy_mwh is not None:
-        return [(one.name, one.valid_from, one.valid_to, one.energy_mwh * 1000)]
-    if not one.deliveries:
+    if contract.energy_mwh is not None:
+        times = contract.valid_from, contract.valid_to
+        return [_describe_delivery(contract, *times, contract.energy_mwh * 1000)]
+    if not contract.deliveries:
         return []
-    path = settings.root / one.deliveries
+    path = settings.root / contract.deliveries
+    rows = [
+        _describe_delivery(contract, start, end, energy_kwh)
+        for start, end, energy_kwh in sorted(_read_deliveries(path, contract.name))
+    ]
+    for row, next_row in itertools.pairwise(rows):
+        if next_row["valid_from"] < row["valid_to"]:
+            raise BadInput(
+                f"deliveries overlap from {next_row['valid_from']:%Y-%m-%dT%H:%MZ}",
+                where=str(path),
+                remedy="Give each hour once",
+            )
+    return rows
+
+
+def _describe_delivery(
+    contract: Contract, start: datetime, end: datetime, energy_kwh: float
+) -> _Row:
+    return {
+        "contract": contract.name,
+        "valid_from": start,
+        "valid_to": end,
+        "energy_kwh": energy_kwh,
+    }
+
+
+def _read_deliveries(path: Path, contract: str) -> Iterator[tuple[datetime, datetime, float]]:
+    """The rows of a file of deliveries: start, end and energy in kWh."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadInput(
-            f"can't read the deliveries of contract {one.name!r}: {error}",
+            f"can't read the deliveries of contract {contract!r}: {error}",
             where=str(path),
             remedy="It should be CSV with valid_from, valid_to and energy_kwh",
         ) from None
-    found = []
     for number, line in enumerate(lines, 2):
-        moments = []
-        for column in ("valid_from", "valid_to"):
-            moment = parse_time(line.get(column) or "", column, locate(path, number), "UTC")
-            if moment is None:
-                raise BadInput("no time", where=locate(path, number, column), remedy="Fill it in")
-            moments.append(moment)
+        start, end = (
+            _parse_delivery_time(path, number, line, column)
+            for column in ("valid_from", "valid_to")
+        )
         text = line.get("energy_kwh") or ""
         try:
-            energy = float(text)
+            energy_kwh = float(text)
         except ValueError:
-            energy = -1
-        if not 0 <= energy < 1e12 or moments[0] >= moments[1]:
+            energy_kwh = -1
+        if not 0 <= energy_kwh < 1e12 or start >= end:
             raise BadInput(
                 "an interval needs an end after its start and an energy of 0 kWh or more",
                 where=locate(path, number, "energy_kwh", text),
-                remedy="Mend that row",
+                remedy="Fix that row",
             )
-        found.append((one.name, moments[0], moments[1], energy))
-    ordered = sorted(found)
-    for before, after in itertools.pairwise(ordered):
-        if after[1] < before[2]:
-            raise BadInput(
-                f"deliveries overlap from {after[1]:%Y-%m-%dT%H:%MZ}",
-                where=str(path),
-                remedy="Give each hour once",
-            )
-    return ordered
+        yield start, end, energy_kwh
 
 
-def _factors(settings: Settings, factors: Sequence[Factor]) -> list[tuple[Any, ...]]:
+def _parse_delivery_time(path: Path, number: int, line: dict[str, str], column: str) -> datetime:
+    time = parse_time(line.get(column) or "", column, locate(path, number), "UTC")
+    if time is None:
+        raise BadInput("no time", where=locate(path, number, column), remedy="Fill it in")
+    return time
+
+
+def _select_factors(settings: Settings, factors: Sequence[Factor]) -> list[Factor]:
     """All factors, but of countries only those of the configured zones."""
     zones = {site.zone for site in settings.site} | set(settings.zones)
-    places = zones | {country_of(settings, zone) for zone in zones} | {WORLD}
+    places = zones | {find_country(settings, zone) for zone in zones} | {WORLD}
     return [
-        (
-            f.factor,
-            f.scope,
-            f.value,
-            f.low,
-            f.high,
-            f.unit,
-            f.source,
-            f.licence,
-            f.origin,
-            f.year,
-            f.valid_from,
-            f.valid_to,
-        )
-        for f in factors
-        if f.factor not in COUNTRY_FACTORS.values() or f.scope in places
+        factor
+        for factor in factors
+        if factor.factor not in COUNTRY_FACTORS.values() or factor.scope in places
     ]

@@ -1,7 +1,8 @@
-"""What the grid was like: one intensity per zone and slot, from the best rung that covers it.
+"""What the grid was like: one intensity per zone and slot, from the best tier that covers it.
 
-Queries the warehouse and calls `transforms.grid`. What is asked "as of" a time sees the grid data
-that was known then, so that a published figure can be computed again as it was.
+Queries the warehouse and calls `transforms.grid`. A view "as of" a time has the grid data that was
+known then, so that a published figure can be computed again as it was. The tier of a value is in
+the column `rung`, as the published tables have it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import duckdb
 import polars as pl
 
 from flows.errors import BadInput
-from flows.factors import WORLD, Factor, by_fuel, country_of, scalar
+from flows.factors import WORLD, Factor, find_country, find_value, tabulate_by_fuel
 from flows.settings import Quantity, Settings, Zone
+from flows.warehouse.frames import load_query
 from transforms import grid
 from transforms.constants import BOUNDS, FILE_FEED, QUANTITIES, SERIES_TIERS, SLOT_US, TIERS, WATER
 
@@ -38,10 +40,10 @@ COUNTRY_FACTORS = {
 """Signal -> its yearly factor per country."""
 
 _HISTORY = 366 * 86_400_000_000 // SLOT_US
-"""Slots before and after those asked for in which a typical profile looks."""
+"""How many slots before and after those in question a typical profile rests on: a year."""
 
 _TIMES = pl.Datetime("us", "UTC")
-_PIECES: dict[str, Any] = {
+_INTERVALS: dict[str, Any] = {
     "zone": pl.String,
     "valid_from": _TIMES,
     "valid_to": _TIMES,
@@ -57,8 +59,8 @@ _PIECES: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Known:
-    """Where grid data comes from, and what was known of it at which time (None: now)."""
+class GridView:
+    """The grid data of a warehouse, as it was known at a time (None: now)."""
 
     con: duckdb.DuckDBPyConnection
     settings: Settings
@@ -66,40 +68,46 @@ class Known:
     as_of: datetime | None = None
     _read: dict[tuple[str, str, tuple[int, int]], pl.DataFrame] = field(default_factory=dict)
 
-    def rows(self, table: str, zone: str, span: tuple[int, int]) -> pl.DataFrame:
+    def read_rows(self, table: str, zone: str, span: tuple[int, int]) -> pl.DataFrame:
         """Rows of a zone and a span of slots in grid_intensity or grid_mix, and whether they are `stale`.
 
         Read once, as several quantities rest on the same rows.
         """
         key = (table, zone, span)
         if key not in self._read:
-            values = {
+            parameters = {
+                "table": table,
                 "zone": zone,
                 "first": span[0] * SLOT_US,
                 "last": span[1] * SLOT_US,
                 "as_of": self.as_of or _FAR,
             }
-            rows = f"FROM {table} WHERE {_IN_FORCE}"
-            self._read[key] = self.con.execute(_STALE.format(rows=rows), values).pl()
+            query = load_query("accounting/grid_rows_in_force")
+            self._read[key] = self.con.execute(query, parameters).pl()
         return self._read[key]
 
-    def signal(self, zone: str, quantity: str) -> str:
+    def find_signal(self, zone: str, quantity: str) -> str:
         """The signal that is a quantity in a zone."""
-        return signal_for(self.settings, zone, quantity)
+        return find_signal(self.settings, zone, quantity)
 
 
-def slot_signals(known: Known, slots: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Every quantity for zones and slots (zone, slot), and what each value rests on.
+def compute_slot_signals(view: GridView, slots: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Compute every quantity of the grid for zones and slots, and what each value rests on.
 
-    Gives the columns of slot_signal and of slot_source, with slot numbers for slot_start.
+    Args:
+        view: The grid data.
+        slots: zone, slot.
+
+    Returns:
+        The columns of slot_signal and of slot_source, with slot for slot_start.
 
     Raises:
-        BadInput: a zone has no grid data, and no rung of the ladder stands in for it.
+        BadInput: a zone has no grid data, and no tier of the ladder stands in for it.
     """
     wide = slots.select("zone", "slot").sort("zone", "slot")
     sources = []
     for quantity in QUANTITIES:
-        signal, source = slot_values(known, slots, quantity)
+        signal, source = compute_slot_values(view, slots, quantity)
         unit = "l_per_kwh" if quantity in WATER else "g_per_kwh"
         names = dict(zip(grid.VALUES, _columns(quantity, unit), strict=True))
         shares = {
@@ -107,9 +115,11 @@ def slot_signals(known: Known, slots: pl.DataFrame) -> tuple[pl.DataFrame, pl.Da
             "ewif": {"series_ppm": "ewif_series_ppm"},
         }.get(quantity, {})
         renamed = signal.select("zone", "slot", *names, *shares).rename(names | shares)
-        wide = wide.join(renamed, on=["zone", "slot"], how="left", maintain_order="left")
+        wide = wide.join(
+            renamed, on=["zone", "slot"], how="left", maintain_order="left", validate="1:1"
+        )
         sources.append(source.with_columns(quantity=pl.lit(quantity)))
-    _check_zones(known, wide, sources[0])
+    _check_zones(view, wide, sources[0])
     return wide, pl.concat(sources)
 
 
@@ -117,71 +127,94 @@ def _columns(quantity: str, unit: str) -> list[str]:
     return [f"{quantity}{bound}_{unit}" for bound in BOUNDS]
 
 
-def slot_values(
-    known: Known, slots: pl.DataFrame, quantity: str, rungs: Sequence[str] = TIERS
+def compute_slot_values(
+    view: GridView, slots: pl.DataFrame, quantity: str, tiers: Sequence[str] = TIERS
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """One quantity for zones and slots from the given rungs: `slot_signal` and `slot_sources`."""
+    """Compute one quantity of the grid for zones and slots.
+
+    Args:
+        view: The grid data.
+        slots: zone, slot.
+        quantity: One of `transforms.constants.QUANTITIES`.
+        tiers: Tiers that may be used, as far as the ladder of the settings has them.
+
+    Returns:
+        `transforms.grid.compute_slot_signal` and `transforms.grid.sum_slot_sources`.
+    """
     # Few zones have generation by fuel, so water takes what there is, and says so.
-    ladder = TIERS if quantity in WATER else known.settings.grid.ladder
-    allowed = [rung for rung in ladder if rung in rungs]
-    found = [pl.DataFrame(schema=_PIECES)]
-    for (zone,), asked in slots.sort("zone", "slot").partition_by("zone", as_dict=True).items():
-        found.append(_zone_pieces(known, str(zone), asked, quantity, allowed))
-    pieces = pl.concat(found)
-    parts = grid.cut_at_slots(grid.select_best(pieces.lazy()), slots.lazy()).collect().lazy()
+    ladder = TIERS if quantity in WATER else view.settings.grid.ladder
+    allowed = [tier for tier in ladder if tier in tiers]
+    intervals = [pl.DataFrame(schema=_INTERVALS)]
+    for (zone,), zone_slots in (
+        slots.sort("zone", "slot").partition_by("zone", as_dict=True).items()
+    ):
+        intervals += _list_zone_intervals(view, str(zone), zone_slots, quantity, allowed)
+    best = grid.select_best(pl.concat(intervals).lazy())
+    parts = grid.cut_at_slots(best, slots.lazy()).collect().lazy()
     return (
         grid.compute_slot_signal(parts, slots.lazy()).collect(),
         grid.sum_slot_sources(parts).collect(),
     )
 
 
-def _zone_pieces(
-    known: Known, zone: str, slots: pl.DataFrame, quantity: str, rungs: Sequence[str]
-) -> pl.DataFrame:
-    """Intervals of a zone from every rung, ranked."""
+def _list_zone_intervals(
+    view: GridView, zone: str, slots: pl.DataFrame, quantity: str, tiers: Sequence[str]
+) -> list[pl.DataFrame]:
+    """Intervals of a zone from every tier, ranked, in `_INTERVALS` columns."""
     first, last = int(slots["slot"].min()), int(slots["slot"].max()) + 1  # type: ignore[arg-type]
-    series = _stored(known, zone, (first, last), quantity).filter(pl.col("rung").is_in(rungs))
-    found = [series]
-    if "profile" in rungs and quantity in ("intensity", *WATER):
+    series = _read_series(view, zone, (first, last), quantity).filter(pl.col("rung").is_in(tiers))
+    intervals = [series]
+    if "profile" in tiers and quantity in ("intensity", *WATER):
         covered = grid.cut_at_slots(grid.select_best(series.lazy()), slots.lazy())
         signal = grid.compute_slot_signal(covered, slots.lazy()).collect()
         open_slots = signal.filter(pl.col("value").is_null())
         if open_slots.height:
-            found.append(_profile(known, zone, open_slots, quantity))
+            intervals.append(_profile_zone(view, zone, open_slots, quantity))
+    stand_ins = list_stand_ins(view.settings, view.factors, zone, quantity)
+    intervals += [
+        _spread_stand_in(stand_in, zone, first, last)
+        for stand_in in stand_ins
+        if stand_in.tier in tiers
+    ]
+    return intervals
+
+
+def _spread_stand_in(stand_in: StandIn, zone: str, first: int, last: int) -> pl.DataFrame:
+    """A stand-in from slot `first` to before slot `last`, as far as it is valid."""
     span = pl.DataFrame(
         {"valid_from": [first * SLOT_US], "valid_to": [last * SLOT_US]}
     ).with_columns(pl.from_epoch(pl.all(), "us").dt.replace_time_zone("UTC"))
-    found += [
+    return (
         span.with_columns(
-            pl.max_horizontal("valid_from", pl.lit(one.valid_from, _TIMES)),
-            pl.min_horizontal("valid_to", pl.lit(one.valid_to, _TIMES)),
+            pl.max_horizontal("valid_from", pl.lit(stand_in.valid_from, _TIMES)),
+            pl.min_horizontal("valid_to", pl.lit(stand_in.valid_to, _TIMES)),
         )
         .filter(pl.col("valid_from") < pl.col("valid_to"))
         .with_columns(
             zone=pl.lit(zone),
-            rung=pl.lit(one.rung),
+            rank=pl.lit(_LOWER + TIERS.index(stand_in.tier)),
+            rung=pl.lit(stand_in.tier),
             feed=pl.lit(""),
-            source=pl.lit(one.source),
+            source=pl.lit(stand_in.source),
             is_estimated=pl.lit(True),
-            value=pl.lit(one.value, pl.Float64),
-            low=pl.lit(one.low, pl.Float64),
-            high=pl.lit(one.high, pl.Float64),
+            value=pl.lit(stand_in.value, pl.Float64),
+            low=pl.lit(stand_in.low, pl.Float64),
+            high=pl.lit(stand_in.high, pl.Float64),
         )
-        .with_columns(rank=_LOWER + TIERS.index(one.rung))
-        .select(pl.col(name).cast(kind) for name, kind in _PIECES.items())
-        for one in stand_ins(known.settings, known.factors, zone, quantity)
-        if one.rung in rungs
-    ]
-    return pl.concat(found)
+        .select(pl.col(name).cast(kind) for name, kind in _INTERVALS.items())
+    )
 
 
 _LOWER = 1_000_000
-"""Ranks of the rungs below the series; those of series count feeds."""
+"""Ranks of the tiers below the series; those of series count feeds."""
 
 
-def _profile(known: Known, zone: str, open_slots: pl.DataFrame, quantity: str) -> pl.DataFrame:
+def _profile_zone(
+    view: GridView, zone: str, open_slots: pl.DataFrame, quantity: str
+) -> pl.DataFrame:
+    """What the series of a zone usually are at the hours of some slots."""
     first, last = int(open_slots["slot"].min()), int(open_slots["slot"].max())  # type: ignore[arg-type]
-    history = _stored(known, zone, (first - _HISTORY, last + _HISTORY), quantity)
+    history = _read_series(view, zone, (first - _HISTORY, last + _HISTORY), quantity)
     hours = (
         open_slots.lazy()
         .select("zone", valid_from=pl.from_epoch(pl.col("slot") * SLOT_US, "us"))
@@ -196,14 +229,14 @@ def _profile(known: Known, zone: str, open_slots: pl.DataFrame, quantity: str) -
         feed=pl.lit(feeds),
         source=pl.lit("mean of this hour of the day in the stored series"),
         is_estimated=pl.lit(True),
-    ).select(list(_PIECES))
+    ).select(list(_INTERVALS))
 
 
 @dataclass(frozen=True)
 class StandIn:
-    """What stands in for a series on one rung of the ladder, in g/kWh or L/kWh."""
+    """What stands in for a series on one tier of the ladder, in g/kWh or L/kWh."""
 
-    rung: str
+    tier: str
     value: float
     low: float
     high: float
@@ -212,115 +245,109 @@ class StandIn:
     valid_to: datetime | None = None
 
 
-def stand_ins(
+def list_stand_ins(
     settings: Settings, factors: Sequence[Factor], zone: str, quantity: str
 ) -> list[StandIn]:
-    """What stands in for a series of a quantity in a zone, best first."""
-    found: list[StandIn] = []
-    of_zone = settings.zones.get(zone, Zone())
-    given: Quantity | None = {
-        "intensity": of_zone.fallback_intensity_g_per_kwh,
-        "ewif": of_zone.ewif_l_per_kwh,
-        "withdrawal": of_zone.withdrawal_l_per_kwh,
-        "residual": of_zone.residual_g_per_kwh,
+    """List what stands in for a series of a quantity in a zone, best first."""
+    stand_ins: list[StandIn] = []
+    zone_settings = settings.zones.get(zone, Zone())
+    configured: Quantity | None = {
+        "intensity": zone_settings.fallback_intensity_g_per_kwh,
+        "ewif": zone_settings.ewif_l_per_kwh,
+        "withdrawal": zone_settings.withdrawal_l_per_kwh,
+        "residual": zone_settings.residual_g_per_kwh,
     }.get(quantity)
-    if given is not None:
-        said = given.source or "wattledger.toml"
-        found.append(StandIn("configured", given.value, given.low, given.high, said))
-    name = COUNTRY_FACTORS.get(signal_for(settings, zone, quantity), "")
-    places = {zone, country_of(settings, zone)} - {WORLD}
-    for rung, scopes in (("country_year", places), ("world", {WORLD})):
-        found += [
+    if configured is not None:
+        source = configured.source or "wattledger.toml"
+        stand_ins.append(
+            StandIn("configured", configured.value, configured.low, configured.high, source)
+        )
+    name = COUNTRY_FACTORS.get(find_signal(settings, zone, quantity), "")
+    places = {zone, find_country(settings, zone)} - {WORLD}
+    for tier, scopes in (("country_year", places), ("world", {WORLD})):
+        stand_ins += [
             StandIn(
-                rung, f.value, f.low, f.high, f"{f.source} ({f.scope})", f.valid_from, f.valid_to
+                tier, f.value, f.low, f.high, f"{f.source} ({f.scope})", f.valid_from, f.valid_to
             )
             for f in factors
             if f.factor == name and f.scope in scopes
         ]
-    return found
+    return stand_ins
 
 
-def signal_for(settings: Settings, zone: str, quantity: str) -> str:
+def find_signal(settings: Settings, zone: str, quantity: str) -> str:
     """The signal that is a quantity in a zone."""
     if quantity == "intensity":
         return settings.zones.get(zone, Zone()).signal
     return {"marginal": "marginal", "residual": "residual_mix"}.get(quantity, quantity)
 
 
-_STALE = """
-    WITH attempt AS (
-        SELECT feed, outcome, least(last_attempt_at, $as_of) AS tried, unnest(generate_series(
-            date_trunc('day', first_ts), last_ts - INTERVAL 1 MICROSECOND, INTERVAL 1 DAY)) AS day
-        FROM grid_fetch WHERE zone = $zone AND first_attempt_at <= $as_of
-    ), state AS (
-        SELECT feed, day, max(tried) FILTER (outcome = 'failed') AS failed,
-            max(tried) FILTER (outcome <> 'failed') AS fetched
-        FROM attempt GROUP BY ALL
-    )
-    SELECT g.*, coalesce(s.failed > greatest(s.fetched, g.fetched_at), false) AS stale
-    FROM ({rows}) AS g
-    LEFT JOIN state AS s ON s.feed = g.feed AND s.day = date_trunc('day', g.valid_from)
-"""
-"""Rows of a day that the feed could not be asked for again since they were fetched are stale."""
-
-_IN_FORCE = (
-    "zone = $zone AND valid_to > make_timestamptz($first) AND valid_from < make_timestamptz($last) "
-    "AND fetched_at <= $as_of AND (superseded_at IS NULL OR superseded_at > $as_of)"
-)
 _FAR = datetime(9999, 1, 1, tzinfo=UTC)
 
 
-def _stored(known: Known, zone: str, span: tuple[int, int], quantity: str) -> pl.DataFrame:
-    """Series of a zone, and what its generation mixes give, with rungs and ranks by feed."""
-    signal = known.signal(zone, quantity)
-    found = []
+def _read_series(view: GridView, zone: str, span: tuple[int, int], quantity: str) -> pl.DataFrame:
+    """Series of a zone, and what its generation mixes give, with tiers, and ranks by feed."""
+    signal = view.find_signal(zone, quantity)
+    series = []
     if quantity not in WATER:
-        series = known.rows("grid_intensity", zone, span).filter(pl.col("signal") == signal)
-        tolerance = scalar(known.factors, "grid_series_tolerance", "default")
-        value = pl.col("intensity_g_per_kwh")
-        found.append(
-            series.with_columns(
-                value=value,
-                low=pl.col("intensity_low_g_per_kwh").fill_null(value * (1 - tolerance)),
-                high=pl.col("intensity_high_g_per_kwh").fill_null(value * (1 + tolerance)),
-                is_mix=pl.lit(0),
-            )
-        )
+        series.append(_read_intensities(view, zone, span, signal))
     if signal in MIX_FACTORS:
-        mix = known.rows("grid_mix", zone, span)
-        fuels = by_fuel(known.factors, MIX_FACTORS[signal])
-        keys = ("zone", "valid_from", "valid_to", "feed")
-        stale = mix.group_by(*keys).agg(pl.col("stale").any())
-        weighed = grid.weigh_mix(mix.lazy(), fuels, keys).collect()
-        found.append(
-            weighed.join(stale, on=list(keys)).with_columns(
-                pl.col("source") + f" x {MIX_FACTORS[signal]}", is_mix=pl.lit(1)
-            )
-        )
-    order = feeds(known.settings, zone)
-    names = [*_PIECES.keys() - {"rank", "rung"}, "stale", "is_mix"]
-    stored = pl.concat([one.select(names) for one in found])
-    others = sorted(set(stored["feed"].unique()) - set(order))
-    rank = {feed: place for place, feed in enumerate([*order, *others])}
+        series.append(_weigh_mixes(view, zone, span, MIX_FACTORS[signal]))
+    names = [*_INTERVALS.keys() - {"rank", "rung"}, "stale", "is_mix"]
+    stored = pl.concat([frame.select(names) for frame in series])
+    listed = order_feeds(view.settings, zone)
+    others = sorted(set(stored["feed"].unique()) - set(listed))
+    rank = {feed: place for place, feed in enumerate([*listed, *others])}
     return stored.with_columns(
         rank=pl.col("feed").replace_strict(rank, return_dtype=pl.Int64) * 2 + pl.col("is_mix"),
         rung=pl.when("stale").then(pl.lit(SERIES_TIERS[1])).otherwise(pl.lit(SERIES_TIERS[0])),
-    ).select(pl.col(name).cast(kind) for name, kind in _PIECES.items())
+    ).select(pl.col(name).cast(kind) for name, kind in _INTERVALS.items())
 
 
-def feeds(settings: Settings, zone: str) -> list[str]:
-    """The feeds of a zone in the order in which they count: files that somebody put there, then
-    providers as they are listed."""
-    return [FILE_FEED, *(one.name for one in settings.input.grid_api if one.zone == zone)]
+def _read_intensities(
+    view: GridView, zone: str, span: tuple[int, int], signal: str
+) -> pl.DataFrame:
+    """Intensities as they were loaded; bounds that a series does not give are its tolerance."""
+    tolerance = find_value(view.factors, "grid_series_tolerance", "default")
+    value = pl.col("intensity_g_per_kwh")
+    return (
+        view.read_rows("grid_intensity", zone, span)
+        .filter(pl.col("signal") == signal)
+        .with_columns(
+            value=value,
+            low=pl.col("intensity_low_g_per_kwh").fill_null(value * (1 - tolerance)),
+            high=pl.col("intensity_high_g_per_kwh").fill_null(value * (1 + tolerance)),
+            is_mix=pl.lit(0),
+        )
+    )
 
 
-def _check_zones(known: Known, wide: pl.DataFrame, intensity: pl.DataFrame) -> None:
-    """Refuse zones about which nothing is known: most often a slip of the pen."""
-    local = set(intensity.filter(pl.col("rung") != "world")["zone"])
-    for zone in sorted(set(wide["zone"]) - local):
-        if country_of(known.settings, zone):
+def _weigh_mixes(view: GridView, zone: str, span: tuple[int, int], factor: str) -> pl.DataFrame:
+    """Generation mixes, weighed with a factor per fuel."""
+    mix = view.read_rows("grid_mix", zone, span)
+    keys = ("zone", "valid_from", "valid_to", "feed")
+    stale = mix.group_by(*keys).agg(pl.col("stale").any())
+    weighed = grid.weigh_mix(mix.lazy(), tabulate_by_fuel(view.factors, factor), keys).collect()
+    return weighed.join(stale, on=list(keys), validate="1:1").with_columns(
+        pl.col("source") + f" x {factor}", is_mix=pl.lit(1)
+    )
+
+
+def order_feeds(settings: Settings, zone: str) -> list[str]:
+    """The feeds of a zone in the order in which they count.
+
+    Files come first, as somebody put them there; then providers, as they are listed.
+    """
+    return [FILE_FEED, *(api.name for api in settings.input.grid_api if api.zone == zone)]
+
+
+def _check_zones(view: GridView, signals: pl.DataFrame, sources: pl.DataFrame) -> None:
+    """Refuse zones of which nothing is known: most often a typing error."""
+    local = set(sources.filter(pl.col("rung") != "world")["zone"])
+    for zone in sorted(set(signals["zone"]) - local):
+        if find_country(view.settings, zone):
             continue
-        stored = known.con.execute(
+        stored = view.con.execute(
             "SELECT DISTINCT zone FROM (SELECT zone FROM grid_intensity UNION "
             "SELECT zone FROM grid_mix) ORDER BY 1"
         ).fetchall()

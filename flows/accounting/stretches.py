@@ -1,4 +1,4 @@
-"""Readings reduced to stretches (`transforms.energy.reduce_readings`), and those kept of every segment.
+"""Readings reduced to stretches (`transforms.energy.reduce_readings`), and the stretches kept of every segment.
 
 Stretches follow from the readings of their segment alone, so they are computed once: the next computation
 reads only what is new.
@@ -6,14 +6,16 @@ reads only what is new.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from typing import Protocol
 
 import duckdb
 import polars as pl
 
 from flows.errors import SettingsError
-from flows.warehouse.frames import register
+from flows.settings import Settings
+from flows.warehouse.frames import insert, load_query, register, stream_frames, temporary
 from transforms import energy
 from transforms.constants import POWER_SOURCES, SLOT_US
 from transforms.energy import GapRule
@@ -22,13 +24,189 @@ from transforms.schema import TABLES
 _BATCH = 1 << 20
 """Readings held in memory at a time."""
 
-KEY = 1 << 31
-"""A GPU in a segment is a GPU of its own while they are reduced: segment_key * 2^31 + gpu_key."""
+_READINGS = 32_000_000
+"""Readings that are reduced as one piece of work."""
+
+KEYS_PER_SEGMENT = 1 << 31
+"""While segments are reduced, a GPU in a segment is a GPU of its own: segment_key * 2^31 + gpu_key."""
 
 Progress = Callable[[int], None]
+"""Is told how many more readings were reduced."""
 
 
-def query(key: str = "r.gpu_key", rest: str = "") -> str:
+class SegmentReducer(Protocol):
+    """Who reduces the readings of segments: this process, or many."""
+
+    def reduce_segments(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        batches: Sequence[Sequence[int]],
+        rule: GapRule,
+        progress: Progress,
+    ) -> Iterable[pl.DataFrame]:
+        """Reduce batches of segments (keys), each to a frame in the columns of segment_piece."""
+
+
+def read_gap_rule(settings: Settings) -> GapRule:
+    """How long a step between readings may be, as [readings] says."""
+    return GapRule(
+        int(settings.readings.max_gap_s * 1_000_000),
+        int(settings.readings.max_bridge_s * 1_000_000),
+    )
+
+
+def store_new_stretches(
+    con: duckdb.DuckDBPyConnection, rule: GapRule, reducer: SegmentReducer, progress: Progress
+) -> None:
+    """Reduce the segments that have no stretches by this rule yet (inside the caller's transaction)."""
+    other_rule = f"max_gap_us <> {rule.max_gap_us}"
+    con.execute(
+        "DELETE FROM segment_piece WHERE segment_key IN "
+        f"(SELECT segment_key FROM reduced_segment WHERE {other_rule})"
+    )
+    con.execute(f"DELETE FROM reduced_segment WHERE {other_rule}")
+    segments = list_unreduced_segments(con)
+    batches = [batch["segment_key"].to_list() for batch in segments.partition_by("batch")]
+    for stretches in reducer.reduce_segments(con, batches, rule, progress):
+        insert(con, "segment_piece", stretches)
+    insert(
+        con,
+        "reduced_segment",
+        segments.select("segment_key", max_gap_us=pl.lit(rule.max_gap_us, pl.Int64)),
+    )
+
+
+def list_unreduced_segments(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
+    """Segments that have no stretches yet, in batches: segment_key, batch.
+
+    On a lake there may be some again right after `store_new_stretches`, as others load meanwhile.
+    """
+    return con.execute(load_query("accounting/unreduced_segments"), {"most": _READINGS}).pl()
+
+
+def reduce_segments(
+    con: duckdb.DuckDBPyConnection, keys: Sequence[int], rule: GapRule, progress: Progress
+) -> pl.DataFrame:
+    """Reduce the stored readings of segments, each by itself.
+
+    Args:
+        con: The warehouse.
+        keys: segment_key of each segment; there must be one.
+        rule: How long a step between readings may be.
+        progress: Is told how many readings were reduced.
+
+    Returns:
+        The columns of segment_piece.
+    """
+    # The bounds let whole blocks of other segments be passed over.
+    listed = ", ".join(map(str, keys))
+    query = _select_readings(
+        f"r.segment_key::BIGINT * {KEYS_PER_SEGMENT} + r.gpu_key",
+        f"WHERE r.segment_key BETWEEN {min(keys)} AND {max(keys)} AND r.segment_key IN ({listed})",
+    )
+    return (
+        _reduce_query(con, query, rule, progress, pl.Int64)
+        .with_columns(
+            segment_key=(pl.col("gpu_key") // KEYS_PER_SEGMENT).cast(pl.Int32),
+            gpu_key=(pl.col("gpu_key") % KEYS_PER_SEGMENT).cast(pl.Int32),
+        )
+        .select(TABLES["segment_piece"].columns)
+    )
+
+
+def delete_stretches(con: duckdb.DuckDBPyConnection, keys: Sequence[int]) -> None:
+    """Delete the stretches of segments whose readings change (inside the caller's transaction)."""
+    listed = ", ".join(map(str, keys))
+    for table in ("segment_piece", "reduced_segment"):
+        con.execute(f"DELETE FROM {table} WHERE segment_key IN ({listed})")
+
+
+def read_stretches(
+    con: duckdb.DuckDBPyConnection, slots: pl.DataFrame, rule: GapRule
+) -> pl.DataFrame:
+    """Read stretches: those kept of segments, and those that were rolled up.
+
+    Args:
+        con: The warehouse.
+        slots: Ranges of slots as `find_neighbours` gives them: gpu_key, first, last, before, after.
+        rule: How long a step between readings may be.
+
+    Returns:
+        Stretches, as `transforms.energy.reduce_readings` gives them; none overlap.
+    """
+    with temporary(con, wanted=slots):
+        chosen = (
+            "SEMI JOIN wanted AS w ON w.gpu_key = p.gpu_key AND "
+            "(p.slot BETWEEN w.first AND w.last OR p.slot = w.before OR p.slot = w.after)"
+        )
+        kept = _read_table(con, "segment_piece", chosen)
+        rolled_up = _read_table(con, "gpu_piece", chosen)
+    return _resolve_overlaps(con, kept, rolled_up, rule)
+
+
+def reduce_all_readings(
+    con: duckdb.DuckDBPyConnection, rule: GapRule, progress: Progress = lambda readings: None
+) -> pl.DataFrame:
+    """Reduce everything anew: stretches of all readings, and what was rolled up; none overlap."""
+    reduced = _reduce_query(con, _select_readings(), rule, progress)
+    return _resolve_overlaps(con, reduced, _read_table(con, "gpu_piece"), rule)
+
+
+def read_rolled_up(con: duckdb.DuckDBPyConnection, cells: pl.DataFrame) -> pl.DataFrame:
+    """Read the stretches of readings that are no longer there, in some slots (gpu_key, slot)."""
+    with temporary(con, cell=cells):
+        return _read_table(
+            con, "gpu_piece", "SEMI JOIN cell ON cell.gpu_key = p.gpu_key AND cell.slot = p.slot"
+        )
+
+
+def select_cell_readings(order: str) -> str:
+    """SQL for the readings of the GPUs and slots in the temporary table `cell` (gpu_key, slot)."""
+    return _select_readings(
+        rest=f"JOIN cell ON cell.gpu_key = r.gpu_key AND cell.slot = epoch_us(r.ts) // {SLOT_US} "
+        f"ORDER BY {order}"
+    )
+
+
+def find_neighbours(con: duckdb.DuckDBPyConnection, ranges: pl.DataFrame) -> pl.DataFrame:
+    """Find the slots nearest to ranges of slots in which their GPUs have readings, on either side.
+
+    Args:
+        con: The warehouse.
+        ranges: gpu_key, first, last.
+
+    Returns:
+        The ranges with before and after, null where there are none.
+    """
+    near = _find_within(con, ranges, _REACH)
+    [(lowest, highest)] = con.execute(
+        "SELECT min(slot), max(slot) FROM (SELECT slot FROM segment_piece UNION ALL "
+        "SELECT slot FROM gpu_piece)"
+    ).fetchall()
+    if lowest is None:
+        return near
+    # There is nothing to look for beyond the first and last readings of all.
+    is_open = (pl.col("before").is_null() & (pl.col("first") - _REACH > lowest)) | (
+        pl.col("after").is_null() & (pl.col("last") + _REACH < highest)
+    )
+    open_ranges = near.filter(is_open).select("gpu_key", "first", "last")
+    if open_ranges.is_empty():
+        return near
+    return pl.concat([near.filter(~is_open), _find_within(con, open_ranges, _ANY)])
+
+
+_REACH = 12
+"""Slots on either side in which the next readings lie, mostly: an hour."""
+
+_ANY = 1 << 40
+
+
+def _find_within(con: duckdb.DuckDBPyConnection, ranges: pl.DataFrame, reach: int) -> pl.DataFrame:
+    with register(con, ranges=ranges.unique()):
+        return con.execute(load_query("accounting/neighbours"), {"reach": reach}).pl()
+
+
+def _select_readings(key: str = "r.gpu_key", rest: str = "") -> str:
     """SQL for the columns of readings `r` that are reduced."""
     averaged = f"r.power_source_code = {POWER_SOURCES.index('average_1s')}"
     return (
@@ -37,40 +215,24 @@ def query(key: str = "r.gpu_key", rest: str = "") -> str:
     )
 
 
-def of_cells(con: duckdb.DuckDBPyConnection, cells: pl.DataFrame, order: str) -> str:
-    """SQL for the readings of some GPUs in some slots (gpu_key, slot); drop the table `cell` after it."""
-    with register(con, given=cells.select("gpu_key", "slot").unique()):
-        con.execute("CREATE OR REPLACE TEMP TABLE cell AS FROM given")
-    among = f"JOIN cell ON cell.gpu_key = r.gpu_key AND cell.slot = epoch_us(r.ts) // {SLOT_US}"
-    return query(rest=f"{among} ORDER BY {order}")
-
-
-def batches(con: duckdb.DuckDBPyConnection, sql: str) -> Iterator[pl.DataFrame]:
-    """The rows of a query, some at a time."""
-    for batch in con.execute(sql).to_arrow_reader(_BATCH):
-        frame = pl.from_arrow(batch)
-        assert isinstance(frame, pl.DataFrame)
-        yield frame
-
-
-def reduced(
+def _reduce_query(
     con: duckdb.DuckDBPyConnection,
-    sql: str,
+    query: str,
     rule: GapRule,
     progress: Progress,
     key: type[pl.DataType] = pl.Int32,
 ) -> pl.DataFrame:
-    """Stretches of the readings that a query gives; `key` is the type of its gpu_key."""
-    parts = [_none(key)]
-    for batch in batches(con, sql):
-        parts.append(energy.reduce_readings(batch, rule))
-        progress(batch.height)
-    return pl.concat(parts)
+    """Reduce the readings that a query gives; `key` is the type of its gpu_key."""
+    batches = [_no_stretches(key)]
+    for readings in stream_frames(con, query, rows=_BATCH):
+        batches.append(energy.reduce_readings(readings, rule))
+        progress(readings.height)
+    return pl.concat(batches)
 
 
 @cache
-def _none(key: type[pl.DataType] = pl.Int32) -> pl.DataFrame:
-    """No stretches, with the types of some."""
+def _no_stretches(key: type[pl.DataType] = pl.Int32) -> pl.DataFrame:
+    """An empty frame of stretches."""
     schema: dict[str, pl.DataType | type[pl.DataType]] = {
         "gpu_key": key,
         "ts": pl.Datetime("us", "UTC"),
@@ -81,177 +243,39 @@ def _none(key: type[pl.DataType] = pl.Int32) -> pl.DataFrame:
     return energy.reduce_readings(pl.DataFrame(schema=schema), GapRule())
 
 
-def by_segment(
-    con: duckdb.DuckDBPyConnection, where: str, rule: GapRule, progress: Progress
+def _read_table(con: duckdb.DuckDBPyConnection, table: str, chosen: str = "") -> pl.DataFrame:
+    """Read the stretches `p` of a table; `chosen` is SQL that chooses some of them."""
+    columns = ", ".join(f"p.{name}" for name in _no_stretches().columns)
+    return con.execute(f"SELECT {columns} FROM {table} AS p {chosen}").pl()
+
+
+def _resolve_overlaps(
+    con: duckdb.DuckDBPyConnection, kept: pl.DataFrame, rolled_up: pl.DataFrame, rule: GapRule
 ) -> pl.DataFrame:
-    """Stretches of stored readings, apart for each segment: the columns of segment_piece."""
-    sql = query(f"r.segment_key::BIGINT * {KEY} + r.gpu_key", f"WHERE {where}")
-    return (
-        reduced(con, sql, rule, progress, pl.Int64)
-        .with_columns(
-            segment_key=(pl.col("gpu_key") // KEY).cast(pl.Int32),
-            gpu_key=(pl.col("gpu_key") % KEY).cast(pl.Int32),
-        )
-        .select(TABLES["segment_piece"].columns)
-    )
-
-
-def among(keys: Sequence[int]) -> str:
-    """SQL: readings `r` of some segments. The bounds let whole blocks of others be passed over."""
-    listed = ", ".join(map(str, keys))
-    return f"r.segment_key BETWEEN {min(keys)} AND {max(keys)} AND r.segment_key IN ({listed})"
-
-
-Reduce = Callable[
-    [duckdb.DuckDBPyConnection, Sequence[Sequence[int]], GapRule, Progress], Iterable[pl.DataFrame]
-]
-"""Reduces batches of segments (keys): yields the columns of segment_piece of each."""
-
-_READINGS = 32_000_000
-"""Readings that are reduced as one piece of work."""
-
-
-def waiting(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
-    """Segments that have no stretches yet, in batches: segment_key, batch.
-
-    On a lake there may be some again right after `keep`, as others load meanwhile.
-    """
-    return con.execute(
-        "SELECT segment_key, (sum(rows_loaded) OVER (ORDER BY segment_key) - 1) // $most AS batch "
-        "FROM segment WHERE verdict = 'loaded' AND segment_id IN "
-        "(SELECT segment_id FROM segment_profile) AND segment_key NOT IN "
-        "(SELECT segment_key FROM reduced_segment) ORDER BY 1",
-        {"most": _READINGS},
-    ).pl()
-
-
-def keep(con: duckdb.DuckDBPyConnection, rule: GapRule, progress: Progress, reduce: Reduce) -> None:
-    """Reduce the segments that have no stretches yet by this rule (inside the caller's transaction)."""
-    con.execute(
-        "DELETE FROM segment_piece WHERE segment_key IN "
-        "(SELECT segment_key FROM reduced_segment WHERE max_gap_us <> $gap)",
-        {"gap": rule.max_gap_us},
-    )
-    con.execute("DELETE FROM reduced_segment WHERE max_gap_us <> $gap", {"gap": rule.max_gap_us})
-    new = waiting(con)
-    batches = [part["segment_key"].to_list() for part in new.partition_by("batch")]
-    for found in reduce(con, batches, rule, progress):
-        with register(con, stretches=found):
-            con.execute("INSERT INTO segment_piece BY NAME FROM stretches")
-    with register(con, new_segments=new):
-        con.execute(
-            "INSERT INTO reduced_segment SELECT segment_key, ? FROM new_segments", [rule.max_gap_us]
-        )
-
-
-def forget(con: duckdb.DuckDBPyConnection, where: str) -> None:
-    """Drop the stretches of segments whose readings change (inside the caller's transaction)."""
-    for table in ("segment_piece", "reduced_segment"):
-        con.execute(f"DELETE FROM {table} WHERE {where}")
-
-
-def partials(con: duckdb.DuckDBPyConnection, rule: GapRule, among: str = "") -> pl.DataFrame:
-    """Stretches from what `keep` keeps and what was rolled up; none overlap.
-
-    `among`: SQL that chooses some of them (`p`); all of each slot.
-    """
-    kept = _stretches(con, "segment_piece", among)
-    return _together(con, kept, rolled_up(con, among), rule)
-
-
-def partials_of_readings(
-    con: duckdb.DuckDBPyConnection, rule: GapRule, progress: Progress
-) -> pl.DataFrame:
-    """Stretches of everything, from the readings themselves and what was rolled up."""
-    return _together(con, reduced(con, query(), rule, progress), rolled_up(con), rule)
-
-
-def _together(
-    con: duckdb.DuckDBPyConnection, found: pl.DataFrame, old: pl.DataFrame, rule: GapRule
-) -> pl.DataFrame:
-    """Stretches with those that were rolled up, and slots in which some overlap reduced anew.
+    """Put stretches together, and reduce slots in which some overlap from their readings anew.
 
     Segments overlap where two recorders saw one GPU, or a log was loaded out of order.
     """
-    _check_rolled_up(con, rule)
-    mixed = energy.find_overlaps(pl.concat([found, old]))
-    if mixed.is_empty():
-        return pl.concat([found, old])
-    sql = of_cells(con, mixed, "r.gpu_key, r.ts, r.power_mw, r.energy_mj")
-    again = reduced(con, sql, rule, lambda rows: None)
+    _check_gap_rule(con, rule)
+    overlaps = energy.find_overlaps(pl.concat([kept, rolled_up]))
+    if overlaps.is_empty():
+        return pl.concat([kept, rolled_up])
+    with temporary(con, cell=overlaps):
+        query = select_cell_readings("r.gpu_key, r.ts, r.power_mw, r.energy_mj")
+        reduced = _reduce_query(con, query, rule, lambda readings: None)
     # What is rolled up overlaps nothing: it is the rest of these slots that does.
-    others = found.join(mixed, on=["gpu_key", "slot"], how="anti")
-    return pl.concat([others, old, again])
+    others = kept.join(overlaps, on=["gpu_key", "slot"], how="anti")
+    return pl.concat([others, rolled_up, reduced])
 
 
-def rolled_up(con: duckdb.DuckDBPyConnection, among: str = "") -> pl.DataFrame:
-    """Stretches of readings that are no longer there."""
-    return _stretches(con, "gpu_piece", among)
-
-
-def _stretches(con: duckdb.DuckDBPyConnection, table: str, among: str) -> pl.DataFrame:
-    columns = ", ".join(f"p.{name}" for name in _none().columns)
-    return con.execute(f"SELECT {columns} FROM {table} AS p {among}").pl()
-
-
-_REACH = 3_600_000_000 // SLOT_US
-"""Slots on either side in which the next readings lie, mostly: an hour."""
-
-
-def around(con: duckdb.DuckDBPyConnection, ranges: pl.DataFrame) -> pl.DataFrame:
-    """The slots nearest to some ranges of slots in which their GPUs have readings, on either side.
-
-    Takes gpu_key, first, last; adds before and after, null where there are none.
-    """
-    found = _around(con, ranges, _REACH)
-    [(lowest, highest)] = con.execute(
-        "SELECT min(slot), max(slot) FROM (SELECT slot FROM segment_piece UNION ALL "
-        "SELECT slot FROM gpu_piece)"
-    ).fetchall()
-    if lowest is None:
-        return found
-    # There is nothing to look for beyond the first and last readings of all.
-    unknown = (pl.col("before").is_null() & (pl.col("first") - _REACH > lowest)) | (
-        pl.col("after").is_null() & (pl.col("last") + _REACH < highest)
-    )
-    far = found.filter(unknown)
-    if far.is_empty():
-        return found
-    return pl.concat(
-        [found.filter(~unknown), _around(con, far.select("gpu_key", "first", "last"), _ANY)]
-    )
-
-
-_ANY = 1 << 40
-
-
-def _around(con: duckdb.DuckDBPyConnection, ranges: pl.DataFrame, reach: int) -> pl.DataFrame:
-    with register(con, ranges=ranges.unique()):
-        return con.execute(
-            """
-            WITH near AS (
-                SELECT gpu_key, slot FROM segment_piece UNION ALL SELECT gpu_key, slot FROM gpu_piece
-            )
-            SELECT g.gpu_key, g.first, g.last, max(p.slot) FILTER (p.slot < g.first) AS before,
-                min(p.slot) FILTER (p.slot > g.last) AS after
-            FROM ranges AS g LEFT JOIN (
-                FROM near WHERE slot BETWEEN (SELECT min(first) FROM ranges) - $reach
-                    AND (SELECT max(last) FROM ranges) + $reach
-            ) AS p ON p.gpu_key = g.gpu_key AND (p.slot BETWEEN g.first - $reach AND g.first - 1
-                OR p.slot BETWEEN g.last + 1 AND g.last + $reach)
-            GROUP BY ALL
-            """,
-            {"reach": reach},
-        ).pl()
-
-
-def _check_rolled_up(con: duckdb.DuckDBPyConnection, rule: GapRule) -> None:
-    other = con.execute(
+def _check_gap_rule(con: duckdb.DuckDBPyConnection, rule: GapRule) -> None:
+    """Refuse a rule other than the one by which readings were rolled up."""
+    other_rules = con.execute(
         "SELECT max_gap_us FROM rolled_up WHERE max_gap_us <> ? LIMIT 1", [rule.max_gap_us]
     ).fetchall()
-    for (used,) in other:
+    for (max_gap_us,) in other_rules:
         raise SettingsError(
-            f"readings were rolled up with max_gap_s = {used / 1e6:g}, and their gaps can't be "
+            f"readings were rolled up with max_gap_s = {max_gap_us / 1e6:g}, and their gaps cannot be "
             f"judged by {rule.max_gap_us / 1e6:g} any more",
             where="wattledger.toml, setting readings.max_gap_s",
             remedy="Set it back",

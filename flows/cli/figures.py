@@ -68,9 +68,9 @@ def list_factors(
 ) -> None:
     """List the factors in force: the shipped ones, and those of wattledger.toml that replace them."""
     from flows.cli.output import figures as output
-    from flows.factors import matching
+    from flows.factors import find_matching_factors
 
-    rows = matching(load_settings_or_defaults(project), pattern)
+    rows = find_matching_factors(load_settings_or_defaults(project), pattern)
     if json_:
         print_json([vars(factor) for factor in rows])
     else:
@@ -86,13 +86,15 @@ def show_factor(
 ) -> None:
     """Show one factor with bounds, unit, source, licence, and the shipped one that it replaces."""
     from flows.cli.output import figures as output
-    from flows.factors import effective, find, shipped
+    from flows.factors import find_factor, list_shipped_factors, read_factors
 
-    factor = find(effective(load_settings_or_defaults(project)), name, scope, "factors show")
+    factor = find_factor(
+        read_factors(load_settings_or_defaults(project)), name, scope, "factors show"
+    )
     replaced = next(
         (
             shipped_factor
-            for shipped_factor in shipped()
+            for shipped_factor in list_shipped_factors()
             if factor.origin == "override"
             and (shipped_factor.factor, shipped_factor.scope) == (name, scope)
         ),

@@ -18,12 +18,11 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from flows.accounting import stretches
-from flows.accounting.compute import candidate
-from flows.accounting.energy import gap_rule
-from flows.accounting.inputs import configure
+from flows.accounting.candidate import compute_candidate
+from flows.accounting.inputs import write_inputs
+from flows.accounting.stretches import read_gap_rule, reduce_all_readings
 from flows.errors import WattledgerError
-from flows.factors import effective
+from flows.factors import read_factors
 from flows.ingest.gpu_store import POWER_SOURCE_CODE
 from flows.reporting.numbers import format_number, format_percent, format_range
 from flows.settings import Quantity, Settings, Site, Zone, load
@@ -148,14 +147,14 @@ def _compute_figures(evidence: _Evidence, settings: Settings | None) -> dict[str
     with closing(connect_in_memory()) as con:
         migrate(con, "the run's summary")
         in_force = settings or _settings_that_add_nothing()
-        factors = effective(in_force)
+        factors = read_factors(in_force)
         _insert_evidence(con, evidence)
         if settings is not None:
             _copy_grid(con, settings)
-        configure(con, in_force, factors)
-        rule = gap_rule(in_force)
-        partials = stretches.partials_of_readings(con, rule, lambda n: None)
-        tables = candidate(con, in_force, factors, partials)
+        write_inputs(con, in_force, factors)
+        rule = read_gap_rule(in_force)
+        stretches = reduce_all_readings(con, rule)
+        tables = compute_candidate(con, in_force, factors, stretches)
         insert(con, "run_footprint", tables["run_footprint"])
         return query_rows(con, "FROM run_summary")[0]
 

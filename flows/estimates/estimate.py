@@ -8,17 +8,17 @@ from typing import Any
 
 import polars as pl
 
-from flows.accounting.intensity import stand_ins
+from flows.accounting.intensity import list_stand_ins
 from flows.errors import UsageError
 from flows.factors import (
     WORLD,
     Factor,
-    effective,
-    embodied_factors,
-    find,
-    for_model,
-    of_site,
-    quantity,
+    choose_site_quantities,
+    find_factor,
+    find_for_model,
+    list_embodied_factors,
+    make_quantity,
+    read_factors,
 )
 from flows.settings import Quantity, Settings, Site, Zone
 from transforms.constants import BOUNDS
@@ -102,7 +102,7 @@ def estimate_run(
     Raises:
         UsageError, SettingsError: as `collect_inputs`.
     """
-    factors = effective(settings)
+    factors = read_factors(settings)
     inputs = {
         "gpu_hours": Quantity.exact(gpu_hours, "as given"),
         **collect_inputs(settings, factors, site, gpu, load),
@@ -130,11 +130,14 @@ def collect_inputs(
         SettingsError: the site names an operator, server or plant that no factor knows.
     """
     server = site.server or _usual_server(factors, gpu)
-    site_quantities, _ = of_site(factors, site.model_copy(update={"server": server}))
+    site_quantities, _ = choose_site_quantities(factors, site.model_copy(update={"server": server}))
     return {
         "gpu_w": _find_mean_power(factors, gpu, load),
         **{name: site_quantities[name] for name in _SITE_INPUTS},
-        **{name: quantity(f) for name, f in embodied_factors(factors, gpu, server).items()},
+        **{
+            name: make_quantity(f)
+            for name, f in list_embodied_factors(factors, gpu, server).items()
+        },
         **_collect_grid_inputs(settings, factors, site.zone),
     }
 
@@ -145,7 +148,7 @@ def _collect_grid_inputs(settings: Settings, factors: Sequence[Factor], zone: st
         key: find_grid_quantity(settings, factors, zone, name) for name, key in _GRID_INPUTS.items()
     }
     # Without contracts, the market-based figure is of the residual mix, or else of the location.
-    residual = stand_ins(settings, factors, zone, "residual")
+    residual = list_stand_ins(settings, factors, zone, "residual")
     inputs["residual_g_per_kwh"] = (
         find_grid_quantity(settings, factors, zone, "residual")
         if residual
@@ -165,8 +168,8 @@ def find_grid_quantity(
     Raises:
         UsageError: only the intensity of the world is known, and the zone is not the world.
     """
-    best = stand_ins(settings, factors, zone, name)[0]
-    if name == "intensity" and best.rung == WORLD and zone != WORLD:
+    best = list_stand_ins(settings, factors, zone, name)[0]
+    if name == "intensity" and best.tier == WORLD and zone != WORLD:
         raise UsageError(
             f"nothing is known of zone {zone!r}",
             where="zone",
@@ -189,7 +192,7 @@ def _find_mean_power(factors: Sequence[Factor], gpu: str, load: Load) -> Quantit
     """
     if load.power_w is not None:
         return load.power_w
-    limit = for_model(factors, "gpu_limit_w", gpu)
+    limit = find_for_model(factors, "gpu_limit_w", gpu)
     if limit.scope == "default":
         models = {f.scope.replace("*", " ").strip() for f in factors if f.factor == "gpu_limit_w"}
         raise UsageError(
@@ -199,9 +202,11 @@ def _find_mean_power(factors: Sequence[Factor], gpu: str, load: Load) -> Quantit
             + ", ".join(sorted(models - {"default", "none"})),
         )
     if load.utilisation is not None:
-        idle = for_model(factors, "gpu_idle_w", gpu)
+        idle = find_for_model(factors, "gpu_idle_w", gpu)
         return _power_at_utilisation(load.utilisation, idle, limit)
-    share = load.power_share or quantity(find(factors, "training_power_share", "default", "gpu"))
+    share = load.power_share or make_quantity(
+        find_factor(factors, "training_power_share", "default", "gpu")
+    )
     return Quantity(
         value=share.value * limit.value,
         low=share.low * limit.low,

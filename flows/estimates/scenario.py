@@ -20,7 +20,7 @@ from flows.estimates.estimate import (
     describe_inputs,
     estimate_cases,
 )
-from flows.factors import effective
+from flows.factors import read_factors
 from flows.settings import Onsite, Quantity, Settings, Site, Strict, explain_invalid
 from transforms.constants import BOUNDS
 from transforms.estimate import FIGURES, bound_column, bound_columns
@@ -159,7 +159,7 @@ def estimate_scenario(scenario: Scenario, settings: Settings) -> dict[str, Any]:
 
 def _estimate_option(scenario: Scenario, settings: Settings, option: Option) -> dict[str, Any]:
     """The site powered in one way: its name, rows and inputs."""
-    factors = effective(settings)
+    factors = read_factors(settings)
     [site] = settings.site
     site = site.model_copy(update={"onsite": option.onsite or site.onsite})
     load = Load(power_share=scenario.load.power_share, utilisation=scenario.load.utilisation)

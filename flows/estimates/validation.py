@@ -11,7 +11,7 @@ from importlib import resources
 from typing import Any
 
 from flows.estimates.estimate import GALLON_L, Inputs, estimate_cases, find_grid_quantity
-from flows.factors import effective
+from flows.factors import read_factors
 from flows.settings import Quantity, Settings
 from transforms.constants import BOUNDS
 from transforms.estimate import bound_column
@@ -121,6 +121,6 @@ def _parse_inputs(columns: Mapping[str, str]) -> Inputs:
     if "zone" in columns:
         settings = Settings()
         inputs["intensity_g_per_kwh"] = find_grid_quantity(
-            settings, effective(settings), columns["zone"], "intensity"
+            settings, read_factors(settings), columns["zone"], "intensity"
         )
     return inputs

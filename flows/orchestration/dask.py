@@ -20,9 +20,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 
 from flows import settings as settings_module
-from flows.accounting import energy
-from flows.accounting import stretches as pieces
-from flows.accounting.energy import Fleet, Metered
+from flows.accounting.energy import MeteredSlots, meter_windows
+from flows.accounting.fleet import Fleet
+from flows.accounting.stretches import Progress, reduce_segments
 from flows.settings import Cluster, Settings
 from flows.warehouse.lake import LakeStore, read_snapshot
 from transforms.energy import GapRule
@@ -49,19 +49,19 @@ def make_task_runner(cluster: Cluster) -> Any:
 
 
 class OnCluster:
-    """Does what `flows.accounting.compute.Here` does, by tasks of the flow that it is used in."""
+    """Does what `flows.accounting.compute.LocalEngine` does, by tasks of the flow that it is used in."""
 
     def __init__(self, project: str, settings: Settings) -> None:
         assert settings.cluster is not None
         self._project = project
         self._most = settings.cluster.workers * _AHEAD
 
-    def stretches(
+    def reduce_segments(
         self,
         con: duckdb.DuckDBPyConnection,
         batches: Sequence[Sequence[int]],
         rule: GapRule,
-        progress: pieces.Progress,
+        progress: Progress,
     ) -> Iterator[pl.DataFrame]:
         """Stretches of the readings of some files (segment keys)."""
         snapshot = read_snapshot(con)
@@ -70,13 +70,13 @@ class OnCluster:
             progress(int(stretches["readings"].sum()))
             yield stretches
 
-    def metered(
-        self, con: duckdb.DuckDBPyConnection, of: Fleet, parts: Sequence[pl.DataFrame]
-    ) -> Iterator[tuple[pl.DataFrame, Metered]]:
+    def meter_parts(
+        self, con: duckdb.DuckDBPyConnection, fleet: Fleet, parts: Sequence[pl.DataFrame]
+    ) -> Iterator[tuple[pl.DataFrame, MeteredSlots]]:
         """What the devices of some windows drew."""
         snapshot = read_snapshot(con)
         arguments = (
-            (self._project, snapshot, of.of_groups(windows["host_group"].unique()), windows)
+            (self._project, snapshot, fleet.select_groups(windows["host_group"].unique()), windows)
             for windows in parts
         )
         for (*_, windows), energy_of_windows in self._run_in_order(meter_devices, arguments):
@@ -118,16 +118,16 @@ def reduce_files(project: str, snapshot: int, keys: list[int], rule: GapRule) ->
     """Stretches of the readings of some files."""
     con = _connect_to_snapshot(project, snapshot)
     try:
-        return pieces.by_segment(con, pieces.among(keys), rule, lambda rows: None)
+        return reduce_segments(con, keys, rule, lambda rows: None)
     finally:
         con.close()
 
 
 @task(name="meter devices", **_OPTIONS)
-def meter_devices(project: str, snapshot: int, of: Fleet, windows: pl.DataFrame) -> Metered:
+def meter_devices(project: str, snapshot: int, fleet: Fleet, windows: pl.DataFrame) -> MeteredSlots:
     """What the devices of some windows drew, and who held them."""
     con = _connect_to_snapshot(project, snapshot)
     try:
-        return energy.metered(con, of, windows)
+        return meter_windows(con, fleet, windows)
     finally:
         con.close()

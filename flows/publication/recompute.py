@@ -11,9 +11,8 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from flows.accounting import stretches
-from flows.accounting.compute import candidate
-from flows.accounting.energy import gap_rule
+from flows.accounting.candidate import compute_candidate
+from flows.accounting.stretches import read_gap_rule, reduce_all_readings
 from flows.errors import UsageError
 from flows.factors import Factor
 from flows.publication.evidence import TABLES_KEPT, select_as_known
@@ -162,5 +161,5 @@ def _compute_tables(con: duckdb.DuckDBPyConnection, *, every_run: bool) -> dict[
         "FROM published.footprint_slot GROUP BY ALL",
         [SLOT_US],
     ).pl()
-    partials = stretches.partials_of_readings(con, gap_rule(settings), lambda rows: None)
-    return candidate(con, settings, factors, partials, None if every_run else grid_energy)
+    stretches = reduce_all_readings(con, read_gap_rule(settings))
+    return compute_candidate(con, settings, factors, stretches, None if every_run else grid_energy)

@@ -13,8 +13,12 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from flows.accounting import stretches
-from flows.accounting.energy import gap_rule
+from flows.accounting.stretches import (
+    KEYS_PER_SEGMENT,
+    delete_stretches,
+    read_gap_rule,
+    reduce_segments,
+)
 from flows.errors import UsageError
 from flows.publication.evidence import (
     GPU_PIECES,
@@ -77,7 +81,9 @@ def roll_up_old_readings(
         ready = [segment for segment in segments if segment["ready"]]
         for keys in _batch_segments(ready):
             with transaction(con, FIGURES):
-                batches.append(_roll_up_segments(con, keys, days, gap_rule(settings), progress))
+                batches.append(
+                    _roll_up_segments(con, keys, days, read_gap_rule(settings), progress)
+                )
         tidy_warehouse(con)
     return RolledUp(
         segments=sum(batch.segments for batch in batches),
@@ -144,8 +150,8 @@ def _roll_up_segments(
 ) -> RolledUp:
     """Replace the readings of some segments, and their digests (inside the caller's transaction)."""
     chosen = f"segment_key IN ({', '.join(map(str, keys))})"
-    readings = _replace_readings(con, chosen, rule, progress)
-    stretches.forget(con, chosen)
+    readings = _replace_readings(con, keys, rule, progress)
+    delete_stretches(con, keys)
     left = digest_segments(con, GPU_READINGS, chosen)
     sums = digest_segments(con, GPU_PIECES, chosen)
     _record_policy(con, chosen, days, rule, left, sums)
@@ -161,13 +167,16 @@ def _roll_up_segments(
 
 
 def _replace_readings(
-    con: duckdb.DuckDBPyConnection, chosen: str, rule: GapRule, progress: Callable[[int], None]
+    con: duckdb.DuckDBPyConnection,
+    keys: Sequence[int],
+    rule: GapRule,
+    progress: Callable[[int], None],
 ) -> int:
     """Write sums in the place of readings, but in slots that an allocation cuts.
 
     Args:
         con: The warehouse.
-        chosen: SQL condition on segment_key.
+        keys: segment_key of each segment.
         rule: How long a step between readings may be.
         progress: Called with the number of readings that were read.
 
@@ -177,25 +186,26 @@ def _replace_readings(
     Raises:
         RuntimeError: the sums are not the readings (a defect); nothing may be committed.
     """
-    before = stretches.by_segment(con, chosen, rule, progress)
+    before = reduce_segments(con, keys, rule, progress)
     cut = con.execute(load_query("publication/cut_slots"), {"slot_us": SLOT_US}).pl()
     sums = before.join(cut, on=["gpu_key", "slot"], how="anti")
     insert(con, "gpu_piece", sums)
     with temporary(con, cut_slot=cut):
         con.execute(
-            f"DELETE FROM gpu_reading WHERE {chosen} AND NOT EXISTS (FROM cut_slot "
+            f"DELETE FROM gpu_reading WHERE segment_key IN ({', '.join(map(str, keys))}) "
+            "AND NOT EXISTS (FROM cut_slot "
             "WHERE cut_slot.gpu_key = gpu_reading.gpu_key "
             f"AND cut_slot.slot = epoch_us(gpu_reading.ts) // {SLOT_US})"
         )
-    left = stretches.by_segment(con, chosen, rule, lambda rows: None)
+    left = reduce_segments(con, keys, rule, lambda rows: None)
     if not _sum_slots(before, rule).equals(_sum_slots(pl.concat([left, sums]), rule)):
-        raise RuntimeError(f"the sums are not their readings: {chosen}")
+        raise RuntimeError(f"the sums are not the readings of segments {list(keys)}")
     return int(before["readings"].sum())
 
 
 def _sum_slots(pieces: pl.DataFrame, rule: GapRule) -> pl.DataFrame:
     """Energy by slot, with each GPU of a segment as a GPU of its own: nothing lies between segments."""
-    key = pl.col("segment_key").cast(pl.Int64) * stretches.KEY + pl.col("gpu_key")
+    key = pl.col("segment_key").cast(pl.Int64) * KEYS_PER_SEGMENT + pl.col("gpu_key")
     apart = pieces.with_columns(gpu_key=key).drop("segment_key")
     return energy.compute_gpu_slots(apart.lazy(), rule).collect()
 

@@ -9,8 +9,8 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from flows.accounting.intensity import Known, slot_values
-from flows.factors import effective
+from flows.accounting.intensity import GridView, compute_slot_values
+from flows.factors import read_factors
 from flows.settings import Settings
 from flows.warehouse.connection import connect
 from transforms import METHOD_VERSION
@@ -52,8 +52,8 @@ def find_revised_runs(con: duckdb.DuckDBPyConnection, settings: Settings) -> lis
         totals = published.execute(
             "SELECT run_id, co2e_ug, water_offsite_ul FROM run_footprint WHERE kind = 'run'"
         ).pl()
-    factors = effective(settings)
-    before, after = Known(con, settings, factors, as_of), Known(con, settings, factors)
+    factors = read_factors(settings)
+    before, after = GridView(con, settings, factors, as_of), GridView(con, settings, factors)
     changes = totals.with_columns(pl.col("co2e_ug", "water_offsite_ul").cast(pl.Int64))
     for quantity, figure in _EFFECTS.items():
         change = _sum_changes(slots, before, after, quantity, figure)
@@ -72,7 +72,7 @@ def _has_grid_changed(con: duckdb.DuckDBPyConnection, since: datetime) -> bool:
 
 
 def _sum_changes(
-    slots: pl.DataFrame, before: Known, after: Known, quantity: str, figure: str
+    slots: pl.DataFrame, before: GridView, after: GridView, quantity: str, figure: str
 ) -> pl.DataFrame:
     """By run, how a figure changes with a quantity of the grid.
 
@@ -88,8 +88,8 @@ def _sum_changes(
     """
     place = ["zone", "slot"]
     places = slots.select(place).unique()
-    values, _ = slot_values(after, places, quantity)
-    values_before, _ = slot_values(before, places, quantity)
+    values, _ = compute_slot_values(after, places, quantity)
+    values_before, _ = compute_slot_values(before, places, quantity)
     # A slot that had no intensity counted nothing.
     step = pl.col("value") - pl.col("value_before").fill_null(0)
     return (

@@ -12,7 +12,7 @@ import pytest
 
 from flows import settings as settings_module
 from flows.accounting.compute import compute
-from flows.factors import by_fuel, effective
+from flows.factors import read_factors, tabulate_by_fuel
 from flows.ingest.gpu import ingest_gpu
 from flows.ingest.grid import ingest_grid
 from flows.ingest.runs import ingest_runs
@@ -277,7 +277,7 @@ def test_our_german_mix_against_a_published_series(data: Path, tmp_path: Path) -
     ).intensity
     assert mix is not None
     assert other is not None
-    fuels = by_fuel(effective(Settings()), "lifecycle_g_per_kwh")
+    fuels = tabulate_by_fuel(read_factors(Settings()), "lifecycle_g_per_kwh")
     ours = weigh_mix(mix.lazy(), fuels).collect()
     both = ours.join(other, on="valid_from", how="inner")
     assert both.height > 2_900

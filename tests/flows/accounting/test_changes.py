@@ -11,12 +11,12 @@ import polars as pl
 import pytest
 
 from flows import settings as settings_module
-from flows.accounting import compute as footprint
-from flows.accounting import stretches
+from flows.accounting import device_update
+from flows.accounting.candidate import compute_candidate
 from flows.accounting.changes import CANDIDATE
 from flows.accounting.compute import compute
-from flows.accounting.energy import gap_rule
-from flows.factors import effective
+from flows.accounting.stretches import read_gap_rule, reduce_all_readings
+from flows.factors import read_factors
 from flows.ingest.gpu import ingest_gpu
 from flows.ingest.grid import ingest_grid
 from flows.ingest.runs import ingest_runs
@@ -72,8 +72,8 @@ def assert_as_from_nothing(project: Settings) -> int:
     assert (whole.slots, whole.runs) == (done.slots, done.runs)
     assert whole.recomputed >= done.recomputed
     with open_for_writing(store_of(project)) as con:
-        partials = stretches.partials_of_readings(con, gap_rule(project), lambda rows: None)
-        other = footprint.candidate(con, project, effective(project), partials)
+        stretches = reduce_all_readings(con, read_gap_rule(project))
+        other = compute_candidate(con, project, read_factors(project), stretches)
         for name, frame in other.items():
             con.register("other", frame.select(TABLES[name].columns).to_arrow())
             again = con.execute("SELECT * FROM other ORDER BY ALL").pl()
@@ -181,7 +181,7 @@ def test_whatever_arrives_in_whatever_order(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(changes, "GROUP", 4)
-    monkeypatch.setattr(footprint, "PART", 1500)
+    monkeypatch.setattr(device_update, "PART", 1500)
     project = make_project(tmp_path / "project", EXTRA)
     fleet = Fleet(project, seed)
     fleet.segment()

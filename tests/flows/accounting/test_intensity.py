@@ -12,7 +12,7 @@ import pytest
 from flows import settings as settings_module
 from flows.accounting.compute import compute
 from flows.errors import BadInput, GateFailed, SettingsError
-from flows.factors import country_mix, effective, scalar, shipped
+from flows.factors import find_value, list_shipped_factors, read_country_mix, read_factors
 from flows.ingest.gpu import ingest_gpu
 from flows.ingest.grid import ingest_grid
 from flows.ingest.runs import ingest_runs
@@ -64,7 +64,7 @@ def figures(project: Settings) -> dict[str, Any]:
 def test_a_project_without_grid_data_uses_its_country_and_says_so(tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", "US-TVA")
     run = figures(project)
-    mean = scalar(effective(project), "country_lifecycle_g_per_kwh", "US")
+    mean = find_value(read_factors(project), "country_lifecycle_g_per_kwh", "US")
     assert run["co2e_kg"] == pytest.approx(run["grid_kwh"] * mean / 1000, rel=1e-6)
     assert run["co2e_measured_share"] == 0
     assert sources(project) == {"country_year": 1.0}
@@ -75,13 +75,13 @@ def test_a_project_without_grid_data_uses_its_country_and_says_so(tmp_path: Path
 
 def test_the_country_mean_is_its_mix_by_the_factors_per_fuel() -> None:
     """Germany 2023, by hand from the shipped tables."""
-    fuels = {f.scope: f.value for f in shipped() if f.factor == "lifecycle_g_per_kwh"}
-    mix = country_mix().filter(country="DE")
+    fuels = {f.scope: f.value for f in list_shipped_factors() if f.factor == "lifecycle_g_per_kwh"}
+    mix = read_country_mix().filter(country="DE")
     total = mix["generation_gwh"].sum()
     by_hand = (
         sum(g * fuels[fuel] for fuel, g in mix.select("fuel", "generation_gwh").rows()) / total
     )
-    found = scalar(effective(Settings()), "country_lifecycle_g_per_kwh", "DE")
+    found = find_value(read_factors(Settings()), "country_lifecycle_g_per_kwh", "DE")
     assert found == pytest.approx(by_hand)
     assert 300 < found < 420
 
@@ -91,7 +91,7 @@ def test_a_country_can_be_named_and_the_world_too(tmp_path: Path) -> None:
         extra = f'[zones.CAISO_NORTH]\ncountry = "{country}"\n'
         project = project_of(tmp_path / country, "CAISO_NORTH", extra)
         run = figures(project)
-        mean = scalar(effective(project), "country_lifecycle_g_per_kwh", country)
+        mean = find_value(read_factors(project), "country_lifecycle_g_per_kwh", country)
         assert run["co2e_kg"] == pytest.approx(run["grid_kwh"] * mean / 1000, rel=1e-6)
         assert sources(project) == {rung: 1.0}
 
@@ -196,7 +196,7 @@ def test_a_site_can_be_described_by_operator_server_and_plant(tmp_path: Path) ->
     run = figures(project)
     assert run["facility_kwh"] == pytest.approx(run["it_kwh"] * 1.307, rel=1e-6)
     assert run["onsite_kwh"] == pytest.approx(0.4 * run["facility_kwh"], rel=1e-6)
-    turbine = scalar(effective(project), "onsite_g_per_kwh", "gas_turbine")
+    turbine = find_value(read_factors(project), "onsite_g_per_kwh", "gas_turbine")
     assert run["co2e_scope1_kg"] == pytest.approx(run["onsite_kwh"] * turbine / 1000, rel=1e-6)
     used = ask(project, "SELECT factor, scope FROM factor_use WHERE run_id = 'r1'")
     assert {"factor": "onsite_g_per_kwh", "scope": "gas_turbine"} in used

@@ -23,7 +23,7 @@ import pytest
 
 from flows import settings as settings_module
 from flows.accounting.changes import CANDIDATE
-from flows.accounting.compute import Here, compute
+from flows.accounting.compute import LocalEngine, compute
 from flows.errors import LakeAway, SettingsError, WarehouseBusy
 from flows.ingest.gpu import ingest_gpu
 from flows.ingest.grid import ingest_grid
@@ -417,14 +417,14 @@ def test_postgres_goes_away_while_figures_are_computed(
     assert_same(file, lake)
 
 
-class MoreComes(Here):
+class MoreComes(LocalEngine):
     """A file is loaded by another process while what was there is reduced."""
 
     def __init__(self, project: Settings, path: Path) -> None:
         self.project, self.paths = project, [path]
 
-    def stretches(self, *given: Any) -> Iterator[pl.DataFrame]:
-        yield from super().stretches(*given)
+    def reduce_segments(self, *args: Any) -> Iterator[pl.DataFrame]:
+        yield from super().reduce_segments(*args)
         if self.paths:
             assert ingest_gpu(self.project, [self.paths.pop()])[0].verdict == "loaded"
 
