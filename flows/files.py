@@ -25,7 +25,7 @@ def expand_paths(paths: Iterable[str | Path]) -> list[Path]:
     Raises:
         BadInput: a path or pattern that names nothing.
     """
-    found: dict[Path, None] = {}
+    files: dict[Path, None] = {}
     for pattern in paths:
         path = Path(pattern)
         if path.is_dir():
@@ -36,8 +36,8 @@ def expand_paths(paths: Iterable[str | Path]) -> list[Path]:
             inside = sorted(Path(p) for p in glob.glob(str(pattern), recursive=True))
         if not inside:
             raise BadInput("no such file", where=str(pattern), remedy="Check the path or pattern")
-        found.update(dict.fromkeys(inside))
-    return list(found)
+        files.update(dict.fromkeys(inside))
+    return list(files)
 
 
 def is_in_spool(path: Path) -> bool:

@@ -185,14 +185,14 @@ def _parse_values(frame: pl.DataFrame, columns: dict[str, str], path: Path) -> p
     """Parse times and numbers; values that the driver did not have are null."""
     numbers = ["power", *(name for name in _NUMBERS if name in columns)]
     text = [name for name in ("gpu_uuid", "gpu_index", "bus", "model") if name in columns]
-    known = frame.with_columns(
+    available = frame.with_columns(
         pl.when(pl.col(name).str.contains(MISSING) | (pl.col(name) == ""))
         .then(None)
         .otherwise(pl.col(name))
         .alias(name)
         for name in (*numbers, *text)
     )
-    parsed = known.with_columns(
+    parsed = available.with_columns(
         naive=pl.coalesce(
             pl.col("timestamp").str.to_datetime(form, time_unit="us", strict=False)
             for form in _FORMATS

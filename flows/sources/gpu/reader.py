@@ -31,10 +31,10 @@ def stage(
     )
     if source:
         if source not in settings.sources:
-            known = ", ".join(sorted(settings.sources)) or "none"
+            names = ", ".join(sorted(settings.sources)) or "none"
             raise UsageError(
                 f"no source {source!r} in wattledger.toml",
-                remedy=f"Described there: {known}. See docs/formats.md",
+                remedy=f"Described there: {names}. See docs/formats.md",
             )
         return mapped.read(path, staged, source, settings.sources[source], options)
     if path.suffix == ".parquet":

@@ -53,19 +53,14 @@ def read(
     frame = _read_table(path, scratch)
     if source is not None:
         return read_described(frame, source, options, path)
-    fitting = (
-        known
-        for known in LAYOUTS
-        if (known.fits(frame.columns) if layout == "auto" else known.name == layout)
+    for known in LAYOUTS:
+        if known.fits(frame.columns) if layout == "auto" else known.name == layout:
+            return known.read(frame, options, path)
+    raise BadInput(
+        f"no known layout of grid data has the columns {', '.join(frame.columns[1:7])}",
+        where=str(path),
+        remedy=f"Layouts: {', '.join(known.name for known in LAYOUTS)}. {REMEDY}",
     )
-    found = next(fitting, None)
-    if found is None:
-        raise BadInput(
-            f"no known layout of grid data has the columns {', '.join(frame.columns[1:7])}",
-            where=str(path),
-            remedy=f"Layouts: {', '.join(known.name for known in LAYOUTS)}. {REMEDY}",
-        )
-    return found.read(frame, options, path)
 
 
 def _check_options(options: Options) -> None:

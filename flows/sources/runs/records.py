@@ -197,12 +197,12 @@ def _divide(present: Iterable[Claim]) -> dict[str, tuple[int, bool]]:
 def build_runs(records: Sequence[Record], run_ids: Iterable[str]) -> list[Run]:
     """Runs, with their allocations, from all records of these run ids."""
     ids = set(run_ids)
-    chosen = [record for record in records if record.run_id in ids]
+    selected = [record for record in records if record.run_id in ids]
     by_run: dict[str, list[Record]] = defaultdict(list)
-    for record in sorted(chosen, key=lambda r: (parse_span(r)[0], r.record_id)):
+    for record in sorted(selected, key=lambda r: (parse_span(r)[0], r.record_id)):
         by_run[record.run_id].append(record)
     runs = {run_id: _build_run(run_id, of_run) for run_id, of_run in sorted(by_run.items())}
-    for holding in divide_gpus(list_claims(chosen)):
+    for holding in divide_gpus(list_claims(selected)):
         run = runs[holding.run_id]
         end = None if holding.end == _OPEN else holding.end
         run.allocations.append(

@@ -76,6 +76,13 @@ def send_request(
 ) -> Page:
     """Ask for one page.
 
+    Args:
+        request: What to ask.
+        auth: Puts the secret into the request.
+        secret: What must not show up in the answer, in messages and in logs.
+        timeout_s: How long to wait.
+        expect: What the answer should be written in: `json` or `xml`.
+
     Raises:
         SourceError: with `transient` where it may help to ask again, and `retry_after_s` where the
             provider says when.
@@ -167,10 +174,10 @@ def _find_reason(text: str) -> str:
     """The reason that a refusal gives, in short; nothing where it is a web page."""
     if "<html" in text[:1000].lower():
         return ""
-    found = re.search(r'"(?:message|error|detail|reason)"\s*:\s*"([^"]{1,200})', text)
-    if found is None:
-        found = re.search(r"<text>([^<]{1,200})", text)
-    return f": {found[1]}" if found else ""
+    reason = re.search(r'"(?:message|error|detail|reason)"\s*:\s*"([^"]{1,200})', text)
+    if reason is None:
+        reason = re.search(r"<text>([^<]{1,200})", text)
+    return f": {reason[1]}" if reason else ""
 
 
 def _read_retry_after(answer: httpx.Response) -> float | None:

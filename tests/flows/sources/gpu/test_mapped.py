@@ -42,11 +42,11 @@ def test_units_of_time_power_and_energy(tmp_path: Path) -> None:
 
 def test_one_column_per_gpu(tmp_path: Path) -> None:
     path = file(tmp_path, "t,GPU0,GPU1\n1,10,20\n2,11,21\n")
-    found = read(
+    readings = read(
         path, {"ts": {"column": "t", "unit": "s"}, "power_by_gpu": {"0": "GPU0", "1": "GPU1"}}
     )
-    assert found["gpu_uuid"].to_list() == ["h/gpu0", "h/gpu0", "h/gpu1", "h/gpu1"]
-    assert found["power_mw"].to_list() == [10_000, 11_000, 20_000, 21_000]
+    assert readings["gpu_uuid"].to_list() == ["h/gpu0", "h/gpu0", "h/gpu1", "h/gpu1"]
+    assert readings["power_mw"].to_list() == [10_000, 11_000, 20_000, 21_000]
 
 
 def test_gpu_by_uuid_or_index(tmp_path: Path) -> None:

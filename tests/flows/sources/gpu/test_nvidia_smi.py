@@ -45,28 +45,28 @@ def log(*lines: str, header: str = HEADER) -> str:
 
 
 def test_with_units(tmp_path: Path) -> None:
-    found = read(log(), tmp_path)
-    assert found["gpu_uuid"].to_list() == ["n1/gpu0", "n1/gpu0", "n1/gpu1", "n1/gpu1"]
-    assert found["power_mw"].to_list() == [69_320, 170_100, 72_450, 172_000]
-    assert found["mem_used_mib"].to_list() == [132, 132, 17, 17]
-    assert found["model"].unique().to_list() == ["NVIDIA H100 80GB HBM3"]
-    assert str(found["ts"][0]) == "2025-07-26 23:32:09.703000+00:00"
+    readings = read(log(), tmp_path)
+    assert readings["gpu_uuid"].to_list() == ["n1/gpu0", "n1/gpu0", "n1/gpu1", "n1/gpu1"]
+    assert readings["power_mw"].to_list() == [69_320, 170_100, 72_450, 172_000]
+    assert readings["mem_used_mib"].to_list() == [132, 132, 17, 17]
+    assert readings["model"].unique().to_list() == ["NVIDIA H100 80GB HBM3"]
+    assert str(readings["ts"][0]) == "2025-07-26 23:32:09.703000+00:00"
 
 
 def test_without_units_and_in_another_order(tmp_path: Path) -> None:
     text = "power.draw,uuid,timestamp\n69.3,GPU-1,2025/07/26 23:32:09.703\n"
-    found = read(text, tmp_path, Options(tz="UTC"))
-    assert found.select("gpu_uuid", "power_mw", "util_pct").row(0) == ("GPU-1", 69_300, None)
+    readings = read(text, tmp_path, Options(tz="UTC"))
+    assert readings.select("gpu_uuid", "power_mw", "util_pct").row(0) == ("GPU-1", 69_300, None)
 
 
 @pytest.mark.parametrize(
-    "said", ["[N/A]", "N/A", "[Not Supported]", "[Unknown Error]", "[GPU is lost]", ""]
+    "unavailable", ["[N/A]", "N/A", "[Not Supported]", "[Unknown Error]", "[GPU is lost]", ""]
 )
-def test_what_is_not_available_is_null_never_zero(said: str, tmp_path: Path) -> None:
-    text = log(LINES[0], LINES[2].replace("170.10 W", said).replace("90 %", said))
-    found = read(text, tmp_path)
-    assert found["power_mw"].to_list() == [69_320, None]
-    assert found["util_pct"].to_list() == [0, None]
+def test_what_is_not_available_is_null_never_zero(unavailable: str, tmp_path: Path) -> None:
+    text = log(LINES[0], LINES[2].replace("170.10 W", unavailable).replace("90 %", unavailable))
+    readings = read(text, tmp_path)
+    assert readings["power_mw"].to_list() == [69_320, None]
+    assert readings["util_pct"].to_list() == [0, None]
 
 
 def test_repeated_headers_and_blank_lines_are_skipped(tmp_path: Path) -> None:
@@ -113,8 +113,8 @@ def sweeps(gpus: int, count: int, *, drop: int | None = None) -> str:
 
 @pytest.mark.parametrize("gpus", [1, 2, 4, 8])
 def test_gpus_are_told_by_their_place_in_the_sweep(gpus: int, tmp_path: Path) -> None:
-    found = read(sweeps(gpus, 100), tmp_path)
-    by_gpu = found.group_by("gpu_uuid").agg(pl.col("power_mw").unique())
+    readings = read(sweeps(gpus, 100), tmp_path)
+    by_gpu = readings.group_by("gpu_uuid").agg(pl.col("power_mw").unique())
     assert {u: p for u, (p,) in by_gpu.iter_rows()} == {
         f"n1/gpu{g}": (100 + g) * 1000 for g in range(gpus)
     }
@@ -128,10 +128,10 @@ def test_a_device_that_goes_missing_is_noticed(tmp_path: Path) -> None:
 def test_local_times_need_a_zone(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"row 2.*no|no time zone.*--tz|time zone"):
         stage(log(), tmp_path, Options(host="n1"))
-    found = read(log(), tmp_path, Options(host="n1", tz="Europe/Berlin"))
-    assert str(found["ts"][0]) == "2025-07-26 21:32:09.703000+00:00"
-    found = read(log(), tmp_path, Options(host="n1", tz="+05:30"))
-    assert str(found["ts"][0]) == "2025-07-26 18:02:09.703000+00:00"
+    readings = read(log(), tmp_path, Options(host="n1", tz="Europe/Berlin"))
+    assert str(readings["ts"][0]) == "2025-07-26 21:32:09.703000+00:00"
+    readings = read(log(), tmp_path, Options(host="n1", tz="+05:30"))
+    assert str(readings["ts"][0]) == "2025-07-26 18:02:09.703000+00:00"
     with pytest.raises(UsageError, match="unknown time zone 'Nowhere/City'"):
         stage(log(), tmp_path, Options(host="n1", tz="Nowhere/City"))
 
@@ -227,8 +227,8 @@ def test_a_restarted_recorder_begins_a_new_sweep(tmp_path: Path) -> None:
     """A sweep cut by a restart is followed by a header; blank lines mean nothing."""
     header, *lines = sweeps(4, 60).splitlines()
     text = "\n".join([header, *lines[:102], header, *lines[104:150], "", *lines[150:]]) + "\n"
-    found = read(text, tmp_path)
-    by_gpu = found.group_by("gpu_uuid").agg(pl.col("power_mw").unique())
+    readings = read(text, tmp_path)
+    by_gpu = readings.group_by("gpu_uuid").agg(pl.col("power_mw").unique())
     assert {u: p for u, (p,) in by_gpu.iter_rows()} == {
         f"n1/gpu{g}": (100 + g) * 1000 for g in range(4)
     }

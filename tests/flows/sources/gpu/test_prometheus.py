@@ -42,11 +42,11 @@ class Prometheus:
         self.series.append(({**common, "modelName": "NVIDIA H100", **labels}, samples))
 
     def __call__(self, path: str, headers: dict[str, str]) -> tuple[int, str, str]:
-        asked = {k: v[0] for k, v in parse_qs(urlparse(path).query).items()}
-        query = asked["query"]
+        params = {k: v[0] for k, v in parse_qs(urlparse(path).query).items()}
+        query = params["query"]
         of_time = query.startswith("timestamp(")
         name = query.removeprefix("timestamp(").split("{")[0].rstrip(")")
-        start, end, step = (float(asked[k]) for k in ("start", "end", "step"))
+        start, end, step = (float(params[k]) for k in ("start", "end", "step"))
         count = int((end - start) / step) + 1
         if count > 11_000:
             text = json.dumps({"status": "error", "error": "exceeded maximum resolution"})
@@ -80,8 +80,8 @@ def steady(
     return [(t, watts) for t in moments], [(t, round((t - T_S) * watts * 1000)) for t in moments]
 
 
-def source(url: str, **given: Any) -> PrometheusInput:
-    return PrometheusInput(url=url, **given)
+def source(url: str, **settings: Any) -> PrometheusInput:
+    return PrometheusInput(url=url, **settings)
 
 
 def test_readings_count_once_at_the_time_they_were_taken(tmp_path: Path) -> None:
@@ -91,11 +91,11 @@ def test_readings_count_once_at_the_time_they_were_taken(tmp_path: Path) -> None
     served.add(dcgm.POWER, GPU0, power, pod="train", namespace="ml")
     served.add(dcgm.ENERGY, GPU0, energy, pod="train", namespace="ml")
     with serving(served) as server:
-        given = source(server.url, step_s=5)
-        first = fetch_prometheus(project, given, T, T + timedelta(minutes=20))
-        again = fetch_prometheus(project, given, T, T + timedelta(minutes=20))
+        prometheus_input = source(server.url, step_s=5)
+        first = fetch_prometheus(project, prometheus_input, T, T + timedelta(minutes=20))
+        again = fetch_prometheus(project, prometheus_input, T, T + timedelta(minutes=20))
         # Another span that overlaps: what is stored already is left out.
-        more = fetch_prometheus(project, given, T, T + timedelta(minutes=5))
+        more = fetch_prometheus(project, prometheus_input, T, T + timedelta(minutes=5))
     assert [o.verdict for o in first] == ["loaded", "loaded"]
     assert {o.verdict for o in again} == {"known"}
     assert (more[0].rows_loaded, more[0].rows_duplicate) == (0, 20)
@@ -118,10 +118,10 @@ def test_the_next_fetch_goes_on_where_the_last_ended(project: Settings) -> None:
     served = Prometheus()
     served.add(dcgm.POWER, GPU0, steady(300, 1200)[0])
     with serving(served) as server:
-        given = source(server.url)
-        fetch_prometheus(project, given, T, T + timedelta(minutes=10))
+        prometheus_input = source(server.url)
+        fetch_prometheus(project, prometheus_input, T, T + timedelta(minutes=10))
         server.requests.clear()
-        fetch_prometheus(project, given, last=T + timedelta(minutes=20))
+        fetch_prometheus(project, prometheus_input, last=T + timedelta(minutes=20))
         start = float(parse_qs(urlparse(server.requests[0][0]).query)["start"][0])
     assert start == pytest.approx(T_S + 585.3)
     assert ask(project, "SELECT count(*) AS n FROM gpu_reading") == [{"n": 80}]
@@ -153,7 +153,7 @@ def test_pods_hold_the_gpu_in_turn_and_series_of_one_gpu_are_one(project: Settin
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "sentence"),
     [
         ((401, "application/json", '{"status": "error", "error": "no token"}'), "no token"),
         ((502, "text/html", "<html>Bad gateway</html>"), "not JSON (HTTP 502)"),
@@ -162,11 +162,11 @@ def test_pods_hold_the_gpu_in_turn_and_series_of_one_gpu_are_one(project: Settin
     ],
 )
 def test_a_source_that_answers_nonsense_is_named(
-    project: Settings, answer: tuple[int, str, str], said: str
+    project: Settings, answer: tuple[int, str, str], sentence: str
 ) -> None:
     with serving(lambda path, headers: answer) as server, pytest.raises(SourceError) as error:
         fetch_prometheus(project, source(server.url), T, T + timedelta(minutes=1))
-    assert said in str(error.value)
+    assert sentence in str(error.value)
     assert server.url in str(error.value)
 
 
@@ -185,12 +185,16 @@ def test_a_token_goes_along_and_nowhere_else(
 ) -> None:
     served = Prometheus()
     served.add(dcgm.POWER, GPU0, steady(300, 60)[0])
-    given = {"token_env": "PROM_TOKEN"}
+    prometheus_input = {"token_env": "PROM_TOKEN"}
     with serving(served) as server:
         with pytest.raises(SettingsError, match="PROM_TOKEN is not set"):
-            fetch_prometheus(project, source(server.url, **given), T, T + timedelta(minutes=1))
+            fetch_prometheus(
+                project, source(server.url, **prometheus_input), T, T + timedelta(minutes=1)
+            )
         monkeypatch.setenv("PROM_TOKEN", "s3cr3t-value")
-        fetch_prometheus(project, source(server.url, **given), T, T + timedelta(minutes=1))
+        fetch_prometheus(
+            project, source(server.url, **prometheus_input), T, T + timedelta(minutes=1)
+        )
         assert server.requests[-1][1]["Authorization"] == "Bearer s3cr3t-value"
     for path in project.root.rglob("*"):
         assert not path.is_file() or b"s3cr3t-value" not in path.read_bytes()
@@ -203,8 +207,8 @@ def test_the_pipeline_goes_on_when_a_source_is_away(
 
     # The task's own function: retries and logs are Prefect's.
     monkeypatch.setattr(pipeline, "fetch_readings", pipeline.fetch_readings.fn)
-    given = PrometheusInput(name="away", url="http://127.0.0.1:9")
-    [outcome] = pipeline._fetch(str(project.root), given)
+    prometheus_input = PrometheusInput(name="away", url="http://127.0.0.1:9")
+    [outcome] = pipeline._fetch_prometheus_input(str(project.root), prometheus_input, 0.0)
     assert (outcome.path, outcome.verdict) == ("away", "unreachable")
     assert "127.0.0.1:9" in outcome.reason
     assert pipeline.Report(gpu=[outcome]).refused == [outcome]
@@ -239,8 +243,8 @@ def test_the_real_prometheus(tmp_path: Path) -> None:
             url = f"http://127.0.0.1:{port}"
             Node.until(lambda: _samples(url) >= 6, 60)
             end = datetime.now(UTC)
-            given = source(url, step_s=1)
-            found = prometheus.fetch(given, end - timedelta(seconds=60), end)
+            prometheus_input = source(url, step_s=1)
+            fetched = prometheus.fetch(prometheus_input, end - timedelta(seconds=60), end)
             project = tmp_path / "p"
             extra = f'[[input.prometheus]]\nurl = "{url}"\nstep_s = 1\nlookback_h = 0.02\n'
             project.mkdir()
@@ -250,13 +254,13 @@ def test_the_real_prometheus(tmp_path: Path) -> None:
         finally:
             process.terminate()
             process.wait(timeout=20)
-    one = found.readings.filter(pl.col("gpu_uuid") == GPU1)
+    one = fetched.readings.filter(pl.col("gpu_uuid") == GPU1)
     assert one.height >= 5
     assert one["power_mw"].unique().to_list() == [400_500]
     seconds = (one["ts"][-1] - one["ts"][0]).total_seconds()
     rise = one["energy_mj"][-1] - one["energy_mj"][0]
     assert rise / seconds == pytest.approx(400_000, rel=0.05)
-    assert [(h.name, h.held.gpu_uuid) for h in found.holds] == [("train-0", GPU0)]
+    assert [(h.name, h.held.gpu_uuid) for h in fetched.holds] == [("train-0", GPU0)]
     assert [o.verdict for o in outcomes] == ["loaded", "loaded"]
 
 

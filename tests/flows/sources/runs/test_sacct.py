@@ -141,7 +141,7 @@ def test_times_are_local(project: Settings, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "sentence"),
     [
         (job(state="FOO"), "row 2, column 'State', value 'FOO': unknown state"),
         (job(end="2024-05-01T11:00:00"), "ends before it starts"),
@@ -151,12 +151,12 @@ def test_times_are_local(project: Settings, tmp_path: Path) -> None:
     ],
 )
 def test_a_line_that_makes_no_sense_is_named(
-    project: Settings, tmp_path: Path, line: str, said: str
+    project: Settings, tmp_path: Path, line: str, sentence: str
 ) -> None:
     ingest_gpu(project, [segment(tmp_path)])
     [outcome] = ingest_runs(project, [accounting(tmp_path, line)], "UTC")
     assert outcome.verdict == "quarantined"
-    assert said in outcome.reason
+    assert sentence in outcome.reason
 
 
 def test_a_missing_field_is_named(project: Settings, tmp_path: Path) -> None:
