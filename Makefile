@@ -1,5 +1,7 @@
 # make demo    sets up and runs the whole pipeline on bundled data
 # make test    sets up and runs the tests
+# make test-fast  the tests that need no server, no browser and no half minute
+# make lint    style, and which room may import which
 # make check   lint, types and tests, as CI does
 # make bench   measures ingest, transform and pipeline against a plain scan, and the collector
 # make lock    resolves requirements.lock anew (needs uv)
@@ -9,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types check bench docs lock clean
+.PHONY: demo test test-fast lint types check bench docs lock clean
 
 demo: $(READY)
 	@$(BIN)/wattledger demo
@@ -17,9 +19,13 @@ demo: $(READY)
 test: $(READY)
 	@$(BIN)/python -m pytest -n 3 --dist worksteal
 
+test-fast: $(READY)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not (service or browser or long or real)"
+
 lint: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-logo
 
 types: $(READY)
 	@$(BIN)/mypy
@@ -31,7 +37,7 @@ bench: $(READY)
 	@$(BIN)/python -m bench.collector
 
 docs: $(READY)
-	@$(BIN)/python docs/generate.py
+	@$(BIN)/python -m docs.generate
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] < (3, 14) or sys.exit("Wattledger needs Python 3.11 to 3.13; name one with: make PYTHON=python3.12 ...")'

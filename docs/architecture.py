@@ -175,7 +175,7 @@ def _check_function(path: Path, name: str) -> None:
         raise ValueError(f"{path.relative_to(ROOT)} has no {name}: correct docs/architecture.py")
 
 
-def write_page(note: str) -> str:
+def describe_architecture(note: str) -> str:
     """The text of architecture.md."""
     lines = [
         note,

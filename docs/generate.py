@@ -1,7 +1,8 @@
 """Write the generated pages: `make docs`. A test holds them to the code.
 
 data-dictionary.md from transforms/schema/, cli.md from the help of every command, settings.md from
-the settings model, validation.md from the published record, frames.md from the reporting frames.
+the settings model, validation.md from the published record, frames.md from the reporting frames, architecture.md and rooms.svg from
+the imports (docs/architecture.py).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import typer
 from pydantic import BaseModel
 
+from docs.architecture import describe_architecture, draw_rooms
 from flows.cli.main import app
 from flows.estimates.scenario import Scenario
 from flows.estimates.validation import Comparison, compare_studies, load_studies
@@ -255,6 +257,8 @@ PAGES = {
     "data-dictionary.md": data_dictionary,
     "cli.md": command_line,
     "settings.md": settings,
+    "architecture.md": lambda: describe_architecture(_NOTE),
+    "rooms.svg": draw_rooms,
 }
 
 if __name__ == "__main__":

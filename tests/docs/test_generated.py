@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from docs import generate
 from tests.conftest import ROOT
-
-_SPEC = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
-assert _SPEC is not None
-assert _SPEC.loader is not None
-generate = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(generate)
 
 
 @pytest.mark.parametrize("name", generate.PAGES)
@@ -56,6 +50,6 @@ def test_transforms_are_pure() -> None:
         "transforms",
         "typing",
     }
-    for module in (ROOT / "transforms").glob("*.py"):
+    for module in (ROOT / "transforms").rglob("*.py"):
         for name in re.findall(r"^\s*(?:from|import) ([a-z_]+)", module.read_text(), re.MULTILINE):
             assert name in allowed, f"{module.name} imports {name}"
