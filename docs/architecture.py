@@ -19,13 +19,93 @@ _BESIDE = ("expectations", "transforms", "sql", "wattledger")
 _WIDTH, _LINE, _PAD, _GAP = 980, 15, 10, 12
 
 READING = (
+    ("wattledger.meters.nvml", "NvmlGpu", "A GPU is asked for its energy counter and power."),
     (
-        "wattledger.meters.nvml",
-        "",
-        "A meter on the node asks NVML for counter, power and the rest.",
+        "wattledger.collect.lane",
+        "Lane",
+        "A thread asks once a second; a call that hangs silences one GPU only.",
+    ),
+    ("wattledger.spool.journal", "Journal", "The reading is on the node's disk before it counts."),
+    (
+        "wattledger.spool.seal",
+        "seal",
+        "After some minutes the journal becomes a segment: one Parquet file.",
+    ),
+    ("flows.sources.gpu.reader", "stage", "The file is recognised, read and checked row by row."),
+    (
+        "flows.ingest.gpu",
+        "ingest_gpu",
+        "The gate looks at its profile; then it is stored, once, or goes to quarantine.",
+    ),
+    (
+        "transforms.energy",
+        "reduce_readings",
+        "Readings are reduced to stretches within slots of five minutes, in whole numbers.",
+    ),
+    (
+        "transforms.attribution",
+        "attribute_energy",
+        "The energy of a slot goes to the runs that held the GPU; the rest is idle or unallocated.",
+    ),
+    (
+        "transforms.footprint",
+        "compute_footprint_slots",
+        "With PUE, grid and water it becomes facility energy, carbon and litres.",
+    ),
+    (
+        "flows.publication.publish",
+        "publish_candidate",
+        "The gate passes, and the figure is in force, with everything that it rests on.",
     ),
 )
-INTERVAL = (("flows.sources.grid.reader", "", "A file or an answer is recognised."),)
+INTERVAL = (
+    (
+        "flows.ingest.fetch_grid",
+        "fetch_zone",
+        "The days that are needed and not final are asked for, or a file is loaded.",
+    ),
+    (
+        "flows.sources.grid.providers.base",
+        "Provider",
+        "A provider answers, page by page; asking and reading are apart.",
+    ),
+    (
+        "flows.sources.grid.kept_answers",
+        "KeptAnswers",
+        "The answer is kept as it came, so that it can be read again without a token.",
+    ),
+    ("flows.sources.grid.reader", "read", "Its layout is recognised."),
+    (
+        "flows.sources.grid.series",
+        "build_grid_data",
+        "It becomes a series in UTC: an intensity, or the generation of a fuel, from then to then.",
+    ),
+    (
+        "expectations.grid",
+        "build_intensity_suite",
+        "The gate looks for gaps, overlaps and values that cannot be.",
+    ),
+    (
+        "flows.ingest.grid",
+        "ingest_grid",
+        "It is stored; a value that it revises is superseded, not overwritten.",
+    ),
+    (
+        "flows.accounting.intensity",
+        "compute_slot_signals",
+        "For each slot the best tier that covers it is found: live, cached, typical, the country's year.",
+    ),
+    (
+        "transforms.grid",
+        "compute_slot_signal",
+        "Intervals are weighed by the time that they cover of the slot.",
+    ),
+    (
+        "flows.accounting.site_update",
+        "update_signals",
+        "Slots whose signal changed are computed again; `slot_source` says what each rests on.",
+    ),
+)
 
 
 def package_folder(name: str) -> Path:
