@@ -1,3 +1,5 @@
 """Everything that moves data: sources, warehouse, Prefect flows, publication, command line."""
 
-__version__ = "0.1.0"
+from wattledger import __version__
+
+__all__ = ["__version__"]
