@@ -45,8 +45,12 @@ def make_ask(source: GridApiInput, *, refresh: bool) -> Ask:
 
 
 def _make_cache_key(context: Any, parameters: dict[str, Any]) -> str:
-    """The same request to the same provider is answered from the cache."""
-    return f"{parameters['source'].provider}-{parameters['request'].key}"
+    """The same request to the same provider is answered from the cache.
+
+    Prefect keeps a page by the name of its class, so one that another version kept under another name is not asked for.
+    """
+    kept_as = f"{Page.__module__}.{Page.__qualname__}"
+    return f"{parameters['source'].provider}-{parameters['request'].key}-{kept_as}"
 
 
 @task(name="ask a provider", cache_key_fn=_make_cache_key, persist_result=True)
