@@ -104,8 +104,8 @@ def test_digests_can_be_taken_without_our_code(published: Settings) -> None:
     con = duckdb.connect(str(published.published_database), read_only=True)
     con.execute("SET TimeZone = 'UTC'")
     [(table,)] = con.execute(
-        "SELECT hash_file(string_agg(digest, '' ORDER BY digest)) FROM "
-        "(SELECT hash_file(to_json(t)::VARCHAR) AS digest FROM run_footprint AS t)"
+        "SELECT sha256(string_agg(digest, '' ORDER BY digest)) FROM "
+        "(SELECT sha256(to_json(t)::VARCHAR) AS digest FROM run_footprint AS t)"
     ).fetchall()
     [(kept,)] = con.execute(
         "SELECT content_sha256 FROM kept_input WHERE table_name = 'gpu_reading'"
@@ -184,7 +184,7 @@ KEPT = (
 
 def test_every_column_of_what_is_kept_counts(published: Settings) -> None:
     """Of readings, grid data and runs in the warehouse; and rows that come or go."""
-    with writable(store_of(published)) as con:
+    with writable(published.root / "warehouse.duckdb") as con:
         con.execute(
             "INSERT INTO host_reading SELECT 'node01', 'cpu', ts, 1000000, 5, false, 'rapl', 1 "
             "FROM gpu_reading LIMIT 3"
@@ -229,13 +229,13 @@ def test_every_column_of_what_is_kept_counts(published: Settings) -> None:
 
 
 def test_a_changed_reading_is_named_by_its_file(published: Settings) -> None:
-    with writable(store_of(published)) as con:
+    with writable(published.root / "warehouse.duckdb") as con:
         con.execute("UPDATE gpu_reading SET temp_c = temp_c + 1 WHERE rowid = 77")
     assert {what for what, _ in list_failures(verify_ledger(published))} == {"kept"}
     [(_, place)] = list_failures(verify_ledger(published))
     assert place.startswith("gpu_reading ")
     assert place.endswith("node01.parquet")
-    with writable(store_of(published)) as con:
+    with writable(published.root / "warehouse.duckdb") as con:
         con.execute("UPDATE gpu_reading SET temp_c = temp_c - 1 WHERE rowid = 77")
         con.execute("UPDATE gpu_reading SET energy_mj = energy_mj + 1000 WHERE rowid = 600")
     found = list_failures(verify_ledger(published))
@@ -248,7 +248,7 @@ def test_every_table_of_the_warehouse_that_was_published_counts(accounted: Setti
     con = connect(accounted.published_database, read_only=True)
     tables = list_tables(con) - volatile
     con.close()
-    with writable(store_of(accounted)) as con:
+    with writable(accounted.root / "warehouse.duckdb") as con:
         filled = {t for t in tables if con.execute(f"SELECT 1 FROM {t} LIMIT 1").fetchall()}
         for table in filled:
             con.execute(f"DELETE FROM {table}")
@@ -285,7 +285,7 @@ def test_a_broken_chain_is_named(what: str, republished: Settings) -> None:
             "order": "UPDATE publication SET sequence = 3 WHERE sequence = 2",
             "swapped": "UPDATE publication SET manifest_sha256 = (SELECT max(manifest_sha256) FROM publication)",
         }[what]
-        with writable(store_of(republished)) as con:
+        with writable(republished.root / "warehouse.duckdb") as con:
             con.execute(change)
             if what == "swapped":
                 [(same,)] = con.execute("SELECT max(manifest_sha256) FROM publication").fetchall()
