@@ -59,7 +59,7 @@ def test_sql_parses(path: Path) -> None:
 
 def test_every_query_is_there_and_used() -> None:
     text = "\n".join(path.read_text("utf-8") for path in list_modules())
-    used = set(re.findall(r'load_query\(\s*"([a-z_/]+)"', text))
+    used = set(re.findall(r"""load_query\(\s*["']([a-z_/]+)["']""", text))
     folder = ROOT / "sql" / "queries"
     assert used == {
         path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.sql")
