@@ -94,27 +94,8 @@ def send_request(
     try:
         with httpx.Client(timeout=timeout_s, auth=auth) as client:
             answer = client.get(request.url, params=list(request.params))
-    except httpx.TimeoutException:
-        raise SourceError(
-            f"no answer within {timeout_s:g} s",
-            where=shown,
-            remedy="It is asked again on the next run; or raise timeout_s",
-            transient=True,
-        ) from None
-    except httpx.RemoteProtocolError:
-        raise SourceError(
-            "the answer was cut off",
-            where=shown,
-            remedy="It is asked again on the next run",
-            transient=True,
-        ) from None
     except httpx.HTTPError as error:
-        raise SourceError(
-            hide_secret(f"{type(error).__name__}: {error}", secret),
-            where=shown,
-            remedy="Check the network, and `url` of this [[input.grid_api]]",
-            transient=True,
-        ) from None
+        raise _explain_failure(error, shown, secret, timeout_s) from None
     finally:
         logger.removeFilter(hidden)
     text = hide_secret(answer.text[:_MAX_BYTES], secret)
@@ -128,6 +109,21 @@ def send_request(
         text,
         _measure_skew(answer),
     )
+
+
+def _explain_failure(
+    error: httpx.HTTPError, shown: str, secret: str, timeout_s: float
+) -> SourceError:
+    """The sentence for a request that got no answer."""
+    if isinstance(error, httpx.TimeoutException):
+        text = f"no answer within {timeout_s:g} s"
+        remedy = "It is asked again on the next run; or raise timeout_s"
+    elif isinstance(error, httpx.RemoteProtocolError):
+        text, remedy = "the answer was cut off", "It is asked again on the next run"
+    else:
+        text = hide_secret(f"{type(error).__name__}: {error}", secret)
+        remedy = "Check the network, and `url` of this [[input.grid_api]]"
+    return SourceError(text, where=shown, remedy=remedy, transient=True)
 
 
 def _explain_refusal(answer: httpx.Response, text: str, shown: str) -> SourceError:
