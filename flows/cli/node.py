@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.options import Json
+from flows.cli.options import Json, require_range
 from flows.cli.output.console import print_json
 
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ SpoolFolder = Annotated[
         "--spool", help="Folder for readings.", envvar="WATTLEDGER_SPOOL", show_default="auto"
     ),
 ]
-Rate = Annotated[float, typer.Option(min=0.01, max=20, help="Readings per GPU and second.")]
+Rate = Annotated[
+    float, typer.Option(callback=require_range(0.01, 20), help="Readings per GPU and second.")
+]
 HostMeter = Annotated[bool, typer.Option(help="Measure (RAPL) or model CPU and memory too.")]
 
 
@@ -39,10 +41,14 @@ def collect(
     rate: Rate = 1.0,
     flush: Annotated[
         float,
-        typer.Option(min=0.1, max=3600, help="Seconds between writes: what a power cut can lose."),
+        typer.Option(
+            callback=require_range(0.1, 3600),
+            help="Seconds between writes: what a power cut can lose.",
+        ),
     ] = 10.0,
     segment: Annotated[
-        float, typer.Option(min=1, max=86_400, help="Seconds of readings in one file.")
+        float,
+        typer.Option(callback=require_range(1, 86_400), help="Seconds of readings in one file."),
     ] = 600.0,
     max_spool: Annotated[
         int, typer.Option(help="MiB that the spool may hold before readings are thinned.")

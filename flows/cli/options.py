@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,3 +73,14 @@ def parse_days(
     if days[0] > days[1]:
         raise typer.BadParameter(f"{names[1]} lies before {names[0]}", param_hint=names[1])
     return days[0].isoformat(), (days[1] + timedelta(days=1)).isoformat()
+
+
+def require_range(low: float, high: float) -> Callable[[float], float]:
+    """A check of an option's value, whose message names the option and both ends."""
+
+    def check_value(value: float) -> float:
+        if not low <= value <= high:
+            raise typer.BadParameter(f"{value:g} is not in {low:g} to {high:g}")
+        return value
+
+    return check_value
