@@ -380,10 +380,10 @@ def test_a_signature_is_checked_by_us_and_by_openssl(published: Settings, tmp_pa
     assert [o.detail for o in wrong if o.publication_id.startswith("0002")] == [
         "it is not by this key"
     ]
-    with pytest.raises(SettingsError, match="can't use the key"):
+    with pytest.raises(SettingsError, match="cannot use the key"):
         list(verify_ledger(project, "0002", Trust(path)))
     path.write_text(path.read_text().replace(str(private), "nowhere.pem"))
-    with pytest.raises(SettingsError, match=r"can't use the key.*openssl genpkey"):
+    with pytest.raises(SettingsError, match=r"cannot use the key.*openssl genpkey"):
         publish_candidate(settings_module.load(project.root))
 
 
