@@ -124,7 +124,7 @@ def list_modules(room: str) -> list[str]:
     rooms = [
         path.name
         for path in folder.iterdir()
-        if path.is_dir() and (any(path.glob("*.py")) or any(path.glob("*.sql")))
+        if path.is_dir() and (any(path.glob("*.py")) or any(path.rglob("*.sql")))
     ]
     return sorted(modules) + [f"{name}/" for name in sorted(rooms)]
 
@@ -186,7 +186,7 @@ def draw_rooms() -> str:
     top = _PAD
     for floor in [*read_floors(), list(_BESIDE)]:
         width = (_WIDTH - _GAP * (len(floor) - 1)) / len(floor)
-        columns = [_wrap(list_modules(room), int(width / 7.2)) for room in floor]
+        columns = [_wrap(list_modules(room), int((width - 2 * _PAD) / 7.4)) for room in floor]
         height = _LINE * (1 + max(len(lines) for lines in columns)) + 2 * _PAD
         for place, (room, lines) in enumerate(zip(floor, columns, strict=True)):
             left = place * (width + _GAP)
