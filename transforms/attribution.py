@@ -1,6 +1,6 @@
 """Who holds the energy: runs, nobody (idle), or the unheld share of a shared GPU.
 
-docs/method.md, "Attribution". A *cell* is a stretch of one slot on one GPU during which nothing
+docs/method.md, "Attribution". A *cell* is a part of one slot on one GPU during which nothing
 changes hands: a whole slot, mostly; slots that an allocation border cuts have several.
 """
 

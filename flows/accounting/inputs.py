@@ -192,7 +192,7 @@ def _read_deliveries(path: Path, contract: str) -> Iterator[tuple[datetime, date
             lines = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadInput(
-            f"can't read the deliveries of contract {contract!r}: {error}",
+            f"cannot read the deliveries of contract {contract!r}: {error}",
             where=str(path),
             remedy="It should be CSV with valid_from, valid_to and energy_kwh",
         ) from None

@@ -86,7 +86,7 @@ def assert_as_from_nothing(project: Settings) -> int:
 
 
 class Fleet:
-    """A small fleet whose readings arrive in pieces, in any order."""
+    """A small fleet whose readings arrive in parts, in any order."""
 
     def __init__(self, project: Settings, seed: int) -> None:
         self.project, self.random, self.files = project, random.Random(seed), 0

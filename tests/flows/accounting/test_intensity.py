@@ -1,4 +1,4 @@
-"""From the best rung that covers a slot to the figures, through a real warehouse."""
+"""From the best tier that covers a slot to the figures, through a real warehouse."""
 
 from __future__ import annotations
 
@@ -87,13 +87,13 @@ def test_the_country_mean_is_its_mix_by_the_factors_per_fuel() -> None:
 
 
 def test_a_country_can_be_named_and_the_world_too(tmp_path: Path) -> None:
-    for country, rung in (("FR", "country_year"), ("world", "world")):
+    for country, tier in (("FR", "country_year"), ("world", "world")):
         extra = f'[zones.CAISO_NORTH]\ncountry = "{country}"\n'
         project = project_of(tmp_path / country, "CAISO_NORTH", extra)
         run = figures(project)
         mean = find_value(read_factors(project), "country_lifecycle_g_per_kwh", country)
         assert run["co2e_kg"] == pytest.approx(run["grid_kwh"] * mean / 1000, rel=1e-6)
-        assert sources(project) == {rung: 1.0}
+        assert sources(project) == {tier: 1.0}
 
 
 def test_a_zone_of_no_country_and_no_data_is_most_likely_a_slip(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_zone_of_no_country_and_no_data_is_most_likely_a_slip(tmp_path: Path) 
         compute(project)
 
 
-def test_rungs_share_a_run_and_each_says_how_much(tmp_path: Path) -> None:
+def test_tiers_share_a_run_and_each_says_how_much(tmp_path: Path) -> None:
     """The series ends at 12:10; a fallback from wattledger.toml takes the second half."""
     project = project_of(tmp_path / "p", "XX", "[zones.XX]\nfallback_intensity_g_per_kwh = 500\n")
     path = tmp_path / "s.csv"
@@ -293,7 +293,7 @@ def test_alternatives_by_hour_and_zone(tmp_path: Path) -> None:
     assert count == 10
 
 
-def test_a_rung_that_covers_all_of_it_has_a_share_of_one(project: Settings) -> None:
+def test_a_tier_that_covers_all_of_it_has_a_share_of_one(project: Settings) -> None:
     """To the last bit, whatever the energies: the gate compares it with a threshold of 1."""
     values = {
         **dict.fromkeys(TABLES["footprint_slot"].columns, "1"),
