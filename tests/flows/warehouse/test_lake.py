@@ -81,7 +81,16 @@ class Postgres:
         os.kill(pid, signal.SIGQUIT)
         while Path(f"/proc/{pid}").exists():
             time.sleep(0.02)
-        self.server.start()
+        deadline = time.monotonic() + 90
+        while True:
+            try:
+                self.server.start()
+                break
+            except (subprocess.SubprocessError, AssertionError):
+                # It waits ten seconds; on a slow disk the recovery takes longer.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1)
 
 
 @pytest.fixture(scope="session")
