@@ -63,7 +63,7 @@ def record_basis(
 ) -> None:
     """Record what the candidate was made from (inside the caller's transaction)."""
     con.execute(
-        "INSERT INTO computed_segment SELECT segment_key FROM segment WHERE verdict = 'loaded' "
+        "INSERT INTO computed_segment BY NAME SELECT segment_key FROM segment WHERE verdict = 'loaded' "
         f"AND {NOT_COMPUTED}"
     )
     columns = ["run_id", "gpu_key", "from_us", "to_us", "share_ppm"]
