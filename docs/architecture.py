@@ -278,7 +278,9 @@ def describe_architecture(note: str) -> str:
     for room in [*rooms, *_BESIDE]:
         below = ", ".join(
             f"{target.removeprefix('flows.')} {number}"
-            for (source, target), number in sorted(counts.items(), key=lambda item: -item[1])
+            for (source, target), number in sorted(
+                counts.items(), key=lambda item: (-item[1], item[0])
+            )
             if source == room
         )
         lines.append(f"| `{room.replace('.', '/')}` | {describe_room(room)} | {below or '–'} |")
