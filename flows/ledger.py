@@ -86,31 +86,30 @@ class Ledger:
             run_id, figure, meaning, unit (kWh, kg, L, h; empty for money), value, low and high. Figures without bounds
             have null in low and high.
         """
+        stored = set(self.sql("FROM run_footprint LIMIT 0").columns)
+        # An earlier publication may not have all of them.
+        figures = [figure for figure in FIGURES if stored.issuperset(figure.columns)]
+        # DuckDB divides, as in the views: Polars multiplies by the reciprocal, which can differ in the last digit.
+        shown = ", ".join(
+            f"{column} / {figure.unit.per} AS {column}"
+            for figure in figures
+            for column in figure.columns
+        )
         rows = self.sql(
-            "FROM run_footprint WHERE kind = 'run' AND run_id = coalesce($run_id, run_id)",
+            f"SELECT run_id, {shown} FROM run_footprint WHERE kind = 'run' AND run_id = coalesce($run_id, run_id)",
             {"run_id": run_id},
         )
-        stored = {column for figure in FIGURES for column in figure.columns} & set(rows.columns)
         long = [
             rows.select(
                 "run_id",
                 figure=pl.lit(figure.name),
                 meaning=pl.lit(figure.meaning),
                 unit=pl.lit(figure.unit.symbol),
-                **{
-                    name: pl.col(column).cast(pl.Float64) / figure.unit.per
-                    if figure.bounded or not bound
-                    else pl.lit(None, pl.Float64)
-                    for name, bound, column in (
-                        ("value", "", figure.stored()),
-                        ("low", "_low", figure.stored("_low")),
-                        ("high", "_high", figure.stored("_high")),
-                    )
-                },
+                value=figure.stored(),
+                low=pl.col(figure.stored("_low")) if figure.bounded else pl.lit(None, pl.Float64),
+                high=pl.col(figure.stored("_high")) if figure.bounded else pl.lit(None, pl.Float64),
             )
-            # An earlier publication may not have all of them.
-            for figure in FIGURES
-            if stored.issuperset(figure.columns)
+            for figure in figures
         ]
         return pl.concat(long).sort("run_id", maintain_order=True)
 

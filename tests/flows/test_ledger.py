@@ -15,7 +15,7 @@ import pytest
 import wattledger as api
 from flows.errors import SettingsError, UsageError
 from flows.settings import Settings
-from tests.conftest import ROOT, wattledger
+from tests.conftest import ROOT, make_project, wattledger
 from transforms.figures import FIGURES
 
 
@@ -70,7 +70,7 @@ def test_an_earlier_publication_and_the_warehouse(republished: Settings) -> None
     assert last.explain("r1")["run"]["run_id"] == "r1"
 
 
-def test_mistakes_are_sentences(published: Settings, project: Settings, tmp_path: Path) -> None:
+def test_mistakes_are_sentences(published: Settings, tmp_path: Path) -> None:
     ledger = api.open(published.root)
     for query in ("SELECT co2 FROM run_summary", "FROM read_csv('/etc/passwd')", "DELETE FROM gpu"):
         with pytest.raises(UsageError):
@@ -78,7 +78,7 @@ def test_mistakes_are_sentences(published: Settings, project: Settings, tmp_path
     with pytest.raises(UsageError, match="no publication '0007'"):
         api.open(published.root, publication="0007")
     with pytest.raises(UsageError, match="nothing has been published"):
-        api.open(project.root)
+        api.open(make_project(tmp_path / "empty").root)
     with pytest.raises(SettingsError, match=r"no wattledger\.toml"):
         api.open(tmp_path / "nowhere")
 
