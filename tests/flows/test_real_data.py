@@ -21,8 +21,7 @@ from flows.samples.demo import prepare_demo
 from flows.settings import Settings
 from flows.sources.gpu.nvidia_smi import Options
 from flows.sources.grid import layouts, reader
-from flows.warehouse.connection import connect
-from flows.warehouse.store import store_of
+from flows.warehouse.store import FileStore, store_of
 from tests.conftest import make_project, runs_csv
 from transforms.grid import weigh_mix
 
@@ -30,9 +29,8 @@ pytestmark = pytest.mark.real
 
 
 def ask(project: Settings, sql: str, published: bool = False) -> list[tuple[object, ...]]:
-    con = connect(
-        project.published_database if published else store_of(project), read_only=True
-    )
+    store = FileStore(project.published_database) if published else store_of(project)
+    con = store.connect(read_only=True)
     try:
         return con.execute(sql).fetchall()
     finally:

@@ -54,7 +54,10 @@ def attributed(
     spans = attribution.close_allocations(allocations, as_of)
     cut = attribution.cut_slots(spans)
     intervals = pl.concat(
-        [energy.measure_intervals(frame.lazy(), RULE), energy.measure_slot_crossings(stretches.lazy(), RULE)]
+        [
+            energy.measure_intervals(frame.lazy(), RULE),
+            energy.measure_slot_crossings(stretches.lazy(), RULE),
+        ]
     )
     limits = (
         frame.lazy()

@@ -158,7 +158,10 @@ def test_cut_slots_add_up_to_whole_ones(rows: list[Row], cuts: list[int]) -> Non
     schema = {"gpu_key": pl.Int32, "slot": pl.Int64, "cell_start": pl.Int64, "cell_end": pl.Int64}
     table = pl.LazyFrame(cells, schema=schema, orient="row")
     spans = pl.concat(
-        [energy.measure_intervals(frame.lazy(), RULE), energy.measure_slot_crossings(stretches.lazy(), RULE)]
+        [
+            energy.measure_intervals(frame.lazy(), RULE),
+            energy.measure_slot_crossings(stretches.lazy(), RULE),
+        ]
     )
     found = energy.compute_cell_energy(spans, table).collect()
     kinds = ["counter_mj", "power_integral_mj", "gap_mj", "covered_us", "gap_us"]

@@ -64,7 +64,9 @@ FIELDS: tuple[Field, ...] = (
     Field("host_high_mj", "BIGINT", "Upper bound of host_mj", "mJ"),
     Field("from_us", "BIGINT", "Begin of the allocation", "µs since 1970"),
     Field("to_us", "BIGINT", "End of the allocation", "µs since 1970"),
-    Field("taken", "BIGINT", "Transactions that took the lock so far; 0 where the warehouse is a file"),
+    Field(
+        "taken", "BIGINT", "Transactions that took the lock so far; 0 where the warehouse is a file"
+    ),
     Field("facts", "VARCHAR", "What the figures rest on, as text or digest"),
     Field("as_of", TIMESTAMP, "Time of the last reading that the figures include, UTC"),
     Field("power_dnj", "BIGINT", "Integral of power within the stretch", "2 nJ"),
