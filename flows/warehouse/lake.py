@@ -66,6 +66,9 @@ class LakeStore:
         try:
             self._attach(con, NAME, read_only=read_only)
             con.execute(f"USE {NAME}")
+        except duckdb.Error as error:
+            con.close()
+            raise self.explain_failure(error) from None
         except BaseException:
             con.close()
             raise
