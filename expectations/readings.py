@@ -12,17 +12,22 @@ EARLIEST = datetime(2007, 1, 1, tzinfo=UTC)
 ROWS_WHERE = {
     "power_not_negative": ("power_mw", "power_mw < 0"),
     "power_below_limit": ("power_mw", "power_mw > {limit_mw}"),
-    "utilisation_in_range": ("util_pct", "util_pct NOT BETWEEN 0 AND 100"),
-    "counter_not_negative": ("energy_mj", "energy_mj < 0"),
-    "no_future": ("ts", "ts = (SELECT max(ts) FROM staged)"),
-    "clock_was_set": ("ts", "ts = (SELECT min(ts) FROM staged)"),
-    "time_in_order": ("ts", "same_gpu AND step_us < 0"),
-    "no_conflict": (
-        "power_mw",
-        "same_gpu AND step_us = 0",
+    "counter_below_limit": (
+        "energy_mj",
+        "same_gpu AND step_us >= 1000000 AND rise_mj * 1e6 / step_us > {limit_mw}",
     ),
+    "utilisation_in_range": ("util_pct", "util_pct NOT BETWEEN 0 AND 100"),
+    "utilisation_not_negative": ("util_pct", "util_pct < 0"),
+    "counter_not_negative": ("energy_mj", "energy_mj < 0"),
+    "no_future": ("ts", "epoch(ts) - epoch(now()) > {future_s}"),
+    "clock_was_set": ("ts", f"ts < TIMESTAMPTZ '{EARLIEST.isoformat()}'"),
+    "time_in_order": ("ts", "same_gpu AND step_us < 0"),
+    "no_conflict": ("power_mw", "(same_gpu AND step_us = 0) OR (next_same_gpu AND next_step_us = 0)"),
 }
-"""How to find an offending row in the file itself: column, and predicate on the staged rows."""
+"""How to find the offending rows in the file itself: column, and predicate on the staged rows."""
+
+OF_WHOLE_FILES = frozenset({"time_in_order"})
+"""Checks whose rows are not at fault by themselves: where time goes back, everything after it is in doubt."""
 
 
 _VALUE_CHECKS = (

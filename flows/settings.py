@@ -288,6 +288,14 @@ class Readings(Strict):
     future_tolerance_s: Annotated[float, Field(ge=0)] = 300
 
 
+class Ingest(Strict):
+    """How much of a file may be bad before all of it is refused."""
+
+    max_bad_rows_share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Part of the rows of a file that are set aside one by one; past it, the file is refused. One bad
+    row among good ones never is the whole file's fault."""
+
+
 class Gate(Strict):
     """Thresholds of the checks that guard publication."""
 
@@ -524,6 +532,7 @@ class FileSettings(Strict):
 
     project: Project = Project()
     readings: Readings = Readings()
+    ingest: Ingest = Ingest()
     gate: Gate = Gate()
     override: list[Override] = []
     ledger: Ledger = Ledger()
@@ -624,6 +633,7 @@ class Settings(FileSettings):
 _UNRECORDED = {
     "root",
     "wait_s",
+    "ingest",
     "sources",
     "grid_sources",
     "input",

@@ -31,6 +31,7 @@ _COUNTED = (
     "no_time",
     "null_power",
     "null_energy",
+    "power_sum_mw",
     "no_value",
     "negative_energy",
     "steps_back",
@@ -170,11 +171,14 @@ def _profile_values(
 
     rows_read = np.diff(sequences.cuts, append=len(t))
     rows_read[0] -= skip_first
+    power_sum = sequences.add(p)
+    power_sum[0] -= p[0] if skip_first else 0
     return {
         "rows_read": rows_read,
         "no_time": count(no_time),
         "null_power": count(no_power),
         "null_energy": count(no_energy),
+        "power_sum_mw": power_sum,
         "no_value": count(no_value),
         "negative_energy": count(c < 0),
         "first_us": sequences.least(t, no_time),
@@ -253,7 +257,7 @@ def merge_profiles(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
 
     Returns:
         By gpu_uuid (and segment, where several were given): rows_read, first_ts, last_ts, null_power, null_energy,
-        no_value, min_power_mw, max_power_mw, max_counter_mw (mean power that the counter implies over steps of a
+        power_sum_mw (of the readings that have a power), no_value, min_power_mw, max_power_mw, max_counter_mw (mean power that the counter implies over steps of a
         second and more), compared_counter_mj and compared_power_mj (the rise of the counter, and the trapezoid of
         power, over the steps up to half a minute that have both), usual_step_ms (mean of those steps, null if there
         are none), min_util_pct, max_util_pct, negative_energy, steps_back, conflicts (rows at the time of the row

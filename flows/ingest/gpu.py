@@ -14,8 +14,13 @@ from flows.errors import BadInput
 from flows.files import expand_paths, hash_file, is_in_spool
 from flows.ingest import host
 from flows.ingest.gpu_compare import stage_profiles
-from flows.ingest.gpu_gate import check_profiles, explain_failures
-from flows.ingest.gpu_profile import PowerBounds, group_files, read_profiles
+from flows.ingest.gpu_gate import check_profiles, explain_failures, set_rows_aside
+from flows.ingest.gpu_profile import (
+    PowerBounds,
+    describe_readings,
+    group_files,
+    read_profiles,
+)
 from flows.ingest.gpu_store import store_segments
 from flows.ingest.progress import Progress, no_progress
 from flows.settings import Settings
@@ -23,6 +28,7 @@ from flows.sources.gpu import reader as gpu_source
 from flows.sources.gpu import segments
 from flows.sources.gpu.nvidia_smi import Options
 from flows.sources.gpu.staged import Staged
+from flows.sources.verdict import judge_file
 from flows.warehouse import registry
 from flows.warehouse.registry import Outcome
 from flows.warehouse.store import explain_disk_errors, open_for_writing, store_of
@@ -98,6 +104,8 @@ class _Batch:
     """Digest -> file of energy of CPU and memory."""
     waiting: set[Path] = field(default_factory=set)
     """Files that are loaded when others of the batch are."""
+    cleaned: list[Staged] = field(default_factory=list)
+    """Files of which some rows were set aside, so that they go through the gate again."""
 
     def refuse(
         self, path: Path, digest: str, suite: str, reason: str, source_format: str = ""
@@ -123,9 +131,12 @@ def _load_batch(
     try:
         with ThreadPoolExecutor(_THREADS) as pool:
             _stage_files(batch, pool, options, source, progress)
-            profiles = _profile_files(batch, pool)
-        if profiles:
-            _gate_and_store(batch, profiles, newest_key)
+            profiles = _profile_files(batch, pool, list(batch.staged.values()))
+            if profiles:
+                _gate_and_store(batch, profiles, newest_key)
+            if batch.cleaned:
+                profiles = _profile_files(batch, pool, batch.cleaned)
+                _gate_and_store(batch, profiles, newest_key, again=True)
         if batch.hosts:
             batch.outcomes |= host.load_host_segments(con, settings, batch.hosts)
     finally:
@@ -155,16 +166,19 @@ def _stage_files(
             batch.hosts[digest] = path
         else:
             try:
-                staged = gpu_source.stage(path, batch.settings, options, source, digest)
+                with judge_file(path):
+                    staged = gpu_source.stage(path, batch.settings, options, source, digest)
             except BadInput as error:
                 batch.refuse(path, digest, "reader", str(error))
             else:
                 batch.staged[digest] = staged
 
 
-def _profile_files(batch: _Batch, pool: ThreadPoolExecutor) -> list[tuple[Staged, pl.DataFrame]]:
+def _profile_files(
+    batch: _Batch, pool: ThreadPoolExecutor, files: Sequence[Staged]
+) -> list[tuple[Staged, pl.DataFrame]]:
     """Look at the readings of staged files, several files side by side; refuse those that are damaged."""
-    groups = list(group_files(list(batch.staged.values())))
+    groups = list(group_files(files))
     profiles: list[tuple[Staged, pl.DataFrame]] = []
     for group, results in zip(groups, pool.map(read_profiles, groups), strict=True):
         for staged, profile in zip(group, results, strict=True):
@@ -176,10 +190,19 @@ def _profile_files(batch: _Batch, pool: ThreadPoolExecutor) -> list[tuple[Staged
 
 
 def _gate_and_store(
-    batch: _Batch, profiles: Sequence[tuple[Staged, pl.DataFrame]], newest_key: int
+    batch: _Batch,
+    profiles: Sequence[tuple[Staged, pl.DataFrame]],
+    newest_key: int,
+    *,
+    again: bool = False,
 ) -> None:
-    """Compare staged files with the store, run the suite on them, and store those that pass."""
+    """Compare staged files with the store, run the suite on them, and store those that pass.
+
+    Where only some rows of a file fail, they are set aside, and the file is `cleaned` for a second try
+    (`again`), which is the last.
+    """
     con, bounds = batch.con, PowerBounds(batch.settings)
+    understood = {staged.segment_id: describe_readings(profile) for staged, profile in profiles}
     with stage_profiles(con, profiles, bounds) as comparison:
         for digest, fault in comparison.refused.items():
             batch.refuse(batch.staged[digest].source, digest, "reader", str(fault))
@@ -187,7 +210,10 @@ def _gate_and_store(
         faults = check_profiles(con, batch.settings)
         for digest, failures in faults.failures.items():
             staged = batch.staged[digest]
-            reason = explain_failures(con, staged, failures)
+            if not again and set_rows_aside(con, batch.settings, staged, failures):
+                batch.cleaned.append(staged)
+                continue
+            reason = explain_failures(con, batch.settings, staged, failures)
             batch.refuse(staged.source, digest, "readings", reason, staged.format)
         left_out = {*comparison.refused, *comparison.waiting, *faults.failures}
         good = [staged for staged, _ in profiles if staged.segment_id not in left_out]
@@ -197,7 +223,8 @@ def _gate_and_store(
             elif outcome is None:
                 batch.waiting.add(staged.source)
             else:
-                outcome.warnings = faults.warnings.get(staged.segment_id, [])
+                outcome.warnings += faults.warnings.get(staged.segment_id, [])
+                outcome.understood = understood.get(staged.segment_id, [])
                 batch.outcomes[staged.source] = outcome
 
 

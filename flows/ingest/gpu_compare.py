@@ -54,7 +54,7 @@ def stage_profiles(
         with stage(con, segment_profile="FROM segment_profile LIMIT 0", segment_gpu=_SEGMENT_GPU):
             con.execute(
                 "INSERT INTO staging.segment_profile BY NAME "
-                "SELECT * EXCLUDE (host, gpu_index, model, no_time, place) FROM profile"
+                "SELECT * EXCLUDE (host, gpu_index, model, no_time, place, power_sum_mw) FROM profile"
             )
             yield Comparison(refused | damaged, frozenset(waiting))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -18,6 +19,7 @@ from flows.errors import BadInput
 from flows.factors import find_for_model, read_factors
 from flows.settings import Settings
 from flows.sources.gpu.staged import STAGED, Staged
+from flows.times import describe_span
 from flows.warehouse.connection import connect_in_memory
 from flows.warehouse.frames import escape_glob, quote_literal
 from transforms.profile import PROFILED, merge_profiles, profile_rows
@@ -69,11 +71,11 @@ def group_files(files: Sequence[Staged]) -> Iterator[list[Staged]]:
     group: list[Staged] = []
     readings = 0
     for staged in files:
-        if staged.rows_read > _SMALL_FILE:
+        if staged.readings > _SMALL_FILE:
             yield [staged]
             continue
         group.append(staged)
-        readings += staged.rows_read
+        readings += staged.readings
         if readings > _GROUP:
             yield group
             group, readings = [], 0
@@ -193,6 +195,45 @@ def _group_row_groups(metadata: Any) -> Iterator[list[int]]:
         yield row_groups
 
 
+def describe_readings(profile: pl.DataFrame) -> list[str]:
+    """What a file was understood to hold, a sentence for each of its hosts.
+
+    Args:
+        profile: As `read_profiles` gives it.
+    """
+    hosts = profile.group_by("host", maintain_order=True).agg(
+        pl.len().alias("gpus"),
+        pl.col("model").drop_nulls().unique().sort().alias("models"),
+        pl.col("first_ts").min(),
+        pl.col("last_ts").max(),
+        pl.col("usual_step_ms").median(),
+        pl.col("min_power_mw").min(),
+        pl.col("max_power_mw").max(),
+        pl.col("rows_read", "null_power", "power_sum_mw").sum(),
+    )
+    return [_describe_host(row) for row in hosts.iter_rows(named=True)]
+
+
+def _describe_host(row: dict[str, Any]) -> str:
+    models = ", ".join(row["models"]) or "model not said"
+    sentence = (
+        f"host {row['host']}: {row['gpus']} GPU{'s' if row['gpus'] > 1 else ''} ({models}), "
+        f"{describe_span(row['first_ts'], row['last_ts'])}"
+    )
+    if row["usual_step_ms"] is not None:
+        sentence += f", every {row['usual_step_ms'] / 1000:.3g} s"
+    powered = row["rows_read"] - row["null_power"]
+    if powered:
+        low, mean, high = (
+            value / 1000
+            for value in (row["min_power_mw"], row["power_sum_mw"] / powered, row["max_power_mw"])
+        )
+        sentence += f"; {mean:.4g} W on average ({low:.4g} to {high:.4g} W)"
+    if row["null_power"]:
+        sentence += f"; {row['null_power']:,} of {row['rows_read']:,} readings without a power"
+    return sentence
+
+
 def find_damage(staged: Staged) -> BadInput | None:
     """Find out what is wrong with a file in columns that `read_profiles` does not read."""
     with closing(connect_in_memory()) as con:
@@ -209,6 +250,23 @@ def _describe_damage(staged: Staged, error: Exception) -> BadInput:
         where=str(staged.source),
         remedy="Copy the file again",
     )
+
+
+def leave_out(
+    con: duckdb.DuckDBPyConnection, staged: Staged, row_numbers: Sequence[int], folder: Path
+) -> None:
+    """Write a staged file again without some rows; the source itself is left as it is."""
+    target = folder / f"{staged.segment_id}-clean.parquet"
+    folder.mkdir(parents=True, exist_ok=True)
+    con.execute(
+        f"COPY (FROM {relation_of(staged)} WHERE row_no NOT IN (SELECT unnest($rows))) "
+        f"TO {quote_literal(str(target))} (FORMAT parquet)",
+        {"rows": list(row_numbers)},
+    )
+    if not staged.own:
+        staged.path.unlink()
+    staged.path, staged.own = target, False
+    staged.readings -= len(row_numbers)
 
 
 _SQL_TYPES = {"String": "VARCHAR", "Int16": "SMALLINT", "Int32": "INTEGER", "Int64": "BIGINT"}

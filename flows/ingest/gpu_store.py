@@ -54,14 +54,14 @@ def store_segments(
     for staged in segments:
         # What is stored already in part is looked up row by row, so it goes by itself.
         alone = bool(duplicates.get(staged.segment_id))
-        if together and (alone or readings + staged.rows_read > _AT_ONCE):
+        if together and (alone or readings + staged.readings > _AT_ONCE):
             yield from _settle(con, together, newest_key)
             together, readings = [], 0
         if alone:
             yield from _settle(con, [staged], newest_key, new_only=True)
         else:
             together.append(staged)
-            readings += staged.rows_read
+            readings += staged.readings
     if together:
         yield from _settle(con, together, newest_key)
 
@@ -119,6 +119,8 @@ def _store(
     # A collector may have only events to tell.
     files = [_describe_file(staged, totals.get(staged.segment_id, {})) for staged in segments]
     keys = registry.record_files(con, files)
+    for staged in segments:
+        registry.quarantine_rows(con, staged.segment_id, staged.faults.rows)
     _insert_events(con, segments, keys)
     _insert_instances(con, segments)
     stored = _insert_readings(con, segments, keys[0], new_only=new_only)
@@ -134,7 +136,10 @@ def _store(
         "WHERE segment_id IN (SELECT unnest($segments))",
         parameters,
     )
-    return {file.segment_id: file.as_outcome() for file in files}
+    return {
+        staged.segment_id: registry.add_row_faults(file.as_outcome(), staged.faults)
+        for staged, file in zip(segments, files, strict=True)
+    }
 
 
 def _describe_file(staged: Staged, totals: dict[str, Any]) -> registry.File:
@@ -146,7 +151,7 @@ def _describe_file(staged: Staged, totals: dict[str, Any]) -> registry.File:
         "loaded",
         sample=staged.sample,
         rows_read=staged.rows_read,
-        rows_loaded=staged.rows_read - duplicates,
+        rows_loaded=staged.readings - duplicates,
         rows_duplicate=duplicates,
         rows_skipped=staged.rows_skipped,
         # The period that the recorder was told, if it says so; else the step that it made most of the time.

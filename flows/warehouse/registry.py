@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import uuid
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ import polars as pl
 import pyarrow as pa
 
 from expectations.checks import Verdict
+from flows.files import name_for_people
+from flows.rows import RowFaults
 from flows.settings import Settings
 from flows.warehouse.frames import insert, load_query, query_rows
 from flows.warehouse.locks import transaction
@@ -32,7 +35,14 @@ class Outcome:
     rows_loaded: int = 0
     rows_duplicate: int = 0
     rows_skipped: int = 0
+    """Rows that hold nothing to load; `skipped` says why."""
+    rows_quarantined: int = 0
+    """Rows that cannot be believed, each in `quarantined_row`."""
     reason: str = ""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Reason -> rows that were skipped for it."""
+    understood: list[str] = field(default_factory=list)
+    """What was read, as sentences for people to check: who, when, how often, how much."""
     warnings: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -112,6 +122,30 @@ def record_file(con: duckdb.DuckDBPyConnection, file: File) -> int:
     return record_files(con, [file])[0]
 
 
+def add_row_faults(outcome: Outcome, faults: RowFaults) -> Outcome:
+    """An outcome that also says which rows were skipped and set aside."""
+    outcome.rows_quarantined = faults.count
+    outcome.skipped = dict(faults.skipped)
+    outcome.warnings = [*outcome.warnings, *faults.explain()]
+    return outcome
+
+
+def quarantine_rows(con: duckdb.DuckDBPyConnection, segment_id: str, rows: pl.DataFrame) -> None:
+    """Write the rows of a loaded file that were set aside (inside the caller's transaction).
+
+    Args:
+        con: The warehouse.
+        segment_id: The file's digest.
+        rows: row_no, reason, field_name and raw_value of each.
+    """
+    con.execute(
+        "DELETE FROM quarantined_row WHERE segment_id = $segment_id", {"segment_id": segment_id}
+    )
+    if rows.height:
+        named = rows.select(pl.lit(segment_id).alias("segment_id"), pl.all())
+        insert(con, "quarantined_row", named, recorded_at="now()")
+
+
 def quarantine_file(
     con: duckdb.DuckDBPyConnection,
     settings: Settings,
@@ -122,7 +156,7 @@ def quarantine_file(
     source_format: str = "",
 ) -> Outcome:
     """Keep the bytes of a refused file and the reason; offering it again adds nothing."""
-    kept = settings.quarantine / f"{segment_id[:12]}-{path.name}"
+    kept = settings.quarantine / f"{segment_id[:12]}-{_shorten_name(path)}"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         part = kept.with_name(kept.name + ".part")
@@ -130,7 +164,7 @@ def quarantine_file(
         part.replace(kept)
     row = {
         "segment_id": segment_id,
-        "source_name": str(path),
+        "source_name": name_for_people(path),
         "suite": suite,
         "reason": reason,
         "kept_path": str(kept.relative_to(settings.root)),
@@ -142,8 +176,21 @@ def quarantine_file(
         ).fetchall()
         if not recorded:
             insert(con, "quarantine", [row], recorded_at="now()")
-            record_file(con, File(segment_id, str(path), source_format or "unread", "quarantined"))
-    return Outcome(str(path), segment_id, "quarantined", reason=reason)
+            record_file(
+                con,
+                File(segment_id, name_for_people(path), source_format or "unread", "quarantined"),
+            )
+    return Outcome(name_for_people(path), segment_id, "quarantined", reason=reason)
+
+
+def _shorten_name(path: Path) -> str:
+    """The name of a file, without what other systems do not take, and short enough to put a digest before it."""
+    clean = re.sub(r"[^\w.+=@ -]", "_", name_for_people(path.name))
+    return clean[-_NAME_CHARS:]
+
+
+_NAME_CHARS = 50
+"""Four bytes each, these fit into a name of 255 with a digest and an ending."""
 
 
 def record_verdict(con: duckdb.DuckDBPyConnection, verdict: Verdict) -> str:

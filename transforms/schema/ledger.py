@@ -104,6 +104,16 @@ TABLES: tuple[Table, ...] = (
         changes="by_growth",
     ),
     Table(
+        "quarantined_row",
+        "one row of a loaded file that was set aside",
+        "Rows that could not be believed, while the rest of their file was loaded",
+        columns("segment_id row_no reason field_name raw_value recorded_at"),
+        key=("segment_id", "row_no"),
+        role="ledger",
+        published="whole",
+        changes="by_growth",
+    ),
+    Table(
         "validation_run",
         "one execution of a suite",
         "Executions of the checks",

@@ -6,19 +6,18 @@ from pathlib import Path
 
 import polars as pl
 
-from flows.errors import BadInput, SettingsError, UsageError, locate
+from flows.errors import BadInput, SettingsError, UsageError
 from flows.files import open_plain_text, scan_lines, split_fields
+from flows.rows import RowFaults
 from flows.settings import Column, GpuSource
-from flows.sources.gpu.nvidia_smi import MISSING, NUMBER, Options
+from flows.sources.gpu.nvidia_smi import Options
 from flows.sources.gpu.staged import (
     STAGED,
     Staged,
     convert_to_milliwatts,
-    refuse_out_of_range,
-    refuse_unparsed,
+    drop_out_of_range,
     write_staged,
 )
-from flows.times import convert_to_utc
 
 _EPOCH = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 _ENERGY_MJ = {"mJ": 1.0, "J": 1e3, "kJ": 1e6, "Wh": 3.6e6, "kWh": 3.6e9}
@@ -60,19 +59,23 @@ def read(path: Path, staged: Staged, name: str, source: GpuSource, options: Opti
             where=str(path),
             remedy="Name it with --host or as host under [sources.NAME]",
         )
-    frame = frame.with_columns(ts=_parse_times(frame, source, options.tz or source.tz, path))
+    faults, total = staged.faults, frame.height + staged.faults.count
+    frame = _parse_times(frame, source, options.tz or source.tz, faults)
     if source.power_by_gpu:
         by_gpu = [
             _parse_quantities(
-                frame, columns | {"power": columns[f"power {index}"]}, source, path
+                frame, columns | {"power": columns[f"power {index}"]}, source, faults
             ).with_columns(gpu_index=pl.lit(int(index), pl.Int32))
             for index in source.power_by_gpu
         ]
         readings = pl.concat(by_gpu)
+        # A row that is bad for one GPU is not believed for the others.
+        readings = readings.join(faults.rows.select("row_no"), on="row_no", how="anti")
     else:
-        readings = _parse_quantities(frame, columns, source, path)
+        readings = _parse_quantities(frame, columns, source, faults)
+    faults.check(total)
     readings = _add_identity(readings, source, host, options.model or source.model)
-    staged.format, staged.rows_read = f"mapped:{name}", readings.height
+    staged.format = f"mapped:{name}"
     return write_staged(readings, staged, unsorted=source.unsorted)
 
 
@@ -95,15 +98,12 @@ def _read_table(path: Path, staged: Staged, source: GpuSource) -> pl.DataFrame:
             lines = lines.filter(pl.col("line") != header)
         table = lines.with_columns(split_fields(len(names))).collect(engine="streaming")
     wrong = table.filter(pl.col("fields") != len(names))
-    if wrong.height == 1 and wrong["row_no"][0] == table["row_no"][-1]:
+    if wrong.height and wrong["row_no"][-1] == table["row_no"][-1]:
         table = table.head(-1)
-        staged.rows_skipped += 1
-    elif wrong.height:
-        raise BadInput(
-            f"{wrong['fields'][0]} fields where {len(names)} are expected",
-            where=locate(path, wrong["row_no"][0]),
-            remedy=_REMEDY,
-        )
+        staged.faults.skip("last line, cut while it was written")
+    total = table.height
+    table = staged.faults.drop_ragged(table, len(names))
+    staged.faults.check(total)
     return table.select("row_no", **{name: f"f{i}" for i, name in enumerate(names)})
 
 
@@ -131,34 +131,24 @@ def _list_columns(source: GpuSource, name: str) -> dict[str, Column]:
     return columns
 
 
-def _parse_times(frame: pl.DataFrame, source: GpuSource, tz: str, path: Path) -> pl.Series:
-    raw = frame[source.ts.column]
-    rows = frame["row_no"]
-    if isinstance(raw.dtype, pl.Datetime):
-        if raw.dtype.time_zone:
-            return raw.dt.convert_time_zone("UTC").dt.cast_time_unit("us")
-        return convert_to_utc(raw.dt.cast_time_unit("us"), tz, path, rows)
-    unit = source.ts.unit
-    if unit in _EPOCH:
-        number = raw.cast(pl.Float64, strict=False)
-        _refuse_first(frame, source.ts.column, number.is_null(), "not a time", path)
-        return (number * _EPOCH[unit]).round().cast(pl.Int64).cast(pl.Datetime("us", "UTC"))
-    text = raw.cast(pl.String)
-    parsed = text.str.to_datetime(source.ts_format or None, time_unit="us", strict=False)
-    _refuse_first(frame, source.ts.column, parsed.is_null(), "not a time", path)
-    if isinstance(parsed.dtype, pl.Datetime) and parsed.dtype.time_zone:
-        return parsed.dt.convert_time_zone("UTC")
-    return convert_to_utc(parsed, tz, path, rows)
-
-
-def _refuse_first(frame: pl.DataFrame, column: str, bad: pl.Series, what: str, path: Path) -> None:
-    if bad.any():
-        first = int(bad.arg_max() or 0)
-        raise BadInput(
-            what,
-            where=locate(path, frame["row_no"][first], column, frame[column][first]),
-            remedy=_REMEDY,
-        )
+def _parse_times(
+    frame: pl.DataFrame, source: GpuSource, tz: str, faults: RowFaults
+) -> pl.DataFrame:
+    """The rows whose time is known, with `ts` in UTC."""
+    column, by = source.ts.column, source.gpu
+    if source.ts.unit in _EPOCH:
+        numbers = faults.parse_numbers(frame, column, to="_epoch", remedy=_REMEDY)
+        microseconds = pl.col("_epoch") * _EPOCH[source.ts.unit]
+        frame = numbers.with_columns(
+            _time=microseconds.round().cast(pl.Int64, strict=False).cast(pl.Datetime("us", "UTC"))
+        ).drop("_epoch")
+        return faults.parse_times(frame, "_time", tz, by=by, field=column).drop("_time")
+    if source.ts_format:
+        text = frame[column].cast(pl.String)
+        parsed = text.str.to_datetime(source.ts_format, time_unit="us", strict=False)
+        frame = frame.with_columns(parsed.alias("_time"))
+        return faults.parse_times(frame, "_time", tz, by=by, field=column).drop("_time")
+    return faults.parse_times(frame, column, tz, by=by)
 
 
 _TARGETS = {
@@ -173,35 +163,25 @@ _TARGETS = {
 
 
 def _parse_quantities(
-    frame: pl.DataFrame, columns: dict[str, Column], source: GpuSource, path: Path
+    frame: pl.DataFrame, columns: dict[str, Column], source: GpuSource, faults: RowFaults
 ) -> pl.DataFrame:
-    """The frame and every quantity in its column of STAGED; those not mapped are null."""
+    """The rows and every quantity in its column of STAGED; those not mapped are null."""
     result = frame
     for quantity, target in _TARGETS.items():
         if quantity not in columns:
             result = result.with_columns(pl.lit(None, STAGED[target]).alias(target))
             continue
         column = columns[quantity]
-        number = _parse_numbers(frame, column.column, path)
+        result = faults.parse_numbers(result, column.column, to="_number", remedy=_REMEDY)
+        number = pl.col("_number")
         if quantity == "power":
-            unit = column.unit or source.power_unit
-            number = pl.select(convert_to_milliwatts(pl.lit(number), unit)).to_series()
+            number = convert_to_milliwatts(number, column.unit or source.power_unit)
         elif quantity == "energy":
             number = number * _find_energy_unit(column)
-        checked = frame.select("row_no").with_columns(number.round().alias(target))
-        refuse_out_of_range(checked, target, path)
-        result = result.with_columns(checked[target].cast(STAGED[target]))
+        result = result.with_columns(number.round().alias(target)).drop("_number")
+        result = drop_out_of_range(result, target, faults)
+        result = result.with_columns(pl.col(target).cast(STAGED[target]))
     return result
-
-
-def _parse_numbers(frame: pl.DataFrame, column: str, path: Path) -> pl.Series:
-    """Numbers, with or without a unit behind them; null where a value was not available."""
-    text = pl.col(column).cast(pl.String).str.strip_chars()
-    raw = pl.when(text.str.contains(MISSING) | (text == "")).then(None).otherwise(text)
-    number = pl.col("raw").str.to_lowercase().str.extract(NUMBER, 1)
-    parsed = frame.with_columns(raw=raw).with_columns(number=number.cast(pl.Float64, strict=False))
-    refuse_unparsed(parsed, "raw", "number", column, path, _REMEDY)
-    return parsed["number"]
 
 
 def _find_energy_unit(column: Column) -> float:

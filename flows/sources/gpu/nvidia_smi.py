@@ -14,15 +14,14 @@ import polars as pl
 
 from flows.errors import BadInput, UsageError, locate
 from flows.files import open_plain_text, scan_lines, split_fields
+from flows.rows import MISSING, RowFaults
 from flows.sources.gpu.staged import (
     STAGED,
     Staged,
     convert_to_milliwatts,
-    refuse_out_of_range,
-    refuse_unparsed,
+    drop_out_of_range,
     write_staged,
 )
-from flows.times import convert_to_utc
 
 FORMAT = "nvidia-smi"
 
@@ -34,12 +33,11 @@ _POWER = {
 """Best first. What plain power.draw means depends on GPU and driver."""
 
 _ALIASES = {
-    "timestamp": ["timestamp"],
     "gpu_uuid": ["uuid", "gpu_uuid"],
     "gpu_index": ["index"],
     "bus": ["pci.bus_id", "gpu_bus_id"],
     "model": ["name", "gpu_name"],
-    "power": list(_POWER),
+    **{power: [power] for power in _POWER},
     "energy_mj": ["total_energy_consumption", "energy.total"],
     "util_pct": ["utilization.gpu"],
     "mem_used_mib": ["memory.used"],
@@ -47,9 +45,6 @@ _ALIASES = {
     "sm_clock_mhz": ["clocks.current.sm", "clocks.sm"],
 }
 _NUMBERS = ["energy_mj", "util_pct", "mem_used_mib", "temp_c", "sm_clock_mhz"]
-MISSING = r"(?i)^\[?(n/a|not supported|unknown error|gpu is lost|insufficient permissions|not active|requested functionality has been deprecated)\]?$"
-NUMBER = r"^([+-]?(?:\d+\.?\d*|\.\d+|nan|inf(?:inity)?)(?:[eE][+-]?\d+)?)\s*(?:[a-zA-Z%/]+)?$"
-_FORMATS = ("%Y/%m/%d %H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f")
 
 _WAITS = 0.97
 """Of the steps between rows, one in 33 at the least is a wait between sweeps (up to 32 GPUs)."""
@@ -97,30 +92,38 @@ def read(path: Path, staged: Staged, options: Options) -> Staged:
             .with_columns(
                 repeated=pl.col("f0").str.to_lowercase().str.strip_chars() == names[0],
             )
-            .drop("line")
             .collect(engine="streaming")
         )
         ended = _ends_with_newline(plain)
-    headers = lines.filter("repeated").height
-    rows = lines.with_columns(header=pl.col("repeated").cum_sum()).filter(~pl.col("repeated"))
+    faults = staged.faults
+    faults.skip("repeated headers", lines.filter("repeated").height - 1)
+    rows = (
+        lines.with_columns(header=pl.col("repeated").cum_sum())
+        .filter(~pl.col("repeated"))
+        # A row that is set aside keeps its place in the sweep.
+        .with_columns(place=pl.int_range(pl.len()).over("header"))
+    )
     if rows.height == 0:
         raise BadInput("there is a header but no reading", where=str(path), remedy="Record again")
+    total = rows.height
     rows, cut = _drop_cut_line(rows, len(names), ended)
-    wrong = rows.filter(pl.col("fields") != len(names))
-    if wrong.height:
-        raise BadInput(
-            f"{wrong['fields'][0]} fields where the header has {len(names)}",
-            where=locate(path, wrong["row_no"][0]),
-            remedy="Remove or fix the line",
-        )
-    frame = rows.select("row_no", "header", **{k: f"f{names.index(v)}" for k, v in columns.items()})
-    readings = _parse_values(frame, columns, path)
-    readings = readings.with_columns(
-        ts=convert_to_utc(readings["naive"], options.tz, path, readings["row_no"])
+    faults.skip("last line, cut while it was written", cut)
+    rows = faults.drop_ragged(rows, len(names))
+    faults.check(total)
+    frame = rows.select(
+        "row_no",
+        "header",
+        "place",
+        timestamp=f"f{names.index('timestamp')}",
+        **{k: f"f{names.index(v)}" for k, v in columns.items()},
     )
-    readings = _add_identity(readings, columns, path, options)
-    staged.format, staged.rows_read = FORMAT, readings.height
-    staged.rows_skipped = headers - 1 + cut
+    by = next((name for name in ("gpu_uuid", "gpu_index", "bus") if name in columns), "")
+    frame = faults.parse_times(frame, "timestamp", options.tz, by=by)
+    readings = _parse_values(frame, columns, path, faults)
+    faults.check(total)
+    readings = _add_identity(readings, columns, path, options, faults)
+    faults.check(total)
+    staged.format = FORMAT
     return write_staged(readings, staged)
 
 
@@ -181,61 +184,55 @@ def _drop_cut_line(rows: pl.DataFrame, width: int, ended: bool) -> tuple[pl.Data
     return rows, 0
 
 
-def _parse_values(frame: pl.DataFrame, columns: dict[str, str], path: Path) -> pl.DataFrame:
-    """Parse times and numbers; values that the driver did not have are null."""
-    numbers = ["power", *(name for name in _NUMBERS if name in columns)]
+def _parse_values(
+    frame: pl.DataFrame, columns: dict[str, str], path: Path, faults: RowFaults
+) -> pl.DataFrame:
+    """Parse numbers; values that the driver did not have are null, and the best power of each row counts."""
+    powers = [name for name in _POWER if name in columns]
+    numbers = [*powers, *(name for name in _NUMBERS if name in columns)]
     text = [name for name in ("gpu_uuid", "gpu_index", "bus", "model") if name in columns]
-    available = frame.with_columns(
+    parsed = frame.with_columns(
         pl.when(pl.col(name).str.contains(MISSING) | (pl.col(name) == ""))
         .then(None)
         .otherwise(pl.col(name))
         .alias(name)
-        for name in (*numbers, *text)
+        for name in text
     )
-    parsed = available.with_columns(
-        naive=pl.coalesce(
-            pl.col("timestamp").str.to_datetime(form, time_unit="us", strict=False)
-            for form in _FORMATS
-        ),
-        **{
-            f"{name}_n": pl.col(name)
-            .str.to_lowercase()
-            .str.extract(NUMBER, 1)
-            .cast(pl.Float64, strict=False)
-            for name in numbers
-        },
-    )
-    bad = parsed.filter(pl.col("naive").is_null())
-    if bad.height:
-        raise BadInput(
-            "not a time",
-            where=locate(path, bad["row_no"][0], "timestamp", bad["timestamp"][0]),
-            remedy="nvidia-smi writes 2025/07/26 23:32:09.703; remove or fix the line",
-        )
     remedy = "Remove or fix the line; [N/A] stands for a value that was not available"
     for name in numbers:
-        refuse_unparsed(parsed, name, f"{name}_n", columns[name], path, remedy)
-    if parsed["power_n"].null_count() == parsed.height and "energy_mj" not in columns:
-        raise BadInput(
-            "no reading has a power",
-            where=locate(path, column=columns["power"], value=frame["power"][0]),
-            remedy="This GPU or driver does not report power, so there is nothing to account",
+        parsed = faults.parse_numbers(
+            parsed, name, to=f"{name}_n", field=columns[name], remedy=remedy
         )
+    known = [pl.col(f"{name}_n").is_not_null() for name in powers]
     result = parsed.with_columns(
-        power_mw=convert_to_milliwatts(pl.col("power_n"), "W"),
-        power_source=pl.lit(_POWER[columns["power"]]),
+        power_mw=convert_to_milliwatts(pl.coalesce(f"{name}_n" for name in powers), "W"),
+        power_source=pl.coalesce(
+            pl.when(is_known).then(pl.lit(_POWER[name]))
+            for name, is_known in zip(powers, known, strict=True)
+        ).fill_null("unknown"),
         **{
             name: pl.col(f"{name}_n").round() if name in columns else pl.lit(None, pl.Float64)
             for name in _NUMBERS
         },
     )
     for name in ("power_mw", *_NUMBERS):
-        refuse_out_of_range(result, name, path)
+        result = drop_out_of_range(result, name, faults)
+    no_power = result.height > 0 and result["power_mw"].null_count() == result.height
+    if no_power and "energy_mj" not in columns:
+        raise BadInput(
+            "no reading has a power",
+            where=locate(path, column=columns[powers[0]], value=frame[powers[0]][0]),
+            remedy="This GPU or driver does not report power, so there is nothing to account",
+        )
     return result.with_columns(pl.col(name).cast(STAGED[name]) for name in ("power_mw", *_NUMBERS))
 
 
 def _add_identity(
-    readings: pl.DataFrame, columns: dict[str, str], path: Path, options: Options
+    readings: pl.DataFrame,
+    columns: dict[str, str],
+    path: Path,
+    options: Options,
+    faults: RowFaults,
 ) -> pl.DataFrame:
     """Add host, model, gpu_index and gpu_uuid: from the row, or by its place in the sweep."""
     host = options.host
@@ -249,14 +246,17 @@ def _add_identity(
     index = _number_gpus(readings, columns, path, options)
     named = readings.with_columns(gpu_index=index, model=model, host=pl.lit(host or "unknown"))
     if "gpu_uuid" in columns:
-        bad = named.filter(pl.col("gpu_uuid").is_null())
-        if bad.height:
-            raise BadInput(
-                "no GPU UUID",
-                where=locate(path, bad["row_no"][0], "uuid"),
-                remedy="Remove or fix the line",
-            )
-        return named
+        missing = pl.col("gpu_uuid").is_null()
+        return faults.drop(
+            named, missing, "no GPU UUID", field="uuid", remedy="Remove or fix the line"
+        )
+    named = faults.drop(
+        named,
+        pl.col("gpu_index").is_null(),
+        "not a GPU index",
+        field="index",
+        remedy="Remove or fix the line",
+    )
     return named.with_columns(gpu_uuid=pl.format("{}/gpu{}", "host", "gpu_index"))
 
 
@@ -265,15 +265,7 @@ def _number_gpus(
 ) -> pl.Expr:
     """The index of each row's GPU: as logged, by the order of buses, or by the place in the sweep."""
     if "gpu_index" in columns:
-        index = pl.col("gpu_index").cast(pl.Int32, strict=False)
-        bad = readings.filter(index.is_null())
-        if bad.height and "gpu_uuid" not in columns:
-            raise BadInput(
-                "not a GPU index",
-                where=locate(path, bad["row_no"][0], "index", bad["gpu_index"][0]),
-                remedy="Remove or fix the line",
-            )
-        return index
+        return pl.col("gpu_index").cast(pl.Int32, strict=False)
     if "bus" in columns:
         order = {bus: i for i, bus in enumerate(sorted(readings["bus"].drop_nulls().unique()))}
         return pl.col("bus").replace_strict(order, default=None, return_dtype=pl.Int32)
@@ -281,7 +273,7 @@ def _number_gpus(
         return pl.lit(None, pl.Int32)
     count = options.gpus or infer_gpus(readings)
     _check_sweeps(readings, count, path)
-    return ((pl.col("row_no").rank("ordinal") - 1).over("header") % count).cast(pl.Int32)
+    return (pl.col("place") % count).cast(pl.Int32)
 
 
 def infer_gpus(readings: pl.DataFrame) -> int:
@@ -291,9 +283,9 @@ def infer_gpus(readings: pl.DataFrame) -> int:
     rows between two waits is the number of devices.
 
     Args:
-        readings: `naive`, the local times in the order of the file.
+        readings: `ts`, in the order of the file.
     """
-    step = readings["naive"].diff().dt.total_microseconds().fill_null(0)
+    step = readings["ts"].diff().dt.total_microseconds().fill_null(0)
     if step.max() in (0, None):
         return readings.height
     # A wait is nearer to the longest usual step than to zero.
@@ -308,8 +300,8 @@ def _check_sweeps(readings: pl.DataFrame, count: int, path: Path) -> None:
     """Refuse a log whose rows do not come `count` to a sweep, naming the first odd one."""
     place = readings.select(
         "row_no",
-        step=pl.col("naive").diff().dt.total_microseconds().over("header"),
-        place=(pl.col("row_no").rank("ordinal") - 1).over("header") % count,
+        step=pl.col("ts").diff().dt.total_microseconds().over("header"),
+        place=pl.col("place") % count,
     )
     starts = place.filter(pl.col("place") == 0).drop_nulls("step")
     period = place.filter(pl.col("step") > 0)["step"].quantile(_WAITS)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from flows.errors import UsageError
 from flows.files import hash_file
+from flows.rows import RowFaults
 from flows.settings import Settings
 from flows.sources.gpu import mapped, nvidia_smi, segments
 from flows.sources.gpu.nvidia_smi import Options
@@ -27,7 +28,7 @@ def stage(
         segment_id=digest,
         format="",
         path=settings.work / "staging" / f"{digest}.parquet",
-        rows_read=0,
+        faults=RowFaults(path, settings.ingest.max_bad_rows_share),
     )
     if source:
         if source not in settings.sources:

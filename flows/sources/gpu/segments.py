@@ -82,7 +82,7 @@ def read(path: Path, staged: Staged) -> Staged:
     staged.collector, staged.events = _read_collector_metadata(metadata, path)
     if rows == 0 and not staged.events:
         raise BadInput("the segment holds no reading", where=str(path), remedy="Record again")
-    staged.format, staged.path, staged.own, staged.rows_read = FORMAT, path, True, rows
+    staged.format, staged.path, staged.own, staged.readings = FORMAT, path, True, rows
     staged.sample = metadata.get(SAMPLE_KEY.encode()) == b"true"
     staged.columns = _find_columns_with_values(file.metadata)
     return staged

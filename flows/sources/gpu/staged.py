@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from flows.errors import BadInput, locate
+from flows.rows import RowFaults
 
 STAGED: dict[str, pl.DataType] = {
     "gpu_uuid": pl.String(),
@@ -55,9 +55,11 @@ class Staged:
     format: str
     path: Path
     """Parquet in STAGED columns, or one of our own segments as it is."""
-    rows_read: int
+    faults: RowFaults
+    """Rows that were set aside or skipped."""
+    readings: int = 0
+    """Readings that the file holds, repeated ones included."""
     rows_duplicate: int = 0
-    rows_skipped: int = 0
     sample: bool = False
     columns: frozenset[str] = frozenset(STAGED)
     """Columns of `path` that are not null throughout, as far as the file tells."""
@@ -68,6 +70,15 @@ class Staged:
     events: list[dict[str, Any]] = field(default_factory=list)
     own: bool = False
     """True where `path` is the source itself and must be kept."""
+
+    @property
+    def rows_skipped(self) -> int:
+        return self.faults.skipped.total()
+
+    @property
+    def rows_read(self) -> int:
+        """Every row of the file: what was loaded, known, skipped or set aside."""
+        return self.readings + self.rows_skipped + self.faults.count
 
 
 def write_staged(readings: pl.DataFrame, staged: Staged, *, unsorted: bool = False) -> Staged:
@@ -91,6 +102,7 @@ def write_staged(readings: pl.DataFrame, staged: Staged, *, unsorted: bool = Fal
         staged.steps_back = {uuid: (count, row) for uuid, count, row in back.iter_rows()}
     ordered = fill_columns(readings).sort("gpu_uuid", "ts", "row_no")
     unique = ordered.unique(["gpu_uuid", "ts", *VALUES], keep="first", maintain_order=True)
+    staged.readings = ordered.height
     staged.rows_duplicate = ordered.height - unique.height
     staged.columns = frozenset(
         column.name for column in unique if column.null_count() < unique.height
@@ -106,51 +118,24 @@ def convert_to_milliwatts(value: pl.Expr, unit: str) -> pl.Expr:
     return (value * factor).round()
 
 
-def refuse_unparsed(
-    frame: pl.DataFrame, raw: str, parsed: str, name: str, path: Path, remedy: str
-) -> None:
-    """Refuse the first value that did not become a number (or became NaN or infinite).
-
-    Args:
-        frame: row_no, and the columns `raw` and `parsed`.
-        raw: The column of texts.
-        parsed: The column of what became of them.
-        name: What the file calls the column.
-        path: The file, for the message.
-        remedy: What to do about it.
-
-    Raises:
-        BadInput: there is one; named by row and column.
-    """
-    bad = frame.filter(
-        pl.col(raw).is_not_null()
-        & (pl.col(parsed).is_null() | ~pl.col(parsed).cast(pl.Float64).is_finite())
-    )
-    if bad.height:
-        raise BadInput(
-            "not a usable value",
-            where=locate(path, bad["row_no"][0], name, bad[raw][0]),
-            remedy=remedy,
-        )
-
-
-def refuse_out_of_range(frame: pl.DataFrame, column: str, path: Path) -> None:
-    """Refuse the first number that is too large for its column of STAGED.
+def drop_out_of_range(frame: pl.DataFrame, column: str, faults: RowFaults) -> pl.DataFrame:
+    """Set aside rows with a number that is too large for its column of STAGED.
 
     Args:
         frame: row_no and `column`.
         column: A column of STAGED.
-        path: The file, for the message.
+        faults: Where to.
 
-    Raises:
-        BadInput: there is one; named by its row.
+    Returns:
+        The other rows.
     """
     dtype = STAGED[column]
     low, high = (pl.select(edge).item() for edge in (dtype.min(), dtype.max()))  # type: ignore[attr-defined]
-    bad = frame.filter(~pl.col(column).is_between(low, high))
-    if bad.height:
-        raise BadInput(
-            f"out of range for {column}",
-            where=locate(path, bad["row_no"][0], column, bad[column][0]),
-            remedy="Check the column and its unit",
-        )
+    return faults.drop(
+        frame,
+        ~pl.col(column).is_between(low, high),
+        f"out of range for {column}",
+        field=column,
+        value=column,
+        remedy="Check the column and its unit",
+    )

@@ -10,21 +10,13 @@ from typing import Any
 import polars as pl
 
 from flows.errors import BadInput, locate
-from flows.times import convert_to_utc
+from flows.rows import RowFaults
 from transforms.constants import FILE_FEED
 
 GRAMS_PER_KWH = {"g": 1.0, "kg": 1000.0, "lb_per_mwh": 0.45359237}
 """What one unit of intensity is in g/kWh (1 lb = 453.59237 g)."""
 
 REMEDY = "Fix the file, or describe it under [grid_sources.NAME] and pass --source NAME"
-
-_NAIVE_FORMATS = (
-    "%Y-%m-%d %H:%M:%S%.f",
-    "%Y-%m-%dT%H:%M:%S%.f",
-    "%Y-%m-%d %H:%M",
-    "%Y-%m-%dT%H:%M",
-)
-_AWARE_FORMATS = ("%Y-%m-%d %H:%M:%S%.f %z", "%Y-%m-%d %H:%M %z")
 
 
 @dataclass(frozen=True)
@@ -174,38 +166,10 @@ def parse_times(frame: pl.DataFrame, column: str, tz: str, path: Path) -> pl.Ser
         BadInput: one of them is no time or has no zone, named by row and column.
         UsageError: an unknown zone.
     """
-    raw = frame[column]
-    if isinstance(raw.dtype, pl.Datetime):
-        us = raw.dt.cast_time_unit("us")
-        if raw.dtype.time_zone:
-            return us.dt.convert_time_zone("UTC")
-        return convert_to_utc(us, tz, path, frame["row_no"])
-    text = raw.str.strip_chars().str.replace(r"Z$", "+00:00")
-    aware = bool(text.str.contains(r"[+-]\d{2}:?\d{2}$").any())
-    if aware:
-        spaced = text.str.replace("T", " ").str.replace(
-            r"(\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)([+-])", "$1 $2"
-        )
-        parsed = _parse_first(spaced, _AWARE_FORMATS)
-    else:
-        parsed = _parse_first(text, _NAIVE_FORMATS)
-    if parsed.null_count():
-        first = int(parsed.is_null().arg_max() or 0)
-        raise BadInput(
-            "not a time",
-            where=locate(path, frame["row_no"][first], column, raw[first]),
-            remedy=REMEDY,
-        )
-    if aware:
-        return parsed.dt.convert_time_zone("UTC")
-    return convert_to_utc(parsed, tz, path, frame["row_no"])
-
-
-def _parse_first(text: pl.Series, formats: Sequence[str]) -> pl.Series:
-    """Each text by the first format that fits it; null where none does."""
-    return pl.select(
-        pl.coalesce(text.str.to_datetime(form, time_unit="us", strict=False) for form in formats)
-    ).to_series()
+    faults = RowFaults(path)
+    parsed = faults.parse_times(frame, column, tz, to="_utc")
+    faults.check(0)
+    return parsed["_utc"]
 
 
 def parse_answer_times(texts: Sequence[Any], path: Path) -> pl.Series:
