@@ -10,6 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.output.console import make_console
+from flows.files import name_for_people
+from flows.rows import describe_skipped
 from flows.warehouse.registry import Outcome
 
 _COLOURS = {
@@ -22,12 +24,12 @@ _MOST_FILES = 40
 
 
 def print_outcomes(outcomes: Sequence[Outcome]) -> None:
-    """Print one line for each file, then what was noted and what was refused, and why."""
+    """Print one line for each file, then what was understood, noted and refused, and why."""
     console = make_console()
     table = Table(box=None, pad_edge=False)
     for name in ("file", "verdict"):
         table.add_column(name)
-    for name in ("rows", "loaded", "known already", "skipped"):
+    for name in ("rows", "loaded", "known already", "skipped", "set aside"):
         table.add_column(name, justify="right")
     for outcome in outcomes[:_MOST_FILES]:
         counts = (
@@ -35,22 +37,29 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
             outcome.rows_loaded,
             outcome.rows_duplicate,
             outcome.rows_skipped,
+            outcome.rows_quarantined,
         )
         table.add_row(
-            escape(_shorten_path(outcome.path)),
+            escape(name_for_people(_shorten_path(outcome.path))),
             f"[{_COLOURS[outcome.verdict]}]{outcome.verdict}[/]",
             *(f"{count:,}" if outcome.verdict == "loaded" else "" for count in counts),
         )
     console.print(table)
     if len(outcomes) > _MOST_FILES:
         console.print(f"... and {len(outcomes) - _MOST_FILES} more files")
+    for outcome in outcomes[:_MOST_FILES]:
+        skipped = describe_skipped(outcome.skipped)
+        for sentence in [*outcome.understood, *([f"skipped: {skipped}"] if skipped else [])]:
+            _print_about(console, "[dim]read:[/]", outcome, sentence)
     for outcome in outcomes:
         for warning in outcome.warnings:
-            console.print(
-                f"[yellow]note:[/] {escape(_shorten_path(outcome.path))}: {escape(warning)}",
-                soft_wrap=True,
-            )
+            _print_about(console, "[yellow]note:[/]", outcome, warning)
     print_refusals(console, outcomes)
+
+
+def _print_about(console: Console, head: str, outcome: Outcome, sentence: str) -> None:
+    name = escape(name_for_people(_shorten_path(outcome.path)))
+    console.print(f"{head} {name}: {escape(sentence)}", soft_wrap=True)
 
 
 def print_refusals(console: Console, outcomes: Sequence[Outcome]) -> None:
