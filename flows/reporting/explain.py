@@ -56,6 +56,11 @@ def explain_run(con: duckdb.DuckDBPyConnection, run_id: str) -> dict[str, Any]:
             f"no run {run_id!r} is published",
             remedy=f"Known: {', '.join(row['run_id'] for row in published) or 'none'}",
         )
+    if runs[0]["energy_kwh"] is None:
+        raise UsageError(
+            f"run {run_id!r} has no figures: {runs[0]['state']}",
+            remedy="Load its readings, or correct its times and GPUs",
+        )
     [totals] = query_rows(
         con,
         f"SELECT {', '.join(TOTALS)} FROM run_footprint WHERE kind = 'run' AND run_id = $run",

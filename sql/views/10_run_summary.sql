@@ -1,9 +1,24 @@
 -- grain: one training run
 -- keys: run_id
 -- owner: sustainability teams
+-- A run without figures stands here too, with its state and nothing else: missing is not zero.
 CREATE OR REPLACE VIEW run_summary AS
+WITH declared AS (
+    SELECT * FROM training_run WHERE superseded_at IS NULL
+),
+counted AS (
+    SELECT * FROM run_footprint WHERE kind = 'run'
+)
 SELECT
-    f.run_id,
+    coalesce(f.run_id, r.run_id) AS run_id,
+    CASE
+        WHEN f.run_id IS NULL AND r.started_at >= (SELECT max(last_ts) FROM segment_profile)
+            THEN 'not begun'
+        WHEN f.run_id IS NULL THEN 'holds nothing'
+        WHEN f.measured_mj + f.gap_mj + f.host_mj = 0 THEN 'no readings'
+        WHEN r.ended_at IS NULL THEN 'open'
+        ELSE 'ended'
+    END AS state,
     r.name,
     r.owner,
     r.run_model,
@@ -85,8 +100,7 @@ SELECT
         FROM factor_use AS u
         WHERE u.run_id = f.run_id AND u.origin = 'override'
     ) AS overrides
-FROM run_footprint AS f
-LEFT JOIN training_run AS r ON r.run_id = f.run_id AND r.superseded_at IS NULL
-LEFT JOIN run_label AS l ON l.run_id = f.run_id
-WHERE f.kind = 'run'
-ORDER BY r.started_at, f.run_id;
+FROM declared AS r
+FULL JOIN counted AS f ON f.run_id = r.run_id
+LEFT JOIN run_label AS l ON l.run_id = coalesce(f.run_id, r.run_id)
+ORDER BY r.started_at, coalesce(f.run_id, r.run_id);

@@ -19,5 +19,6 @@ SELECT
     sum(facility_kwh) / nullif(sum(sum(facility_kwh)) OVER (PARTITION BY family), 0)
         AS family_share
 FROM run_summary
+WHERE energy_kwh IS NOT NULL
 GROUP BY family, phase, outcome
 ORDER BY family NULLS LAST, facility_kwh DESC, phase, outcome;

@@ -49,7 +49,11 @@ def make_runs_table(runs: Sequence[dict[str, Any]]) -> Table:
         energy, co2e = (
             format_percent(run[f"{name}_measured_share"]) for name in ("energy", "co2e")
         )
-        table.add_row(escape(run["run_id"]), *figures, f"{energy}\n[dim]{co2e}[/]")
+        name = escape(run["run_id"])
+        # Publications of older versions do not know the state.
+        if (state := run.get("state", "ended")) != "ended":
+            name += f"\n[dim]{state}[/]"
+        table.add_row(name, *figures, f"{energy}\n[dim]{co2e}[/]")
     return table
 
 

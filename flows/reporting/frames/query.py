@@ -136,7 +136,8 @@ def _select_slots(selection: Selection) -> _Source:
 
 
 def _select_families(selection: Selection) -> _Source:
-    condition = "WHERE family = $family " if selection.family else ""
+    condition = "WHERE energy_kwh IS NOT NULL "
+    condition += "AND family = $family " if selection.family else ""
     return _Source(
         "coalesce(family, '(no family)')",
         f"run_summary {condition}GROUP BY family ORDER BY sum(facility_kwh) DESC",

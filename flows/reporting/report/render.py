@@ -113,10 +113,12 @@ def _format_examples(examples: str) -> list[str]:
 
 def _read_report(con: duckdb.DuckDBPyConnection) -> Row:
     """What the report shows, by its name in the template."""
-    runs = query_rows(con, "FROM run_summary")
+    declared = query_rows(con, "FROM run_summary")
+    runs = [run for run in declared if run["energy_kwh"] is not None]
     publication = _read_publication(con)
     return {
         "publication": publication,
+        "declared": declared,
         "runs": runs,
         "charts": _draw_charts(con, runs),
         **_read_figures(con),

@@ -9,5 +9,6 @@ SELECT
     round(water_onsite_l + water_offsite_l, 3) AS water_l,
     round(energy_measured_share, 3) AS energy_measured_share
 FROM run_summary
+WHERE energy_kwh IS NOT NULL
 ORDER BY energy_kwh DESC
 LIMIT $most

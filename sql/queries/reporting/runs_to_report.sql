@@ -22,6 +22,6 @@ FROM (
             FROM footprint_slot AS z WHERE z.run_id = s.run_id AND z.kind = 'run'
         ) AS zones
     FROM run_summary AS s
-    JOIN run_footprint AS f ON f.run_id = s.run_id
-    LEFT JOIN training_run AS t ON t.run_id = s.run_id
+    JOIN run_footprint AS f ON f.run_id = s.run_id AND f.kind = 'run'
+    LEFT JOIN training_run AS t ON t.run_id = s.run_id AND t.superseded_at IS NULL
 )

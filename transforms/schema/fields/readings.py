@@ -170,6 +170,12 @@ FIELDS: tuple[Field, ...] = (
     ),
     # runs
     Field("name", "VARCHAR", "Name given by its owner"),
+    Field(
+        "state",
+        "VARCHAR",
+        "`ended`; `open` (it goes on); `no readings` (nobody metered it: all is filled); `not begun` at the last "
+        "reading; `holds nothing` (no time, or no GPU). The last two have no figures",
+    ),
     Field("owner", "VARCHAR", "Person or team"),
     Field("run_model", "VARCHAR", "Model that the run trains"),
     Field("labels", "VARCHAR", "Free labels as a JSON object"),
