@@ -27,6 +27,7 @@ from flows.accounting.device_update import update_devices, update_hosts_without_
 from flows.accounting.energy import Meter, MeteredSlots, meter_windows
 from flows.accounting.fleet import Fleet, find_last_reading
 from flows.accounting.inputs import write_inputs
+from flows.accounting.readiness import check_readiness
 from flows.accounting.run_update import (
     update_alternatives,
     update_embodied,
@@ -112,12 +113,14 @@ def compute(
 
     Raises:
         SettingsError: a host belongs to no site, or site periods overlap.
-        BadInput: a site's zone has no grid data and no fallback.
+        BadInput: a site's zone has no grid data and no fallback. Both are found before anything is computed,
+            as far as they show without it.
         WarehouseError: the disk or the warehouse failed.
     """
     with open_exclusively(store_of(settings), FIGURES, wait_s=0) as con:
         declare_gpus(con, settings)
         factors = read_factors(settings)
+        check_readiness(con, settings, factors)
         recomputed: int | None = None
         while recomputed is None:
             with transaction(con, FIGURES):

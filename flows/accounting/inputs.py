@@ -28,11 +28,23 @@ def write_inputs(
 ) -> None:
     """Write sites, hosts, zones, contracts, tariffs and factors as configured now (inside the caller's transaction).
 
+    Raises: as `list_inputs`.
+    """
+    for table, rows in list_inputs(con, settings, factors).items():
+        con.execute(f"DELETE FROM {table}")
+        insert(con, table, rows)
+
+
+def list_inputs(
+    con: duckdb.DuckDBPyConnection, settings: Settings, factors: Sequence[Factor]
+) -> dict[str, list[dict[str, Any]]]:
+    """Sites, hosts, zones, contracts, tariffs, factors and settings as configured now: table -> rows.
+
     Raises:
         SettingsError: a host belongs to no site; a site names an operator that no factor knows.
         BadInput: a file of deliveries cannot be used.
     """
-    tables: dict[str, list[_Row]] = {
+    return {
         "host": _place_hosts(con, settings),
         "site": [_describe_site(site, factors) for site in settings.site],
         "zone": _list_zones(settings),
@@ -55,9 +67,6 @@ def write_inputs(
             for section, value in settings.to_record().items()
         ],
     }
-    for table, rows in tables.items():
-        con.execute(f"DELETE FROM {table}")
-        insert(con, table, rows)
 
 
 def _name_bounds(column: str, quantity: Quantity, per: int | None = None) -> _Row:

@@ -19,7 +19,7 @@ from flows.errors import BadInput
 from flows.factors import WORLD, Factor, find_country, find_value, tabulate_by_fuel
 from flows.settings import Quantity, Settings, Zone
 from flows.warehouse.frames import load_query
-from transforms import grid
+from transforms import completeness, grid
 from transforms.constants import BOUNDS, FILE_FEED, QUANTITIES, SERIES_TIERS, SLOT_US, TIERS, WATER
 
 MIX_FACTORS = {
@@ -39,7 +39,8 @@ COUNTRY_FACTORS = {
 }
 """Signal -> its yearly factor per country."""
 
-_HISTORY = 366 * 86_400_000_000 // SLOT_US
+_DAY = 86_400_000_000 // SLOT_US
+_HISTORY = 366 * _DAY
 """How many slots before and after those in question a typical profile rests on: a year."""
 
 _TIMES = pl.Datetime("us", "UTC")
@@ -67,6 +68,7 @@ class GridView:
     factors: Sequence[Factor]
     as_of: datetime | None = None
     _read: dict[tuple[str, str, tuple[int, int]], pl.DataFrame] = field(default_factory=dict)
+    _incomplete: dict[tuple[str, tuple[int, int]], pl.DataFrame] = field(default_factory=dict)
 
     def read_rows(self, table: str, zone: str, span: tuple[int, int]) -> pl.DataFrame:
         """Rows of a zone and a span of slots in grid_intensity or grid_mix, and whether they are `stale`.
@@ -85,6 +87,18 @@ class GridView:
             query = load_query("accounting/grid_rows_in_force")
             self._read[key] = self.con.execute(query, parameters).pl()
         return self._read[key]
+
+    def find_incomplete(self, zone: str, span: tuple[int, int]) -> pl.DataFrame:
+        """Intervals of generation mixes of a zone that lack fuels (`completeness.find_incomplete`).
+
+        The days around the span are read too: they say what is usual.
+        """
+        if (zone, span) not in self._incomplete:
+            rule = self.settings.grid
+            around = rule.reference_days * _DAY
+            mix = self.read_rows("grid_mix", zone, (span[0] - around, span[1] + around))
+            self._incomplete[zone, span] = completeness.find_incomplete(mix.lazy(), rule)
+        return self._incomplete[zone, span]
 
     def find_signal(self, zone: str, quantity: str) -> str:
         """The signal that is a quantity in a zone."""
@@ -176,7 +190,52 @@ def _list_zone_intervals(
         for stand_in in stand_ins
         if stand_in.tier in tiers
     ]
+    if view.find_signal(zone, quantity) in MIX_FACTORS:
+        incomplete = view.find_incomplete(zone, (first, last))
+        intervals += [_say_incomplete(lower, incomplete) for lower in intervals[1:]]
     return intervals
+
+
+def _say_incomplete(lower: pl.DataFrame, incomplete: pl.DataFrame) -> pl.DataFrame:
+    """Intervals of a lower tier, cut to those where a mix is incomplete, with a source that says so.
+
+    They come just before the intervals that they are cut from.
+    """
+    if incomplete.is_empty():
+        return lower.clear()
+    # Of several mixes that are incomplete at once, one says so.
+    cuts = grid.select_best(
+        incomplete.lazy().with_columns(rank=pl.col("feed").rank("dense").cast(pl.Int64))
+    ).select(
+        "zone",
+        cut_from="valid_from",
+        cut_to="valid_to",
+        note=pl.format(
+            " (the mix of {} lacks {})", "feed", pl.col("fuels").list.head(2).list.join(", ")
+        ),
+    )
+    return (
+        lower.lazy()
+        .join_where(
+            cuts.rename({"zone": "cut_zone"}),
+            pl.col("zone") == pl.col("cut_zone"),
+            pl.col("cut_from") < pl.col("valid_to"),
+            pl.col("cut_to") > pl.col("valid_from"),
+        )
+        .with_columns(
+            valid_from=pl.max_horizontal("valid_from", "cut_from"),
+            valid_to=pl.min_horizontal("valid_to", "cut_to"),
+            rank=pl.col("rank") - 1,
+            source=pl.col("source") + pl.col("note"),
+        )
+        .select(list(_INTERVALS))
+        .collect()
+    )
+
+
+def _rank_tier(tier: str) -> int:
+    """The rank of a tier below the series; the one before it is for where a mix is incomplete."""
+    return _LOWER + 2 * TIERS.index(tier)
 
 
 def _spread_stand_in(stand_in: StandIn, zone: str, first: int, last: int) -> pl.DataFrame:
@@ -192,7 +251,7 @@ def _spread_stand_in(stand_in: StandIn, zone: str, first: int, last: int) -> pl.
         .filter(pl.col("valid_from") < pl.col("valid_to"))
         .with_columns(
             zone=pl.lit(zone),
-            rank=pl.lit(_LOWER + TIERS.index(stand_in.tier)),
+            rank=pl.lit(_rank_tier(stand_in.tier)),
             rung=pl.lit(stand_in.tier),
             feed=pl.lit(""),
             source=pl.lit(stand_in.source),
@@ -224,7 +283,7 @@ def _profile_zone(
     usual = grid.compute_typical_profile(grid.select_best(history.lazy()), hours).collect()
     feeds = ", ".join(history["feed"].unique().sort())
     return usual.with_columns(
-        rank=pl.lit(_LOWER + TIERS.index("profile"), pl.Int64),
+        rank=pl.lit(_rank_tier("profile"), pl.Int64),
         rung=pl.lit("profile"),
         feed=pl.lit(feeds),
         source=pl.lit("mean of this hour of the day in the stored series"),
@@ -323,9 +382,11 @@ def _read_intensities(
 
 
 def _weigh_mixes(view: GridView, zone: str, span: tuple[int, int], factor: str) -> pl.DataFrame:
-    """Generation mixes, weighed with a factor per fuel."""
-    mix = view.read_rows("grid_mix", zone, span)
+    """Generation mixes, weighed with a factor per fuel; where they are incomplete, there is a gap."""
     keys = ("zone", "valid_from", "valid_to", "feed")
+    mix = view.read_rows("grid_mix", zone, span).join(
+        view.find_incomplete(zone, span), on=list(keys), how="anti"
+    )
     stale = mix.group_by(*keys).agg(pl.col("stale").any())
     weighed = grid.weigh_mix(mix.lazy(), tabulate_by_fuel(view.factors, factor), keys).collect()
     return weighed.join(stale, on=list(keys), validate="1:1").with_columns(
@@ -345,22 +406,51 @@ def _check_zones(view: GridView, signals: pl.DataFrame, sources: pl.DataFrame) -
     """Refuse zones of which nothing is known: most often a typing error."""
     local = set(sources.filter(pl.col("rung") != "world")["zone"])
     for zone in sorted(set(signals["zone"]) - local):
-        if find_country(view.settings, zone):
-            continue
-        stored = view.con.execute(
-            "SELECT DISTINCT zone FROM (SELECT zone FROM grid_intensity UNION "
-            "SELECT zone FROM grid_mix) ORDER BY 1"
-        ).fetchall()
-        names = [row[0] for row in stored]
-        what = (
-            "has grid data, but none for the time of the readings"
-            if zone in names
-            else "has no grid data"
-        )
-        raise BadInput(
-            f"zone {zone!r} {what}",
-            where="grid",
-            remedy=f"Zones with data: {', '.join(names) or 'none'}. Load a series with "
-            f"`wattledger ingest grid`, or name zones.{zone}.country in wattledger.toml to use its "
-            "yearly mix",
-        )
+        if not find_country(view.settings, zone):
+            raise _refuse_zone(view, zone)
+
+
+def check_zone(view: GridView, zone: str, first: int, last: int) -> None:
+    """Refuse a zone of which nothing can be known for slots `first` to `last`, before anything is computed.
+
+    Raises:
+        BadInput: there is no series, no configured value and no country.
+    """
+    if find_country(view.settings, zone):
+        return
+    own = {s.tier for s in list_stand_ins(view.settings, view.factors, zone, "intensity")}
+    if own & set(view.settings.grid.ladder) - {"world"}:
+        return
+    signal = view.find_signal(zone, "intensity")
+    rows = view.con.execute(
+        load_query("accounting/zone_has_series"),
+        {
+            "zone": zone,
+            "signal": signal,
+            "first": first * SLOT_US,
+            "last": (last + 1) * SLOT_US,
+            "as_of": view.as_of or _FAR,
+        },
+    ).fetchall()
+    if not rows:
+        raise _refuse_zone(view, zone)
+
+
+def _refuse_zone(view: GridView, zone: str) -> BadInput:
+    stored = view.con.execute(
+        "SELECT DISTINCT zone FROM (SELECT zone FROM grid_intensity UNION "
+        "SELECT zone FROM grid_mix) ORDER BY 1"
+    ).fetchall()
+    names = [row[0] for row in stored]
+    what = (
+        "has grid data, but none for the time of the readings"
+        if zone in names
+        else "has no grid data"
+    )
+    return BadInput(
+        f"zone {zone!r} {what}",
+        where="grid",
+        remedy=f"Zones with data: {', '.join(names) or 'none'}. Load a series with "
+        f"`wattledger ingest grid`, or name zones.{zone}.country in wattledger.toml to use its "
+        "yearly mix",
+    )
