@@ -6,7 +6,9 @@ the time of the value too (`timestamp(metric)`): a reading counts once, at the t
 
 from __future__ import annotations
 
+import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -19,6 +21,7 @@ from flows.errors import SettingsError, SourceError
 from flows.settings import PrometheusInput
 from flows.sources.gpu.segments import COLUMNS
 from flows.sources.gpu.staged import fill_columns
+from flows.times import EARLIEST, FUTURE
 from wattledger.meters import dcgm
 from wattledger.readings import Held
 
@@ -47,6 +50,9 @@ class Fetched:
 
     readings: pl.DataFrame
     holds: list[Hold] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Reason -> samples that were left out."""
+    warnings: list[str] = field(default_factory=list)
 
 
 def fetch(source: PrometheusInput, first: datetime, last: datetime) -> Fetched:
@@ -64,25 +70,32 @@ def fetch(source: PrometheusInput, first: datetime, last: datetime) -> Fetched:
         SourceError: Prometheus does not answer, refuses, or says something else than JSON.
         SettingsError: the token's environment variable is not set.
     """
-    readings = [pl.DataFrame(schema=_RAW)]
+    parts = [pl.DataFrame(schema=_RAW)]
     holds: list[Hold] = []
+    fetched = Fetched(parts[0])
     span = _POINTS * source.step_s
     with _open_client(source) as client:
         begin = first.timestamp()
         while begin <= last.timestamp():
             end = min(begin + span, last.timestamp())
-            for metric, quantity, factor in (
-                (dcgm.POWER, "power_mw", 1000),
-                (dcgm.ENERGY, "energy_mj", 1),
-            ):
+            for metric, quantity, factor in _METRICS:
                 selector = f"{metric}{source.selector}"
                 values = _query_range(client, source, selector, begin, end)
                 times = _query_range(client, source, f"timestamp({selector})", begin, end)
-                samples, held = _match_times(values, times, source, quantity, factor)
-                readings.append(samples)
+                samples, held = _match_times(values, times, source, quantity, factor, fetched)
+                parts.append(samples)
                 holds += held
             begin = end + source.step_s
-    return Fetched(_join_quantities(pl.concat(readings)), _merge_holds(holds, source.step_s))
+    good = _leave_out_contradictions(pl.concat(parts), fetched)
+    fetched.readings, fetched.holds = _join_quantities(good), _merge_holds(holds, source.step_s)
+    return fetched
+
+
+_METRICS = ((dcgm.POWER, "power_mw", 1000), (dcgm.ENERGY, "energy_mj", 1))
+_BLANK, _NO_NUMBER = "samples that stand for a missing value", "samples that are no number"
+_NEGATIVE = "samples below zero"
+_NO_TIME = "samples without a believable time"
+_CONTRADICTION = "samples of one GPU and time that contradict each other"
 
 
 def _open_client(source: PrometheusInput) -> httpx.Client:
@@ -119,6 +132,10 @@ def _query_range(
         raise SourceError(
             f"{type(error).__name__}: {error}", where=shown, remedy="Check that it runs and its URL"
         ) from None
+    except RecursionError:
+        raise SourceError(
+            "the answer cannot be read: nested too deeply", where=shown, remedy="Check the URL"
+        ) from None
     except ValueError:
         raise SourceError(
             f"the answer is not JSON (HTTP {response.status_code})",
@@ -134,7 +151,28 @@ def _query_range(
             where=shown,
             remedy="Check input.prometheus.selector, and the token if it needs one",
         )
-    return list(answer["data"]["result"])
+    data = answer.get("data")
+    result = data.get("result") if isinstance(data, dict) else None
+    if not isinstance(result, list) or not all(map(_is_series, result)):
+        raise SourceError(
+            "the answer is not that of a range query",
+            where=shown,
+            remedy="Check the URL: it should be that of Prometheus itself, without /api",
+        )
+    return result
+
+
+def _is_series(series: object) -> bool:
+    """Whether a part of an answer has labels and samples of two parts each."""
+    if not isinstance(series, dict):
+        return False
+    labels, values = series.get("metric"), series.get("values")
+    return (
+        isinstance(labels, dict)
+        and all(isinstance(text, str) for text in labels.values())
+        and isinstance(values, list)
+        and all(isinstance(sample, list) and len(sample) == 2 for sample in values)
+    )
 
 
 _RAW = {
@@ -155,34 +193,114 @@ def _match_times(
     source: PrometheusInput,
     quantity: str,
     factor: int,
+    fetched: Fetched,
 ) -> tuple[pl.DataFrame, list[Hold]]:
-    """Samples of one metric with the times at which they were taken."""
-    taken = {_key(series["metric"]): dict(series["values"]) for series in times}
+    """Good samples of one metric, once each, with the times at which they were taken; what is left out is counted."""
+    taken = {
+        _key(series["metric"]): {str(step): at for step, at in series["values"]} for series in times
+    }
+    own = dcgm.find_own_pods(series["metric"] for series in values)
     rows: list[tuple[object, ...]] = []
     holds: list[Hold] = []
     for series in values:
         labels = series["metric"]
         if (gpu := dcgm.identify_gpu(labels)) is None:
+            fetched.left_out["samples that name no GPU"] += len(series["values"])
             continue
         uuid, index, model, host = gpu
-        times_by_step = taken.get(_key(labels), {})
-        samples = [
-            (round(float(times_by_step[step]) * 1e6), round(float(value) * factor))
-            for step, value in series["values"]
-            if step in times_by_step and value not in ("NaN", "+Inf", "-Inf")
-        ]
-        is_instance = bool(labels.get("GPU_I_ID"))
+        samples, seen = _read_samples(
+            series["values"], taken.get(_key(labels), {}), factor, fetched.left_out
+        )
+        is_instance = bool(labels.get("GPU_I_ID") or labels.get("GPU_I_PROFILE"))
         rows += [
             (uuid, host, index, model or None, us, is_instance, quantity, value)
-            for us, value in samples
+            for us, value in samples.items()
         ]
-        pod = dcgm.identify_pod(labels, source.run_label)
-        if pod is not None and samples:
-            held = dcgm.make_held(labels, uuid, index, model)
-            gap_us = round(_GAP_STEPS * source.step_s * 1e6)
-            blocks = _find_blocks(sorted({us for us, _ in samples}), gap_us)
-            holds += [Hold(*pod, host, held, _to_moment(a), _to_moment(b)) for a, b in blocks]
+        pod = dcgm.identify_pod(labels, source.run_label, own)
+        if pod is None or not seen:
+            continue
+        held = dcgm.make_held(labels, uuid, index, model)
+        if held is None:
+            warning = (
+                f"pod {'/'.join(pod)} holds instance {labels.get('GPU_I_ID', '?')} of {uuid}, whose "
+                f"profile {labels.get('GPU_I_PROFILE', '')!r} says no size: it is no run"
+            )
+            fetched.warnings += [warning] if warning not in fetched.warnings else []
+            continue
+        gap_us = round(_GAP_STEPS * source.step_s * 1e6)
+        blocks = _find_blocks(sorted(seen), gap_us)
+        holds += [Hold(*pod, host, held, _to_moment(a), _to_moment(b)) for a, b in blocks]
     return pl.DataFrame(rows, schema=_RAW, orient="row"), holds
+
+
+def _read_samples(
+    values: Sequence[Sequence[Any]],
+    times_by_step: Mapping[str, Any],
+    factor: int,
+    left_out: Counter[str],
+) -> tuple[dict[int, int], set[int]]:
+    """Samples of a series by the time they were taken, and all those times; what is left out is counted.
+
+    Prometheus repeats a sample at every step until the next: it is one.
+    """
+    samples: dict[int, int] = {}
+    seen: set[int] = set()
+    bad: set[tuple[object, str]] = set()
+    for step, text in values:
+        us = _parse_moment(times_by_step.get(str(step)))
+        value, fault = _parse_sample(text, factor)
+        if us is None:
+            bad.add((step, _NO_TIME))
+            continue
+        seen.add(us)
+        if value is None:
+            bad.add((us, fault))
+        else:
+            samples[us] = value
+    left_out.update(fault for _, fault in bad)
+    return samples, seen
+
+
+def _parse_moment(text: object) -> int | None:
+    """Microseconds since the epoch; None if it is no time that a clock of ours can have shown."""
+    try:
+        us = round(float(str(text)) * 1e6)
+    except (ValueError, OverflowError):
+        return None
+    latest = (datetime.now(UTC) + FUTURE).timestamp() * 1e6
+    return us if EARLIEST.timestamp() * 1e6 <= us <= latest else None
+
+
+def _parse_sample(text: object, factor: int) -> tuple[int | None, str]:
+    """A sample in its unit, or why it is left out."""
+    try:
+        value = float(str(text))
+    except ValueError:
+        return None, _NO_NUMBER
+    if not math.isfinite(value):
+        return None, _NO_NUMBER
+    if dcgm.is_blank(value):
+        return None, _BLANK
+    if value < 0:
+        return None, _NEGATIVE
+    return round(value * factor), ""
+
+
+def _leave_out_contradictions(raw: pl.DataFrame, fetched: Fetched) -> pl.DataFrame:
+    """Leave out what several series say differently of one GPU and moment; instances may differ by their moments."""
+    keys = ["gpu_uuid", "us", "quantity", "instance"]
+    marked = raw.unique(maintain_order=True).with_columns(
+        differs=~pl.col("instance") & (pl.col("value").n_unique() > 1).over(keys)
+    )
+    fetched.left_out[_CONTRADICTION] += int(marked["differs"].sum())
+    high = {"power_mw": _MOST_MW, "energy_mj": _MOST_MJ}
+    large = pl.col("value") > pl.col("quantity").replace_strict(high, return_dtype=pl.Int64)
+    fetched.left_out["samples larger than any GPU's"] += int(marked.select(large.sum()).item())
+    fetched.left_out = +fetched.left_out
+    return marked.filter(~pl.col("differs") & ~large).drop("differs")
+
+
+_MOST_MW, _MOST_MJ = (1 << 31) - 1, 1 << 62
 
 
 def _key(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

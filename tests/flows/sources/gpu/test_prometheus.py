@@ -110,8 +110,9 @@ def test_readings_count_once_at_the_time_they_were_taken(tmp_path: Path) -> None
     compute(project)
     [run] = ask(project, "FROM run_summary")
     assert run["run_id"] == "k8s-ml-train"
-    # 585 s measured; a step more is held, and filled at the board limit as nobody read it.
-    assert run["energy_kwh"] - run["filled_kwh"] == pytest.approx(300 * 585 / 3.6e6, rel=1e-6)
+    # 585 s measured, and nothing is claimed of the time after the last sample.
+    assert run["energy_kwh"] == pytest.approx(300 * 585 / 3.6e6, rel=1e-6)
+    assert run["filled_kwh"] == 0
 
 
 def test_the_next_fetch_goes_on_where_the_last_ended(project: Settings) -> None:
@@ -148,7 +149,7 @@ def test_pods_hold_the_gpu_in_turn_and_series_of_one_gpu_are_one(project: Settin
         project,
         "SELECT run_id, epoch(to_ts) - epoch(from_ts) AS s FROM run_allocation ORDER BY run_id",
     )
-    assert [(h["run_id"], h["s"]) for h in held] == [("k8s-ml-a", 300), ("k8s-ml-b", 150)]
+    assert [(h["run_id"], h["s"]) for h in held] == [("k8s-ml-a", 300), ("k8s-ml-b", 135)]
     assert ask(project, "SELECT count(*) AS n FROM gpu_reading") == [{"n": 40}]
 
 
@@ -159,6 +160,12 @@ def test_pods_hold_the_gpu_in_turn_and_series_of_one_gpu_are_one(project: Settin
         ((502, "text/html", "<html>Bad gateway</html>"), "not JSON (HTTP 502)"),
         ((200, "application/json", '{"status": "success", "da'), "not JSON (HTTP 200)"),
         ((200, "application/json", "[]"), "not an object"),
+        ((200, "application/json", '{"status": "success"}'), "not that of a range query"),
+        (
+            (200, "application/json", '{"status": "success", "data": {"result": [{"metric": 1}]}}'),
+            "not that of a range query",
+        ),
+        ((200, "application/json", "[" * 100_000), "cannot be read"),
     ],
 )
 def test_a_source_that_answers_nonsense_is_named(
@@ -168,6 +175,147 @@ def test_a_source_that_answers_nonsense_is_named(
         fetch_prometheus(project, source(server.url), T, T + timedelta(minutes=1))
     assert sentence in str(error.value)
     assert server.url in str(error.value)
+
+
+def add_honor(served: Prometheus) -> None:
+    """Two GPUs without honorLabels: the first is held for half of an hour, and both have the exporter's own pod."""
+    own = {"pod": "gpu-metrics-x7f2k", "namespace": "monitoring", "container": "exporter"}
+    held = {"exported_pod": "train-0", "exported_namespace": "ml", "exported_container": "main"}
+    for uuid, parts in ((GPU0, [(0, 1800, held), (1815, 3600, {})]), (GPU1, [(0, 3600, {})])):
+        for begin, end, labels in parts:
+            moments = [T_S + s for s in range(begin, end + 1, 15)]
+            watts = 400.0 if labels else 70.0
+            served.add(dcgm.POWER, uuid, [(t, watts) for t in moments], **own, **labels)
+
+
+def test_the_exporters_own_pod_is_no_run(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "p", "[zones.XX]\nfallback_intensity_g_per_kwh = 1\n")
+    served = Prometheus(stale_s=15)
+    add_honor(served)
+    with serving(served) as server:
+        outcomes = fetch_prometheus(project, source(server.url), T, T + timedelta(hours=1))
+    assert [o.verdict for o in outcomes] == ["loaded", "loaded"]
+    compute(project)
+    [run] = ask(project, "SELECT run_id, energy_kwh FROM run_summary")
+    assert run["run_id"] == "k8s-ml-train-0"
+    assert run["energy_kwh"] == pytest.approx(0.2, rel=0.01)
+    [whole] = ask(project, "SELECT sum(power_integral_mj) / 3.6e9 AS kwh FROM gpu_slot")
+    assert whole["kwh"] == pytest.approx(0.305, rel=0.005)
+
+
+BLANKS = [
+    *(2147483632.0 + kind for kind in range(4)),
+    *(140737488355328.0 + kind for kind in range(4)),
+    *(9223372036854775792 + kind for kind in range(4)),
+    4294967295,
+    4294967.295,
+    -1,
+]
+
+
+@pytest.mark.parametrize("blank", BLANKS)
+def test_a_blank_is_left_out_and_counted(blank: float, tmp_path: Path) -> None:
+    served = Prometheus(stale_s=20)
+    power, energy = steady(400, 600)
+    power[20] = (power[20][0], blank)
+    energy[30] = (energy[30][0], blank)
+    served.add(dcgm.POWER, GPU0, power)
+    served.add(dcgm.ENERGY, GPU0, energy)
+    with serving(served) as server:
+        fetched = prometheus.fetch(source(server.url), T, T + timedelta(minutes=10))
+    assert fetched.left_out == {"samples that stand for a missing value": 2}
+    readings = fetched.readings
+    assert (readings["power_mw"].null_count(), readings["energy_mj"].null_count()) == (1, 1)
+    assert readings["power_mw"].max() == 400_000
+    assert readings["energy_mj"].is_sorted()
+
+
+def test_one_bad_sample_is_not_the_end_of_the_fetch(project: Settings) -> None:
+    served = Prometheus(stale_s=20)
+    power, _ = steady(400, 600)
+    for place, bad in ((3, "NaN"), (5, "+Inf"), (7, "-50"), (9, "oops")):
+        power[place] = (power[place][0], bad)
+    served.add(dcgm.POWER, GPU0, power)
+    # Another exporter says something else of one moment: neither is believed.
+    served.add(dcgm.POWER, GPU0, [(power[11][0], 333.0)], job="other")
+    served.add(dcgm.POWER, "", power[:2])
+    with serving(served) as server:
+        [outcome] = fetch_prometheus(project, source(server.url), T, T + timedelta(minutes=10))
+    assert outcome.verdict == "loaded"
+    assert outcome.skipped == {
+        "samples that are no number": 3,
+        "samples below zero": 1,
+        "samples of one GPU and time that contradict each other": 2,
+        "samples that name no GPU": 2,
+    }
+    assert outcome.rows_read == outcome.rows_loaded + outcome.rows_skipped
+    assert ask(project, "SELECT count(*) AS n FROM gpu_reading") == [{"n": 35}]
+
+
+@pytest.mark.parametrize(
+    ("labels", "pod"),
+    [
+        ({"pod": "train", "namespace": "ml"}, ("ml", "train")),
+        ({"pod": "nvidia-dcgm-exporter-x", "namespace": "gpu-operator"}, None),
+        ({"pod": "metrics-x", "container": "exporter"}, None),
+        ({"pod": "dcgmproftester2", "container": "dcgmproftester2"}, ("", "dcgmproftester2")),
+        (
+            {"exported_pod": "train", "exported_namespace": "ml", "pod": "x", "namespace": "o"},
+            ("ml", "train"),
+        ),
+        ({"exported_pod": "train", "pod": "x", "namespace": "ml"}, ("ml", "train")),
+        # A federated Prometheus: its own pod, and what the inner one has renamed already.
+        (
+            {
+                "pod": "prometheus-0",
+                "exported_pod": "train",
+                "exported_namespace": "ml",
+                "exported_exported_pod": "dcgm-exporter-abc",
+            },
+            ("ml", "train"),
+        ),
+        ({"pod": "prometheus-0", "exported_pod": "dcgm-exporter-abc"}, None),
+        ({"pod_name": "train", "pod_namespace": "ml"}, ("ml", "train")),
+        ({"pod": "", "namespace": ""}, None),
+    ],
+)
+def test_pods_are_what_the_labels_mean(labels: dict[str, str], pod: tuple[str, str] | None) -> None:
+    assert dcgm.identify_pod(labels, "pod") == pod
+
+
+@pytest.mark.parametrize(
+    ("labels", "host"),
+    [
+        ({"Hostname": "node01", "instance": "10.0.0.9:9400"}, "node01"),
+        ({"Hostname": "dcgm-exporter-abc", "instance": "10.0.0.9:9400"}, "10.0.0.9"),
+        ({"Hostname": "dcgm-exporter-abc", "node": "node01", "instance": "10.0.0.9:1"}, "node01"),
+        ({"Hostname": "metrics-x", "pod": "metrics-x", "kubernetes_node": "node01"}, "node01"),
+        ({"instance": "[fd00::9]:9400"}, "fd00::9"),
+    ],
+)
+def test_the_host_is_the_node_and_not_the_exporters_pod(labels: dict[str, str], host: str) -> None:
+    identity = dcgm.identify_gpu({"UUID": "GPU-x", "gpu": "0", **labels})
+    assert identity is not None
+    assert identity[3] == host
+
+
+@pytest.mark.parametrize(
+    ("model", "profile", "share"),
+    [
+        ("NVIDIA A100-SXM4-80GB", "1g.10gb", 142_857),
+        ("NVIDIA A100-SXM4-80GB", "1c.3g.40gb", 142_857),
+        ("NVIDIA H100 80GB HBM3", "1g.10gb+me", 142_857),
+        ("NVIDIA A30", "2g.12gb", 500_000),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "1g.24gb", 250_000),
+        ("NVIDIA A100-SXM4-80GB", "", None),
+        ("NVIDIA A100-SXM4-80GB", "large", None),
+    ],
+)
+def test_a_profile_says_the_share_or_nobody_does(
+    model: str, profile: str, share: int | None
+) -> None:
+    held = dcgm.make_held({"GPU_I_ID": "3", "GPU_I_PROFILE": profile}, "GPU-x", 0, model)
+    assert (held.share_ppm if held else None) == share
 
 
 def test_a_source_that_is_not_there_is_named_without_its_password(project: Settings) -> None:
