@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
+import polars as pl
 
-from expectations import footprint, restatement
+from expectations import footprint, grain, restatement
 from expectations.checks import Check, Result, Suite, Verdict
 from expectations.gate import Gate, describe_result
 from flows.errors import SettingsError, UsageError
@@ -21,7 +22,7 @@ from flows.reporting.report.data_docs import make_offline
 from flows.settings import FILE_NAME, GATE_TABLES, Override, Settings
 from flows.warehouse import registry
 from flows.warehouse.digests import digest_inputs
-from flows.warehouse.frames import query_rows
+from flows.warehouse.frames import query_rows, register
 from flows.warehouse.lake import NAME
 from flows.warehouse.locks import FIGURES, transaction
 from flows.warehouse.store import open_exclusively, store_of
@@ -95,6 +96,7 @@ def run_suites(con: duckdb.DuckDBPyConnection, settings: Settings, docs: Path) -
     _record_settings_of_gate(con, settings)
     stage_restatement(con, _find_database_in_force(con, settings))
     _stage_inputs(con)
+    _stage_grains(con)
     gate = Gate(con, docs)
     verdicts = [gate.run(suite) for suite in build_suites(settings)]
     gate.build_docs()
@@ -121,6 +123,7 @@ def build_suites(settings: Settings) -> list[Suite]:
         footprint.build_signal_suite(max_g_per_kwh=gate.max_intensity_g_per_kwh),
         footprint.build_footprint_suite(gate),
         restatement.build_restatement_suite(max_change=gate.max_restatement),
+        grain.build_grain_suite(),
     ]
     names = {name for name, _ in _name_checks(suites)}
     if unknown := sorted(set(gate.fail_on) - names):
@@ -198,6 +201,33 @@ def _stage_inputs(con: duckdb.DuckDBPyConnection) -> None:
         f"SELECT *, 'stored' AS place FROM {NAME}.run_allocation "
         f"{TABLES['run_allocation'].where_in_force}"
     )
+
+
+_UNCOUNTED = ("readings", "cache", "lock")
+"""Roles of tables whose rows are too many to count by key; loading keeps each reading once."""
+
+
+def _stage_grains(con: duckdb.DuckDBPyConnection) -> None:
+    """Count the rows and the keys of every table and view whose rows in force have a key."""
+    counts = [
+        {
+            "table_name": table.name,
+            "key_columns": ", ".join(table.key),
+            **query_rows(con, _COUNT_KEYS.format(table=table, key=", ".join(table.key)))[0],
+        }
+        for table in TABLES.values()
+        if table.key and table.role not in _UNCOUNTED and table.name != "gpu_readings"
+    ]
+    con.execute("DROP TABLE IF EXISTS staging.table_grain")
+    with register(con, grains=pl.DataFrame(counts)):
+        con.execute("CREATE TABLE staging.table_grain AS FROM grains")
+
+
+_COUNT_KEYS = f"""
+    WITH counted AS (SELECT {{key}} FROM {NAME}.{{table.name}} {{table.where_in_force}})
+    SELECT (SELECT count(*) FROM counted) AS row_count,
+        (SELECT count(*) FROM (SELECT DISTINCT * FROM counted)) AS key_count
+"""
 
 
 def collect_overrides(settings: Settings, overrides: Sequence[Override]) -> list[Override]:

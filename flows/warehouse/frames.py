@@ -96,7 +96,11 @@ def insert(
         rows: A frame, or rows as mappings of column to value, all of the same columns. Columns of the table that
             they do not name become null; a name that the table does not have is an error.
         expressions: Columns that the database computes, as SQL: `loaded_at="now()"`.
+
+    Raises:
+        RuntimeError: two rows of what is loaded have the same key (a defect: readers and gates keep such out).
     """
+    _check_key(table, rows, expressions)
     if isinstance(rows, Sequence):
         if rows:
             names = ", ".join([*rows[0], *expressions])
@@ -108,6 +112,39 @@ def insert(
     columns = ", ".join(["*", *(f"{sql} AS {name}" for name, sql in expressions.items())])
     with register(con, inserted_rows=rows):
         con.execute(f"INSERT INTO {table} BY NAME SELECT {columns} FROM inserted_rows")
+
+
+_LOADED = ("input", "grid", "context", "ledger")
+"""Roles of tables whose rows come from outside. Those of a computation are many; the gate checks their keys."""
+
+
+def _check_key(
+    table: str,
+    rows: pl.DataFrame | pa.Table | Sequence[Mapping[str, Any]],
+    given: Mapping[str, str],
+) -> None:
+    """Refuse rows of one insert that share the key of their table."""
+    import polars as pl
+
+    from transforms.schema import TABLES
+
+    declared = TABLES.get(table)
+    if declared is None or declared.role not in _LOADED or not declared.key:
+        return
+    # What the database computes (now()) is the same in all rows.
+    key = [name for name in declared.key if name not in given]
+    frame = rows if isinstance(rows, pl.DataFrame) else pl.DataFrame(_select_key(rows, key))
+    if not key or frame.height < 2 or not set(key) <= set(frame.columns):
+        return
+    doubled = frame.select(key).filter(frame.select(key).is_duplicated())
+    if doubled.height:
+        raise RuntimeError(f"two rows of {table} have the key {doubled.row(0, named=True)}")
+
+
+def _select_key(rows: pa.Table | Sequence[Mapping[str, Any]], key: Sequence[str]) -> Any:
+    if isinstance(rows, Sequence):
+        return [{name: row.get(name) for name in key} for row in rows]
+    return {name: rows[name].to_pylist() for name in key if name in rows.column_names}
 
 
 def query_rows(

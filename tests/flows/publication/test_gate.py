@@ -23,8 +23,8 @@ from flows.publication.publish import publish_candidate
 from flows.settings import Override, Settings
 from flows.sources.gpu import segments
 from flows.warehouse.connection import connect
-from flows.warehouse.frames import query_rows
-from flows.warehouse.store import store_of
+from flows.warehouse.frames import insert, query_rows
+from flows.warehouse.store import open_for_writing, store_of
 from tests.conftest import T0, ask, grid_csv, make_project, segment, wattledger
 from tests.flows.publication.helpers import ask_published
 from transforms.profile import merge_profiles, profile_rows
@@ -376,3 +376,20 @@ def test_settings_changed_after_computing_are_not_published(published: Settings)
         UsageError, match="settings were changed after the figures were computed: site"
     ):
         publish_candidate(settings_module.load(published.root))
+
+
+def test_a_row_that_stands_twice_is_never_published(loaded: Settings) -> None:
+    compute(loaded)
+    with open_for_writing(store_of(loaded)) as con:
+        con.execute("INSERT INTO energy_slot FROM energy_slot LIMIT 1")
+    with pytest.raises(GateFailed, match=r"grain.keys_are_unique.*energy_slot"):
+        publish_candidate(loaded)
+    assert not loaded.published.exists()
+
+
+def test_a_loaded_key_that_stands_twice_is_a_defect_and_loud(loaded: Settings) -> None:
+    row = {"gpu_key": 99, "gpu_uuid": "GPU-x", "host": "h", "gpu_index": 0, "model": None}
+    with open_for_writing(store_of(loaded)) as con:
+        for rows in ([row, row], pl.DataFrame([row, row])):
+            with pytest.raises(RuntimeError, match="two rows of gpu have the key"):
+                insert(con, "gpu", rows)
