@@ -215,6 +215,14 @@ class Grid(Strict):
     """Hours after which a provider's day counts as final and is not fetched again."""
     shift_h: Annotated[int, Field(ge=0, le=168)] = 24
     """Hours earlier and later for which finished runs are compared; 0 turns it off."""
+    max_missing_share: Annotated[float, Field(ge=0, le=1)] = 0.02
+    """Part of the generation that may be missing from an interval of a mix (docs/method.md, "Complete mixes")."""
+    reference_days: Annotated[int, Field(ge=1, le=366)] = 31
+    """Days before and after an interval that say which fuels its feed normally reports."""
+    stop_days: Annotated[int, Field(ge=1)] = 7
+    """Days without a fuel after which it may have stopped for good, or not have begun."""
+    max_stop_share: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Largest part of the generation that stops for good overnight; what carried more is missing."""
 
     @model_validator(mode="after")
     def _check_ladder(self) -> Grid:

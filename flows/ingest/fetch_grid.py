@@ -164,7 +164,7 @@ def _load_answers(
     outcome, is_new = load_fetched(settings, path)
     if not is_new:
         path.unlink()
-    hours = count_missing_hours(con, source, span, datetime.now(UTC))
+    hours = count_missing_hours(con, settings, source, span, datetime.now(UTC))
     kind, reason = "fetched", ""
     if hours is not None:
         kind, reason = "partial", f"{hours[0]:.6g} of {hours[1]:.6g} hours"

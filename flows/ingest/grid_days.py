@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 import duckdb
+import polars as pl
 
 from flows.settings import GridApiInput, Settings
-from flows.warehouse.frames import load_query
+from flows.warehouse.frames import load_query, register
+from transforms import completeness
 
 DAY = timedelta(days=1)
 _LATENCY = timedelta(hours=3)
@@ -50,15 +52,20 @@ def plan_spans(
         now: The present.
     """
     days = _find_needed_days(con, settings, source, now) - _find_final_days(con, settings, source)
-    return _join_days(days - _find_covered_days(con, source.zone, feeds_before, days, now))
+    covered = _find_covered_days(con, settings, source.zone, feeds_before, days, now)
+    return _join_days(days - covered)
 
 
 def count_missing_hours(
-    con: duckdb.DuckDBPyConnection, source: GridApiInput, span: Span, now: datetime
+    con: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    source: GridApiInput,
+    span: Span,
+    now: datetime,
 ) -> tuple[float, float] | None:
     """Hours that a feed knows of a span, and hours that it could know by now; None where it knows them all."""
     due = span.clip(now)
-    [hours] = _count_known_hours(con, source.zone, source.name, [due])
+    [hours] = _count_known_hours(con, settings, source.zone, source.name, [due])
     return (hours, due.hours) if hours + _ROUNDING_H < due.hours else None
 
 
@@ -116,6 +123,7 @@ def _find_final_days(
 
 def _find_covered_days(
     con: duckdb.DuckDBPyConnection,
+    settings: Settings,
     zone: str,
     feeds: Sequence[str],
     days: Iterable[date],
@@ -129,7 +137,7 @@ def _find_covered_days(
     }
     covered: set[date] = set()
     for feed in feeds:
-        hours = _count_known_hours(con, zone, feed, list(due.values()))
+        hours = _count_known_hours(con, settings, zone, feed, list(due.values()))
         covered |= {
             day
             for (day, span), known in zip(due.items(), hours, strict=True)
@@ -139,14 +147,43 @@ def _find_covered_days(
 
 
 def _count_known_hours(
-    con: duckdb.DuckDBPyConnection, zone: str, feed: str, spans: Sequence[Span]
+    con: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    zone: str,
+    feed: str,
+    spans: Sequence[Span],
 ) -> list[float]:
-    """Hours of each span that a feed knows, as one kind of series or as a mix."""
+    """Hours of each span that a feed knows, as one kind of series or as a mix in which no fuel is missing."""
+    if not spans:
+        return []
+    incomplete = find_stored_incomplete(
+        con,
+        settings,
+        zone,
+        feed,
+        Span(min(span.first for span in spans), max(span.last for span in spans)),
+    )
     parameters = {
         "zone": zone,
         "feed": feed,
         "first": [span.first for span in spans],
         "last": [span.last for span in spans],
     }
-    hours = dict(con.execute(load_query("ingest/known_hours"), parameters).fetchall())
+    with register(con, incomplete_interval=incomplete):
+        hours = dict(con.execute(load_query("ingest/known_hours"), parameters).fetchall())
     return [hours.get(span.first, 0.0) for span in spans]
+
+
+def find_stored_incomplete(
+    con: duckdb.DuckDBPyConnection, settings: Settings, zone: str, feed: str, span: Span
+) -> pl.DataFrame:
+    """Intervals of a stored mix in a span that lack fuels (`completeness.find_incomplete`)."""
+    around = timedelta(days=settings.grid.reference_days)
+    mix = con.execute(
+        "SELECT zone, feed, valid_from, valid_to, fuel, generation_kw FROM grid_mix "
+        "WHERE zone = $zone AND feed = $feed AND superseded_at IS NULL "
+        "AND valid_to > $first AND valid_from < $last",
+        {"zone": zone, "feed": feed, "first": span.first - around, "last": span.last + around},
+    ).pl()
+    found = completeness.find_incomplete(mix.lazy(), settings.grid)
+    return found.filter(pl.col("valid_to") > span.first, pl.col("valid_from") < span.last)

@@ -9,7 +9,9 @@ WITH known AS (
         superseded_at
     FROM grid_intensity
     UNION ALL
+    -- A mix that lacks a fuel is not known.
     SELECT 'mix' AS kind, valid_from, valid_to, zone, feed, superseded_at FROM grid_mix
+    ANTI JOIN incomplete_interval USING (zone, feed, valid_from, valid_to)
 ),
 span AS (
     SELECT unnest($first::TIMESTAMPTZ[]) AS first, unnest($last::TIMESTAMPTZ[]) AS last
