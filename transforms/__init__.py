@@ -3,5 +3,5 @@
 The method is written out in `docs/method.md`; each function names its section.
 """
 
-METHOD_VERSION = "4"
+METHOD_VERSION = "5"
 """Version of docs/method.md; raised when a formula changes."""

@@ -13,6 +13,8 @@ from transforms.energy import explode_slots
 
 METERED = ("counter_mj", "power_integral_mj", "gap_mj")
 """The parts of metered energy; each is conserved by itself."""
+FILLED = ("filled_us", "filled_mj", "filled_low_mj", "filled_high_mj")
+"""Time that a run held and nobody read, and what stands in for its energy, with bounds."""
 
 _CELL = ["gpu_key", "slot", "cell_start", "cell_end"]
 _ROW = ["kind", "run_id", "gpu_key", "slot"]
@@ -146,7 +148,7 @@ def attribute_energy(
         limits: gpu_key, idle_mw, limit_mw.
 
     Returns:
-        kind, run_id, gpu_key, slot, `METERED`, gap_low_mj, gap_high_mj, filled_mj, filled_low_mj, held_us. The
+        kind, run_id, gpu_key, slot, `METERED`, gap_low_mj, gap_high_mj, `FILLED`, held_us. The
         `METERED` columns of a GPU and slot add up to those of `slots`.
     """
     energy = _list_cell_energy(slots, cut_energy)
@@ -166,11 +168,7 @@ def attribute_energy(
     return (
         pl.concat([_attribute_to_runs(shared), _leave_unallocated(shared), _leave_idle(idle)])
         .group_by("kind", "run_id", "gpu_key", "slot")
-        .agg(
-            pl.col(
-                *METERED, "gap_low_mj", "gap_high_mj", "filled_mj", "filled_low_mj", "held_us"
-            ).sum()
-        )
+        .agg(pl.col(*METERED, "gap_low_mj", "gap_high_mj", *FILLED, "held_us").sum())
         .sort("kind", "run_id", "gpu_key", "slot")
     )
 
@@ -237,9 +235,83 @@ def _bounds(share_ppm: pl.Expr) -> dict[str, pl.Expr]:
     return {
         "gap_low_mj": pl.min_horizontal(at("idle_mw", "gap_us"), gap),
         "gap_high_mj": pl.max_horizontal(at("limit_mw", "gap_us"), gap + (gap > 0)),
+        "filled_us": pl.col("unseen_us") * share_ppm // PPM,
         "filled_mj": at("limit_mw", "unseen_us"),
         "filled_low_mj": at("idle_mw", "unseen_us"),
+        "filled_high_mj": at("limit_mw", "unseen_us"),
     }
+
+
+SEEN_US = 60_000_000
+"""Time with readings that a run needs on a GPU before its mean there says what it usually draws: a minute."""
+
+
+def find_usual_powers(energy: pl.LazyFrame, devices: pl.LazyFrame) -> pl.LazyFrame:
+    """Find what runs usually drew on the GPUs of which they held some time without readings.
+
+    It is the mean of what was read on that GPU while the run held it; where there is none, that of its other
+    GPUs of the same limit (docs/method.md, "Time without reading").
+
+    Args:
+        energy: kind, run_id, gpu_key, `METERED`, filled_us, held_us: `attribute_energy`, or its sums.
+        devices: gpu_key, limit_mw.
+
+    Returns:
+        run_id, gpu_key and usual_mw, one row for each that is known and wanted.
+    """
+    read = (
+        energy.filter(pl.col("kind") == "run")
+        .group_by("run_id", "gpu_key")
+        .agg(
+            pl.sum_horizontal(*METERED).sum().alias("read_mj"),
+            (pl.col("held_us") - pl.col("filled_us")).sum().alias("read_us"),
+            pl.col("filled_us").sum(),
+        )
+        .join(devices.select("gpu_key", "limit_mw"), on="gpu_key", how="left", validate="m:1")
+    )
+    alike = ["run_id", "limit_mw"]
+    own = pl.col("read_us") >= SEEN_US
+    others_mj = pl.col("read_mj").filter(own).sum().over(alike)
+    others_us = pl.col("read_us").filter(own).sum().over(alike)
+    return (
+        read.with_columns(
+            mj=pl.when(own).then("read_mj").otherwise(others_mj),
+            us=pl.when(own).then("read_us").otherwise(others_us),
+        )
+        .filter((pl.col("filled_us") > 0) & (pl.col("us") > 0))
+        .select(
+            "run_id",
+            "gpu_key",
+            usual_mw=(pl.col("mj").cast(pl.Int128) * 1_000_000 // pl.col("us")).cast(pl.Int64),
+        )
+    )
+
+
+def fill_unread_time(energy: pl.LazyFrame, powers: pl.LazyFrame) -> pl.LazyFrame:
+    """Fill the time that runs held and nobody read with what they usually drew.
+
+    Where that is not known it stays at the board limit. The bounds stay idle power and limit, or the usual
+    power itself where it lies beyond them.
+
+    Args:
+        energy: As `attribute_energy` gives it.
+        powers: As `find_usual_powers` gives them.
+
+    Returns:
+        The same with other filled_mj.
+    """
+    usual = (pl.col("usual_mw").cast(pl.Int128) * pl.col("filled_us") // 1_000_000).cast(pl.Int64)
+    return (
+        energy.join(
+            powers, on=["run_id", "gpu_key"], how="left", maintain_order="left", validate="m:1"
+        )
+        .with_columns(filled_mj=pl.coalesce(usual, "filled_mj"))
+        .with_columns(
+            filled_low_mj=pl.min_horizontal("filled_low_mj", "filled_mj"),
+            filled_high_mj=pl.max_horizontal("filled_high_mj", "filled_mj"),
+        )
+        .drop("usual_mw")
+    )
 
 
 def add_bounds(energy: pl.LazyFrame, counter_ppm: int, power_ppm: int) -> pl.LazyFrame:
@@ -262,7 +334,7 @@ def add_bounds(energy: pl.LazyFrame, counter_ppm: int, power_ppm: int) -> pl.Laz
     return energy.with_columns(
         energy_mj=measured + pl.col("gap_mj") + pl.col("filled_mj"),
         energy_low_mj=measured - outward + pl.col("gap_low_mj") + pl.col("filled_low_mj"),
-        energy_high_mj=measured + outward + pl.col("gap_high_mj") + pl.col("filled_mj"),
+        energy_high_mj=measured + outward + pl.col("gap_high_mj") + pl.col("filled_high_mj"),
         measured_mj=measured,
     )
 

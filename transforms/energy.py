@@ -41,18 +41,25 @@ class GapRule:
     """How long a step between readings may be.
 
     `max_gap_us`: longer steps are estimated, not measured. `max_bridge_us`: across still longer
-    ones power says nothing at all, and no energy is claimed; an energy counter is exact over any.
+    ones power says nothing of a GPU that nobody held, and no energy is claimed; an energy counter is
+    exact over any.
     """
 
     max_gap_us: int = 30_000_000
     max_bridge_us: int = 3_600_000_000
 
 
-def _interval_energy(rule: GapRule) -> list[pl.Expr]:
-    """Energy of the interval t0..t1 with end values p0, p1 (mW), c0, c1 (mJ), as `_SUMS` columns.
+NOBODY = pl.DataFrame(
+    schema={"run_id": pl.String, "gpu_key": pl.Int32, "from_us": pl.Int64, "to_us": pl.Int64}
+)
+"""Allocations where there are none."""
+
+
+def _measure(ends: pl.LazyFrame, rule: GapRule, spans: pl.DataFrame) -> pl.LazyFrame:
+    """Energy of intervals t0..t1 with end values p0, p1 (mW), c0, c1 (mJ), as `_SUMS` columns.
 
     Counter where both ends have one and it did not go back; else the trapezoid of power (or the
-    1 s average itself); beyond `max_gap_us` the trapezoid counts as estimate.
+    1 s average itself); beyond `max_gap_us` it is a gap (`_estimate_gaps`).
     """
     dt = pl.col("t1") - pl.col("t0")
     counted = pl.col("c1") - pl.col("c0")
@@ -61,16 +68,109 @@ def _interval_energy(rule: GapRule) -> list[pl.Expr]:
     double_power = pl.when(rectangle).then(pl.col("p1") * 2).otherwise(pl.col("p0") + pl.col("p1"))
     has_power = ~has_counter & double_power.is_not_null()
     measured = has_power & (dt <= rule.max_gap_us)
-    bridged = has_power & (dt > rule.max_gap_us) & (dt <= rule.max_bridge_us)
     nothing = pl.lit(0, pl.Int64)
-    return [
-        pl.when(has_counter).then(counted).otherwise(nothing).alias("counter_mj"),
-        pl.when(measured).then(double_power * dt).otherwise(nothing).alias("power_dnj"),
-        pl.when(bridged).then(double_power * dt).otherwise(nothing).alias("gap_dnj"),
-        pl.when(has_counter | measured).then(dt).otherwise(nothing).alias("covered_us"),
-        pl.when(bridged).then(dt).otherwise(nothing).alias("gap_us"),
-        (counted < 0).fill_null(False).cast(pl.Int64).alias("counter_resets"),
-    ]
+    intervals = ends.select(
+        "gpu_key",
+        "t0",
+        "t1",
+        "p0",
+        "p1",
+        counter_mj=pl.when(has_counter).then(counted).otherwise(nothing),
+        power_dnj=pl.when(measured).then(double_power * dt).otherwise(nothing),
+        gap_dnj=nothing,
+        covered_us=pl.when(has_counter | measured).then(dt).otherwise(nothing),
+        gap_us=nothing,
+        counter_resets=(counted < 0).fill_null(False).cast(pl.Int64),
+        is_gap=has_power & ~measured,
+    )
+    columns = ["gpu_key", "t0", "t1", *_SUMS]
+    gaps = _estimate_gaps(intervals.filter("is_gap"), rule, spans)
+    return pl.concat([intervals.select(columns), gaps.select(columns)])
+
+
+def _estimate_gaps(gaps: pl.LazyFrame, rule: GapRule, spans: pl.DataFrame) -> pl.LazyFrame:
+    """What was drawn in gaps between readings, as far as these can tell (docs/method.md, "Gaps").
+
+    A gap through which the GPU stayed in the same hands is the trapezoid of their own readings: while a
+    run held it, however long it lasts; while nobody did, up to `max_bridge_us`. Where the GPU changed
+    hands in it, the readings at its ends say nothing of a run in its midst: only what nobody held at
+    either end counts, with the power at that end. The rest is time without reading.
+
+    Args:
+        gaps: gpu_key, t0, t1, p0, p1.
+        rule: How long a step between readings may be.
+        spans: gpu_key, from_us and to_us of all allocations of these GPUs.
+
+    Returns:
+        Intervals with gap_dnj and gap_us; all other sums are 0.
+    """
+    borders = _list_borders(spans).lazy()
+    # The times of borders stay, as first and last.
+    near: dict[str, Any] = {"by": "gpu_key", "check_sortedness": False, "coalesce": False}
+    known = (
+        gaps.select("gpu_key", "t0", "t1", "p0", "p1")
+        .sort("gpu_key", "t0")
+        .join_asof(
+            borders.select("gpu_key", before="at", held0="held"),
+            left_on="t0",
+            right_on="before",
+            **near,
+        )
+        .join_asof(
+            borders.select("gpu_key", first="at"),
+            left_on="t0",
+            right_on="first",
+            strategy="forward",
+            allow_exact_matches=False,
+            **near,
+        )
+        .join_asof(
+            borders.select("gpu_key", last="at", held1="held"),
+            left_on="t1",
+            right_on="last",
+            allow_exact_matches=False,
+            **near,
+        )
+        .with_columns(pl.col("held0", "held1").fill_null(False))
+    )
+    is_crossed = (pl.col("first") < pl.col("t1")).fill_null(False)
+    is_bridged = pl.col("t1") - pl.col("t0") <= rule.max_bridge_us
+    through = known.filter(~is_crossed & (is_bridged | pl.col("held0")))
+    head = known.filter(is_crossed & is_bridged & ~pl.col("held0"))
+    tail = known.filter(is_crossed & is_bridged & ~pl.col("held1"))
+    nothing = pl.lit(0, pl.Int64)
+
+    def estimate(rows: pl.LazyFrame, t0: str, t1: str, double_power: pl.Expr) -> pl.LazyFrame:
+        length = pl.col(t1) - pl.col(t0)
+        return rows.select(
+            "gpu_key",
+            t0=t0,
+            t1=t1,
+            **dict.fromkeys(("counter_mj", "power_dnj", "covered_us", "counter_resets"), nothing),
+            gap_dnj=double_power * length,
+            gap_us=length,
+        )
+
+    return pl.concat(
+        [
+            estimate(through, "t0", "t1", pl.col("p0") + pl.col("p1")),
+            estimate(head, "t0", "first", pl.col("p0") * 2),
+            estimate(tail, "last", "t1", pl.col("p1") * 2),
+        ]
+    )
+
+
+def _list_borders(spans: pl.DataFrame) -> pl.DataFrame:
+    """Where GPUs change hands: gpu_key, at (us since the epoch), and whether a run holds it from then on."""
+    changes = [spans.select("gpu_key", at="from_us", runs=pl.lit(1, pl.Int64))]
+    changes += [spans.select("gpu_key", at="to_us", runs=pl.lit(-1, pl.Int64))]
+    return (
+        pl.concat(changes)
+        .group_by("gpu_key", "at")
+        .agg(pl.col("runs").sum())
+        .sort("gpu_key", "at")
+        .select("gpu_key", "at", held=pl.col("runs").cum_sum().over("gpu_key") > 0)
+    )
 
 
 def _has_value() -> pl.Expr:
@@ -227,16 +327,24 @@ def find_overlaps(stretches: pl.DataFrame) -> pl.DataFrame:
     return ordered.filter(overlap).select("gpu_key", "slot").unique()
 
 
-def measure_seams(stretches: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
+def measure_seams(
+    stretches: pl.LazyFrame, rule: GapRule, spans: pl.DataFrame = NOBODY
+) -> pl.LazyFrame:
     """Measure the intervals between one stretch and the next of the same GPU.
 
     Args:
         stretches: As `reduce_readings` gives them; they do not overlap.
         rule: How long a step between readings may be.
+        spans: All allocations of these GPUs (gpu_key, from_us, to_us): who held a GPU tells what a gap may hold.
 
     Returns:
         gpu_key, t0, t1 (us since the epoch), counter_mj, power_dnj, gap_dnj, covered_us, gap_us, counter_resets.
     """
+    return _measure(_list_seams(stretches), rule, spans)
+
+
+def _list_seams(stretches: pl.LazyFrame) -> pl.LazyFrame:
+    """The ends of the intervals between stretches: gpu_key, t0, t1, p0, p1, c0, c1, averaged1."""
     ordered = stretches.sort("gpu_key", "first_t", "last_t")
     return (
         ordered.select(
@@ -251,21 +359,27 @@ def measure_seams(stretches: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
             averaged1=pl.col("first_averaged"),
         )
         .filter(pl.col("same") & (pl.col("t1") > pl.col("t0")))
-        .select("gpu_key", "t0", "t1", *_interval_energy(rule))
+        .drop("same")
     )
 
 
-def measure_slot_crossings(stretches: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
+def measure_slot_crossings(
+    stretches: pl.LazyFrame, rule: GapRule, spans: pl.DataFrame = NOBODY
+) -> pl.LazyFrame:
     """Measure the intervals that lead from one slot into another, as `measure_seams` does."""
-    return measure_seams(stretches, rule).filter(pl.col("t0") // SLOT_US != pl.col("t1") // SLOT_US)
+    crossing = pl.col("t0") // SLOT_US != pl.col("t1") // SLOT_US
+    return _measure(_list_seams(stretches).filter(crossing), rule, spans)
 
 
-def measure_intervals(readings: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
+def measure_intervals(
+    readings: pl.LazyFrame, rule: GapRule, spans: pl.DataFrame = NOBODY
+) -> pl.LazyFrame:
     """Measure the intervals between successive readings of one GPU inside one slot.
 
     Args:
         readings: `READING_COLUMNS`, ordered by (gpu_key, ts).
         rule: How long a step between readings may be.
+        spans: As `measure_seams` takes them.
 
     Returns:
         The columns of `measure_seams`.
@@ -273,7 +387,7 @@ def measure_intervals(readings: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
     timed = readings.filter(_has_value()).with_columns(
         t=pl.col("ts").to_physical(), p=pl.col("power_mw").cast(pl.Int64)
     )
-    return (
+    ends = (
         timed.select(
             "gpu_key",
             same=(pl.col("gpu_key") == pl.col("gpu_key").shift())
@@ -287,8 +401,9 @@ def measure_intervals(readings: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
             averaged1=pl.col("averaged").fill_null(False),
         )
         .filter(pl.col("same") & (pl.col("t1") > pl.col("t0")))
-        .select("gpu_key", "t0", "t1", *_interval_energy(rule))
+        .drop("same")
     )
+    return _measure(ends, rule, spans)
 
 
 def spread_stretches(stretches: pl.LazyFrame) -> pl.LazyFrame:
@@ -389,17 +504,20 @@ def _cut_at_slots(intervals: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def compute_slot_energy(stretches: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
+def compute_slot_energy(
+    stretches: pl.LazyFrame, rule: GapRule, spans: pl.DataFrame = NOBODY
+) -> pl.LazyFrame:
     """Compute metered energy per GPU and slot from stretches (docs/method.md, "Slots").
 
     Args:
         stretches: As `reduce_readings` gives them; those of one GPU must not overlap (see `find_overlaps`).
         rule: How long a step between readings may be.
+        spans: As `measure_seams` takes them.
 
     Returns:
         gpu_key, slot, readings, counter_mj, power_dnj, gap_dnj, covered_us, gap_us, counter_resets.
     """
-    between = _cut_at_slots(measure_seams(stretches, rule)).select(
+    between = _cut_at_slots(measure_seams(stretches, rule, spans)).select(
         "gpu_key", "slot", pl.lit(0, pl.Int64).alias("readings"), *_SUMS
     )
     return (
@@ -433,18 +551,21 @@ def convert_to_millijoules(energy: pl.LazyFrame, *, within: list[str], order: st
     ).drop("power_dnj", "gap_dnj")
 
 
-def compute_gpu_slots(stretches: pl.LazyFrame, rule: GapRule) -> pl.LazyFrame:
+def compute_gpu_slots(
+    stretches: pl.LazyFrame, rule: GapRule, spans: pl.DataFrame = NOBODY
+) -> pl.LazyFrame:
     """Compute metered energy per GPU and slot, in millijoules.
 
     Args:
         stretches: As `compute_slot_energy` takes them.
         rule: How long a step between readings may be.
+        spans: As `measure_seams` takes them.
 
     Returns:
         The columns of the table `gpu_slot`, and gap_us.
     """
     half = _DNJ_PER_MJ // 2
-    return compute_slot_energy(stretches, rule).select(
+    return compute_slot_energy(stretches, rule, spans).select(
         "gpu_key",
         slot_start=pl.from_epoch(pl.col("slot") * SLOT_US, "us").dt.replace_time_zone("UTC"),
         counter_mj="counter_mj",

@@ -130,7 +130,20 @@ def find_changed_windows(con: duckdb.DuckDBPyConnection, fleet: Fleet) -> pl.Dat
 def _find_moved_allocations(con: duckdb.DuckDBPyConnection, fleet: Fleet) -> _Ranges:
     spans = con.execute("SELECT * REPLACE (share_ppm::BIGINT AS share_ppm) FROM computed_span").pl()
     moved = changes.find_changed_spans(spans.lazy(), fleet.spans.lazy())
-    return _Ranges(changes.find_slot_ranges(moved).collect(), _NO_RANGES.by_host)
+    by_device = changes.find_slot_ranges(moved).collect()
+    if by_device.height:
+        by_device = _reach_neighbours(con, by_device)
+    return _Ranges(by_device, _NO_RANGES.by_host)
+
+
+def _reach_neighbours(con: duckdb.DuckDBPyConnection, ranges: pl.DataFrame) -> pl.DataFrame:
+    """Ranges of slots of devices, up to the readings around them: what a gap holds depends on both its ends."""
+    near = find_neighbours(con, changes.merge_windows(ranges, "gpu_key"))
+    return near.select(
+        "gpu_key",
+        first=pl.col("before").fill_null(pl.col("first")),
+        last=pl.col("after").fill_null(pl.col("last")),
+    )
 
 
 def _find_new_readings(con: duckdb.DuckDBPyConnection) -> _Ranges:
@@ -140,12 +153,7 @@ def _find_new_readings(con: duckdb.DuckDBPyConnection) -> _Ranges:
         "GROUP BY gpu_key, segment_key"
     ).pl()
     if by_device.height:
-        near = find_neighbours(con, changes.merge_windows(by_device, "gpu_key"))
-        by_device = near.select(
-            "gpu_key",
-            first=pl.col("before").fill_null(pl.col("first")),
-            last=pl.col("after").fill_null(pl.col("last")),
-        )
+        by_device = _reach_neighbours(con, by_device)
     by_host = con.execute(
         f"SELECT host, {_HOST_SLOTS} FROM host_reading WHERE {NOT_COMPUTED} "
         "GROUP BY host, segment_key"

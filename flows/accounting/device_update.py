@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import duckdb
 import polars as pl
@@ -51,6 +51,50 @@ def update_devices(computation: Computation, windows: pl.DataFrame, meter: Meter
         How much was computed, and where.
     """
     con, fleet = computation.con, computation.fleet
+    used = con.execute("FROM computed_power").pl()
+    first = _meter_windows(con, replace(fleet, usual_powers=used), windows, meter)
+    powers = _find_usual_powers(con, fleet)
+    delete_rows(con, "computed_power", used.select("run_id", "gpu_key"))
+    write_rows(con, "computed_power", powers)
+    # New readings of a run also change what stands in for those that it lacks elsewhere.
+    columns = powers.columns
+    changed = pl.concat(
+        [powers.join(used, on=columns, how="anti"), used.join(powers, on=columns, how="anti")]
+    )
+    again = _find_filled_windows(con, fleet, changed.select("run_id", "gpu_key").unique())
+    if again.is_empty():
+        return first
+    second = _meter_windows(con, replace(fleet, usual_powers=powers), again, meter)
+    return UpdatedDevices(
+        first.slots + second.slots, pl.concat([first.sites, second.sites]).unique()
+    )
+
+
+def _find_usual_powers(con: duckdb.DuckDBPyConnection, fleet: Fleet) -> pl.DataFrame:
+    """`transforms.attribution.find_usual_powers` of all runs, from what they drew in sum."""
+    energy = con.execute("FROM device_energy WHERE kind = 'run'").pl()
+    powers = attribution.find_usual_powers(energy.lazy(), fleet.devices.lazy())
+    return powers.sort("run_id", "gpu_key").collect()
+
+
+def _find_filled_windows(
+    con: duckdb.DuckDBPyConnection, fleet: Fleet, runs: pl.DataFrame
+) -> pl.DataFrame:
+    """Windows of the slots in which runs (run_id, gpu_key) held time without readings."""
+    with register(con, filled_run=runs):
+        slots = con.execute(
+            f"SELECT DISTINCT t.gpu_key, epoch_us(t.slot_start) // {SLOT_US} AS slot FROM energy_slot AS t "
+            "SEMI JOIN filled_run USING (run_id, gpu_key) WHERE t.kind = 'run' AND t.filled_us > 0"
+        ).pl()
+    windows = slots.join(fleet.devices, on="gpu_key", validate="m:1").select(
+        "host_group", first="slot", last="slot"
+    )
+    return changes.merge_windows(windows.unique())
+
+
+def _meter_windows(
+    con: duckdb.DuckDBPyConnection, fleet: Fleet, windows: pl.DataFrame, meter: Meter
+) -> UpdatedDevices:
     sizes = fleet.devices.group_by("host_group").agg(devices=pl.len().cast(pl.Int64))
     parts = changes.cut_into_parts(windows, sizes, PART)
     slots = 0
@@ -115,16 +159,24 @@ def _read_sites(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
 
 
 def _read_energy_to_take_off(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
-    # The columns of METERED and filled_mj, by what is summed.
+    # The columns of METERED and _OF_RUNS, by what is summed.
     sums = [
-        f"SELECT {what}, gpu_key, -count(*) AS slots, {_sum_negative(METERED)}, {filled} AS filled_mj "
+        f"SELECT {what}, gpu_key, -count(*) AS slots, {_sum_negative(METERED)}, {filled} "
         f"FROM {table} AS t SEMI JOIN part AS p ON {_IN_PART.format(key='gpu_key')} GROUP BY ALL"
         for table, what, filled in (
-            ("gpu_slot", "'metered' AS kind, NULL AS run_id", "0::BIGINT"),
-            ("energy_slot", "kind, run_id", "-sum(filled_mj)::BIGINT"),
+            (
+                "gpu_slot",
+                "'metered' AS kind, NULL AS run_id",
+                ", ".join(f"0::BIGINT AS {name}" for name in _OF_RUNS),
+            ),
+            ("energy_slot", "kind, run_id", _sum_negative(_OF_RUNS)),
         )
     ]
     return con.execute(" UNION ALL ".join(sums)).pl()
+
+
+_OF_RUNS = ("filled_mj", "filled_us", "held_us")
+"""What is summed of energy that somebody held, beside `METERED`."""
 
 
 def _sum_negative(columns: Iterable[str]) -> str:
@@ -138,14 +190,14 @@ def sum_device_energy(metered: MeteredSlots) -> pl.DataFrame:
         pl.lit(None, pl.String).alias("run_id"),
         "gpu_key",
         *METERED,
-        filled_mj=pl.lit(0, pl.Int64),
+        **dict.fromkeys(_OF_RUNS, pl.lit(0, pl.Int64)),
     )
     held = metered.energy_slot.select(drawn.columns)
     return _sum_by_device(pl.concat([drawn, held]).with_columns(slots=pl.lit(1, pl.Int64)))
 
 
 def _sum_by_device(energy: pl.DataFrame) -> pl.DataFrame:
-    sums = ["slots", *METERED, "filled_mj"]
+    sums = ["slots", *METERED, *_OF_RUNS]
     return (
         energy.group_by("kind", "run_id", "gpu_key")
         .agg(pl.col(sums).sum())

@@ -24,7 +24,6 @@ from flows.accounting.tables import slot_number
 from flows.warehouse.frames import register, stream_frames, temporary
 from transforms import attribution, embodied, energy, footprint, host
 from transforms.constants import SLOT_US
-from transforms.energy import GapRule
 
 
 @dataclass(frozen=True)
@@ -97,9 +96,11 @@ def meter_stretches(
     cut_cells = attribution.cut_slots(spans).collect()
     held_cells = attribution.list_held_cells(spans, cut_cells.lazy()).collect()
     gpu_slots = part.select_slots(
-        energy.compute_gpu_slots(stretches.lazy(), fleet.rule).with_columns(slot=slot_number())
+        energy.compute_gpu_slots(stretches.lazy(), fleet.rule, fleet.spans).with_columns(
+            slot=slot_number()
+        )
     ).collect()
-    cut_energy = _measure_cells(con, stretches, cut_cells, fleet.rule)
+    cut_energy = _measure_cells(con, stretches, cut_cells, fleet)
     energy_slots = _attribute_gpu_energy(fleet, gpu_slots, cut_energy, held_cells)
     host_cells = part.select_slots(_divide_host_energy(fleet, host_readings, cut_cells))
     whole = _add_host_energy(fleet, energy_slots, host_cells, held_cells)
@@ -154,7 +155,11 @@ def _attribute_gpu_energy(
     attributed = attribution.attribute_energy(
         gpu_slots.lazy(), cut_energy, held_cells.lazy(), fleet.devices.lazy()
     ).collect()
-    return attribution.add_bounds(attributed.lazy(), fleet.counter_ppm, fleet.power_ppm).collect()
+    powers = fleet.usual_powers
+    if powers is None:
+        powers = attribution.find_usual_powers(attributed.lazy(), fleet.devices.lazy()).collect()
+    filled = attribution.fill_unread_time(attributed.lazy(), powers.lazy())
+    return attribution.add_bounds(filled, fleet.counter_ppm, fleet.power_ppm).collect()
 
 
 def _divide_host_energy(
@@ -204,14 +209,14 @@ def _measure_cells(
     con: duckdb.DuckDBPyConnection,
     stretches: pl.DataFrame,
     cut_cells: pl.DataFrame,
-    rule: GapRule,
+    fleet: Fleet,
 ) -> pl.LazyFrame:
     """Energy of the cells of slots that allocation borders cut, from their readings once more."""
     slots = cut_cells.select("gpu_key", "slot").unique()
     with temporary(con, cell=slots):
         query = select_cell_readings("ALL")
         inside = [
-            energy.measure_intervals(readings.lazy(), rule).collect()
+            energy.measure_intervals(readings.lazy(), fleet.rule, fleet.spans).collect()
             for readings in _chain_batches(stream_frames(con, query, rows=_BATCH))
         ]
     # Where a border falls into a slot whose readings were rolled up before.
@@ -219,7 +224,7 @@ def _measure_cells(
     inside.append(energy.spread_stretches(rolled_up.lazy()).collect())
     gpus = slots.lazy().select("gpu_key").unique()
     crossings = energy.measure_slot_crossings(
-        stretches.lazy().join(gpus, on="gpu_key", how="semi"), rule
+        stretches.lazy().join(gpus, on="gpu_key", how="semi"), fleet.rule, fleet.spans
     )
     intervals = pl.concat([*(part.lazy() for part in inside), crossings])
     return energy.compute_cell_energy(intervals, cut_cells.lazy())

@@ -36,6 +36,9 @@ class Fleet:
     """Allocations, as `transforms.attribution.close_allocations` gives them."""
     sites: pl.DataFrame
     """The tables site and zone, joined."""
+    usual_powers: pl.DataFrame | None
+    """What runs usually draw, as `transforms.attribution.find_usual_powers` gives it; None: to be found from all
+    of their energy, where that is computed at once."""
     rule: GapRule
     counter_ppm: int
     power_ppm: int
@@ -70,6 +73,7 @@ def describe_fleet(
         sites=con.execute(
             "SELECT s.*, z.loss, z.loss_low, z.loss_high FROM site AS s JOIN zone AS z USING (zone)"
         ).pl(),
+        usual_powers=None,
         rule=read_gap_rule(settings),
         counter_ppm=round(find_value(factors, "meter_tolerance", "counter") * PPM),
         power_ppm=round(find_value(factors, "meter_tolerance", "power") * PPM),

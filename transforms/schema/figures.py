@@ -6,9 +6,7 @@ from transforms.figures import SUMMED
 from transforms.schema.fields import columns
 from transforms.schema.model import Table
 
-_SLOT_ENERGY = (
-    "counter_mj power_integral_mj gap_mj gap_low_mj gap_high_mj filled_mj filled_low_mj held_us"
-)
+_SLOT_ENERGY = "counter_mj power_integral_mj gap_mj gap_low_mj gap_high_mj filled_mj filled_low_mj held_us"
 _FOOTPRINT_VALUES = " ".join(SUMMED)
 
 TABLES: tuple[Table, ...] = (
@@ -46,7 +44,8 @@ TABLES: tuple[Table, ...] = (
         "one run (or idle, or unallocated) on one GPU in one slot",
         "Attributed energy; adds up to gpu_slot to the millijoule",
         columns(
-            f"kind run_id gpu_key slot_start {_SLOT_ENERGY} energy_mj energy_low_mj energy_high_mj measured_mj"
+            f"kind run_id gpu_key slot_start {_SLOT_ENERGY} energy_mj energy_low_mj energy_high_mj measured_mj "
+            "filled_us filled_high_mj"
         ),
         key=("kind", "run_id", "gpu_key", "slot_start"),
         role="candidate",
@@ -175,7 +174,9 @@ TABLES: tuple[Table, ...] = (
         "device_energy",
         "one run (or idle, unallocated, metered) on one GPU",
         "What each GPU drew, and who held it, in sum: kept up to date by what changes",
-        columns("kind run_id gpu_key slots counter_mj power_integral_mj gap_mj filled_mj"),
+        columns(
+            "kind run_id gpu_key slots counter_mj power_integral_mj gap_mj filled_mj filled_us held_us"
+        ),
         key=("kind", "run_id", "gpu_key"),
         role="candidate",
     ),
@@ -206,6 +207,14 @@ TABLES: tuple[Table, ...] = (
         "Allocations as the candidate figures took them; those without an end last until as_of",
         columns("run_id gpu_key from_us to_us share_ppm"),
         key=("run_id", "gpu_key", "from_us"),
+        role="made_from",
+    ),
+    Table(
+        "computed_power",
+        "one run on one GPU that it held for some time without readings",
+        "What the candidate figures took runs to draw in that time, where they were read at other times",
+        columns("run_id gpu_key usual_mw"),
+        key=("run_id", "gpu_key"),
         role="made_from",
     ),
     Table(

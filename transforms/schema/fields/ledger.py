@@ -14,7 +14,9 @@ FIELDS: tuple[Field, ...] = (
     ),
     Field("suite", "VARCHAR", "Great Expectations suite"),
     Field("row_no", "BIGINT", "Number of the row in its file, from 1"),
-    Field("field_name", "VARCHAR", "What the file calls the field at fault; empty for the whole row"),
+    Field(
+        "field_name", "VARCHAR", "What the file calls the field at fault; empty for the whole row"
+    ),
     Field("raw_value", "VARCHAR", "The value at fault, as it was written; its first 80 characters"),
     Field("kept_path", "VARCHAR", "Where the refused bytes are kept, relative to the project"),
     Field("recorded_at", TIMESTAMP, "When this was recorded, UTC"),
