@@ -100,7 +100,7 @@ FIGURES = (
     Figure(
         "filled",
         ENERGY,
-        "GPU energy filled at the board limit: held by the run, but no reading at all",
+        "GPU energy filled where the run held the GPU and nobody read it: its own mean power, else the board limit",
         shown="value",
     ),
     Figure(

@@ -35,7 +35,7 @@ FIELDS: tuple[Field, ...] = (
     Field("counter_share", "DOUBLE", "Part of the energy measured by the counter, 0 to 1"),
     Field("power_share", "DOUBLE", "Part measured by integrating power, 0 to 1"),
     Field("gap_share", "DOUBLE", "Part estimated across gaps, 0 to 1"),
-    Field("filled_share", "DOUBLE", "Part filled at the board limit, 0 to 1"),
+    Field("filled_share", "DOUBLE", "Part filled for want of readings, 0 to 1"),
     Field(
         "intensity_reported_share",
         "DOUBLE",
