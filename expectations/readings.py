@@ -22,7 +22,10 @@ ROWS_WHERE = {
     "no_future": ("ts", "epoch(ts) - epoch(now()) > {future_s}"),
     "clock_was_set": ("ts", f"ts < TIMESTAMPTZ '{EARLIEST.isoformat()}'"),
     "time_in_order": ("ts", "same_gpu AND step_us < 0"),
-    "no_conflict": ("power_mw", "(same_gpu AND step_us = 0) OR (next_same_gpu AND next_step_us = 0)"),
+    "no_conflict": (
+        "power_mw",
+        "(same_gpu AND step_us = 0) OR (next_same_gpu AND next_step_us = 0)",
+    ),
 }
 """How to find the offending rows in the file itself: column, and predicate on the staged rows."""
 
@@ -145,6 +148,24 @@ def _list_warnings(max_gap_s: float, counter_power_tolerance: float) -> tuple[Ch
             f"{counter_power_tolerance} * compared_counter_mj + 2 * limit_mw",
             severity="warn",
             remedy="Check the units of both; the counter is what counts",
+        ),
+        no_rows(
+            "board_is_known",
+            "The power limit of the GPU is told by its readings or known of exactly its board",
+            "SELECT segment_id, source_name, gpu_uuid, limit_from FROM {batch} "
+            "WHERE limit_from IN ('class', 'default')",
+            severity="warn",
+            remedy="Record power.limit, or set factors.gpu_limit_w for this name: until then gaps "
+            "are bounded by the largest board that it can be",
+        ),
+        between(
+            "no_blank_value",
+            "blank_values",
+            "No value stands for a missing one (blanks, a counter that stands still, 0 W of a busy GPU)",
+            low=0,
+            high=0,
+            severity="warn",
+            remedy="They are taken for unknown: check the recorder and the driver",
         ),
         between(
             "no_counter_reset",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -234,11 +235,56 @@ def find_factor(factors: Sequence[Factor], name: str, scope: str, where: str) ->
     return found
 
 
+def normalise_model(model: str) -> str:
+    """The name of a board as drivers, exporters and people write it, in one spelling.
+
+    >>> normalise_model("NVIDIA A100-SXM4-80GB")
+    'A100 SXM4 80GB'
+    """
+    words = re.sub(r"[-_\s]+", " ", model.upper().partition(" MIG ")[0]).strip()
+    return re.sub(r"^(?:(?:NVIDIA|TESLA|GEFORCE) )+", "", words)
+
+
+@cache
+def _read_board_names() -> dict[str, str]:
+    """Other names of boards -> the name in the factors, both in one spelling (flows/data/factors/board_names.csv)."""
+    return {
+        normalise_model(row["name"]): normalise_model(row["board"])
+        for row in _read_table("board_names.csv")
+    }
+
+
 def find_for_model(factors: Sequence[Factor], name: str, model: str | None) -> Factor:
-    """Find the factor whose pattern fits the GPU model best: the longest, else `default`."""
+    """Find the factor of a GPU model: of exactly that board, else of its class, else `default`.
+
+    Scopes are names of boards. One that ends in ` *` is a class: all names that begin with those
+    whole words, so that `A10 *` is not A10G. What the project sets comes before what is shipped,
+    and may be any pattern.
+    """
     scopes = {f.scope: f for f in factors if f.factor == name}
-    fitting = [scope for scope in scopes if model and fnmatchcase(model.upper(), scope.upper())]
-    return scopes[max(fitting, key=len, default="default")]
+    board = normalise_model(model or "")
+    board = _read_board_names().get(board, board)
+
+    def rank(factor: Factor) -> tuple[bool, bool, int] | None:
+        pattern = normalise_model(factor.scope)
+        is_exact = pattern == board
+        fits = is_exact or any(
+            fnmatchcase(text, shape)
+            for text, shape in (
+                (board, pattern),
+                (f"{board} ", pattern),
+                ((model or "").upper(), factor.scope.upper()),
+            )
+        )
+        return (factor.origin == "override", is_exact, len(pattern)) if fits else None
+
+    ranked = [(found, f) for f in scopes.values() if board and (found := rank(f))]
+    return max(ranked, key=lambda pair: pair[0])[1] if ranked else scopes["default"]
+
+
+def is_of_board(factor: Factor) -> bool:
+    """Whether a factor is of exactly one board, and not of a class of boards or of any."""
+    return factor.scope != "default" and ("*" not in factor.scope or factor.origin == "override")
 
 
 def list_embodied_factors(

@@ -206,14 +206,14 @@ def scan_lines(plain: Path) -> pl.LazyFrame:
     ).with_columns(pl.col("row_no").cast(pl.Int64), pl.col("line").str.strip_prefix("\ufeff"))
 
 
-def split_fields(count: int) -> list[pl.Expr]:
-    """Cut `line` at commas.
+def split_fields(count: int, separator: str = ",") -> list[pl.Expr]:
+    """Cut `line` at commas, or at another separator.
 
     Returns:
         Expressions for `fields`, the number of fields in the line, and for f0 to f(count - 1), null
         where the line has fewer.
     """
-    parts = pl.col("line").str.split(",")
+    parts = pl.col("line").str.split(separator)
     return [
         parts.list.len().alias("fields"),
         *(

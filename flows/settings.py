@@ -262,7 +262,13 @@ class GpuSource(Strict):
     power_by_gpu: dict[str, str] = {}
     """Wide files: GPU index -> column of its power; the unit is `power_unit`."""
     power_unit: Literal["W", "mW", "kW"] = "W"
+    power_else: list[Column] = []
+    """Columns of power that count, in this order, where `power` has no value."""
+    power_limit: Column | None = None
+    """Power limit in force, in the unit of `power_unit` if it says none."""
     energy: Column | None = None
+    energy_kind: Literal["counter", "interval"] = "counter"
+    """Whether `energy` rises all the time, or is that of the time since the reading before."""
     util: Column | None = None
     memory: Column | None = None
     temperature: Column | None = None

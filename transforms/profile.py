@@ -10,9 +10,20 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-PROFILED = ("gpu_uuid", "host", "gpu_index", "model", "ts", "power_mw", "energy_mj", "util_pct")
+PROFILED = (
+    "gpu_uuid",
+    "host",
+    "gpu_index",
+    "model",
+    "ts",
+    "power_mw",
+    "energy_mj",
+    "util_pct",
+    "power_limit_mw",
+)
 """Columns that are looked at."""
 
+_NUMBERS = ("power_mw", "energy_mj", "util_pct", "power_limit_mw")
 _KEYS = ("segment", "gpu_uuid")
 """What tells one sequence of rows from the next."""
 
@@ -37,13 +48,15 @@ _COUNTED = (
     "steps_back",
     "conflicts",
     "counter_resets",
+    "still_us",
     "compared_counter_mj",
     "compared_power_mj",
     "short_us",
     "short_steps",
 )
 _SMALLEST = ("first_us", "min_power_mw", "min_util_pct")
-_LARGEST = ("last_us", "max_power_mw", "max_util_pct", "max_counter_mw", "gap_us")
+_LARGEST = ("last_us", "max_power_mw", "max_util_pct", "max_counter_mw", "max_energy_mj")
+_LARGEST += ("board_limit_mw", "gap_us")
 _FACTS = ("sequence", *_COUNTED, *_SMALLEST, *_LARGEST)
 
 _Numbers = npt.NDArray[np.int64]
@@ -71,6 +84,7 @@ class _Rows:
     power: _Column
     energy: _Column
     util: _Column
+    limit: _Column
 
 
 @dataclass(frozen=True)
@@ -119,7 +133,7 @@ def profile_rows(readings: pl.DataFrame, *, goes_on: bool = False) -> pl.DataFra
     rows = _Rows(
         begins,
         _fill_nulls(readings["ts"].to_physical()),
-        *(_fill_nulls(readings[name]) for name in ("power_mw", "energy_mj", "util_pct")),
+        *(_fill_nulls(readings[name]) for name in _NUMBERS),
     )
     blocks = list(_profile_blocks(rows, starts, goes_on))
     facts = (
@@ -187,6 +201,8 @@ def _profile_values(
         "max_power_mw": sequences.most(p, no_power),
         "min_util_pct": sequences.least(u, no_util),
         "max_util_pct": sequences.most(u, no_util),
+        "max_energy_mj": sequences.most(c, no_energy),
+        "board_limit_mw": sequences.most(rows.limit.values[block], rows.limit.missing_at(block)),
     }
 
 
@@ -240,6 +256,7 @@ def _profile_steps(steps: _Steps, sequences: _Sequences) -> dict[str, _Numbers]:
         "steps_back": sequences.count(timed & (dt < 0)),
         "conflicts": sequences.count(timed & (dt == 0)),
         "counter_resets": sequences.count(counted & (rise < 0)),
+        "still_us": sequences.add(np.where(timed & counted & (rise == 0) & (dt > 0), dt, 0)),
         "max_counter_mw": np.floor(most_mw).clip(_LEAST, 9e18).astype(np.int64),
         "gap_us": sequences.most(np.where(timed, dt, _LEAST)),
         "short_us": sequences.add(np.where(short, dt, 0)),
@@ -261,7 +278,8 @@ def merge_profiles(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
         second and more), compared_counter_mj and compared_power_mj (the rise of the counter, and the trapezoid of
         power, over the steps up to half a minute that have both), usual_step_ms (mean of those steps, null if there
         are none), min_util_pct, max_util_pct, negative_energy, steps_back, conflicts (rows at the time of the row
-        before), counter_resets, longest_gap_ms, host, gpu_index, model and no_time (rows without ts).
+        before), counter_resets, still_us (time over which the counter did not move), max_energy_mj, board_limit_mw (the
+        largest power limit), longest_gap_ms, host, gpu_index, model and no_time (rows without ts).
     """
     facts = pl.exclude(*_KEYS, "host", "gpu_index", "model", "sequence", "part", "goes_on")
     sequences = pl.concat(

@@ -15,6 +15,7 @@ from flows.factors import (
     find_for_model,
     list_embodied_factors,
 )
+from flows.warehouse.frames import load_query
 from transforms.constants import SERIES_TIERS
 
 _RUN = ["kind", "run_id"]
@@ -41,11 +42,14 @@ def list_factor_uses(
     Returns:
         The table factor_use.
     """
-    models = dict(view.con.execute("SELECT gpu_key, model FROM gpu").fetchall())
+    boards = {
+        key: (model, told is not None)
+        for key, model, told in view.con.execute(load_query("accounting/board_limits")).fetchall()
+    }
     uses = pl.concat(
         [
             _list_meter_uses(energy),
-            _list_board_uses(view, energy, models),
+            _list_board_uses(view, energy, boards),
             _list_host_uses(slots),
             _list_site_uses(view, slots),
             _list_grid_uses(view, slots, sources),
@@ -104,17 +108,21 @@ def _join_factors(
 
 
 def _list_board_uses(
-    view: GridView, energy: pl.DataFrame, models: Mapping[int, str | None]
+    view: GridView, energy: pl.DataFrame, boards: Mapping[int, tuple[str | None, bool]]
 ) -> pl.DataFrame:
-    """Idle power and limit of the GPUs whose energy was bridged or filled."""
+    """Idle power and limit of the GPUs whose energy was bridged or filled; no limit where the readings tell it.
+
+    `boards`: the model of each GPU, and whether its readings tell its limit.
+    """
     estimated = energy.filter(pl.col("gap_mj") + pl.col("filled_mj") > 0)
     keyed = estimated.select(*_RUN, "gpu_key").unique()
     uses: dict[tuple[object, ...], list[_Use]] = {
         (key,): [
-            (name, find_for_model(view.factors, name, models.get(key)).scope)
-            for name in ("gpu_idle_w", "gpu_limit_w")
+            (name, find_for_model(view.factors, name, model).scope)
+            for name in ("gpu_idle_w", *(() if is_told else ("gpu_limit_w",)))
         ]
         for key in keyed["gpu_key"].unique()
+        for model, is_told in [boards.get(key, (None, False))]
     }
     return _join_factors(keyed, ["gpu_key"], uses)
 

@@ -140,13 +140,16 @@ def _read_spans(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
 
 
 def _list_power_limits(con: duckdb.DuckDBPyConnection, factors: Sequence[Factor]) -> pl.DataFrame:
-    """What each device draws idle, and at most: gpu_key, idle_mw, limit_mw."""
-    gpus = con.execute("SELECT gpu_key, model FROM gpu ORDER BY gpu_key").fetchall()
-    models = {model for _, model in gpus}
+    """What each device draws idle, and at most: gpu_key, idle_mw, limit_mw.
+
+    The limit is the largest that its readings tell, else that of its model.
+    """
+    gpus = con.execute(load_query("accounting/board_limits")).fetchall()
+    models = {model for _, model, _ in gpus}
     idle = {m: round(find_for_model(factors, "gpu_idle_w", m).low * 1000) for m in models}
     limit = {m: round(find_for_model(factors, "gpu_limit_w", m).high * 1000) for m in models}
     return pl.DataFrame(
-        [(key, idle[model], limit[model]) for key, model in gpus],
+        [(key, idle[model], told or limit[model]) for key, model, told in gpus],
         schema={"gpu_key": pl.Int32, "idle_mw": pl.Int64, "limit_mw": pl.Int64},
         orient="row",
     )

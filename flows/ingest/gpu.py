@@ -13,11 +13,13 @@ import polars as pl
 from flows.errors import BadInput
 from flows.files import expand_paths, hash_file, is_in_spool
 from flows.ingest import host
+from flows.ingest.gpu_clean import clean_values, needs_cleaning
 from flows.ingest.gpu_compare import stage_profiles
 from flows.ingest.gpu_gate import check_profiles, explain_failures, set_rows_aside
 from flows.ingest.gpu_profile import (
     PowerBounds,
     describe_readings,
+    find_damage,
     group_files,
     read_profiles,
 )
@@ -182,11 +184,24 @@ def _profile_files(
     profiles: list[tuple[Staged, pl.DataFrame]] = []
     for group, results in zip(groups, pool.map(read_profiles, groups), strict=True):
         for staged, profile in zip(group, results, strict=True):
+            if not isinstance(profile, BadInput) and needs_cleaning(profile):
+                profile = _clean(batch, staged, profile)
             if isinstance(profile, BadInput):
                 batch.refuse(staged.source, staged.segment_id, "reader", str(profile))
             else:
                 profiles.append((staged, profile))
     return profiles
+
+
+def _clean(batch: _Batch, staged: Staged, profile: pl.DataFrame) -> pl.DataFrame | BadInput:
+    """Take values for unknown that stand for missing ones, and look at the file again if there were any."""
+    try:
+        is_changed = clean_values(staged, batch.settings.work / "staging")
+    except duckdb.Error:
+        if (fault := find_damage(staged)) is None:
+            raise
+        return fault
+    return read_profiles([staged])[0] if is_changed else profile
 
 
 def _gate_and_store(
@@ -202,7 +217,9 @@ def _gate_and_store(
     (`again`), which is the last.
     """
     con, bounds = batch.con, PowerBounds(batch.settings)
-    understood = {staged.segment_id: describe_readings(profile) for staged, profile in profiles}
+    understood = {
+        staged.segment_id: describe_readings(profile, staged.blanks) for staged, profile in profiles
+    }
     with stage_profiles(con, profiles, bounds) as comparison:
         for digest, fault in comparison.refused.items():
             batch.refuse(batch.staged[digest].source, digest, "reader", str(fault))

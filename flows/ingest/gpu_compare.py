@@ -54,7 +54,7 @@ def stage_profiles(
         with stage(con, segment_profile="FROM segment_profile LIMIT 0", segment_gpu=_SEGMENT_GPU):
             con.execute(
                 "INSERT INTO staging.segment_profile BY NAME "
-                "SELECT * EXCLUDE (host, gpu_index, model, no_time, place, power_sum_mw) FROM profile"
+                "SELECT * EXCLUDE (host, gpu_index, model, no_time, place, power_sum_mw, still_us, max_energy_mj) FROM profile"
             )
             yield Comparison(refused | damaged, frozenset(waiting))
 
@@ -77,18 +77,22 @@ def _join_profiles(
         if staged.steps_back:
             counts = {gpu: count for gpu, (count, _) in staged.steps_back.items()}
             steps_back = pl.col("gpu_uuid").replace_strict(counts, default=steps_back)
+        blanks = pl.DataFrame(
+            list(staged.blanks.items()),
+            schema={"gpu_uuid": pl.String, "blank_values": pl.Int64},
+            orient="row",
+        )
+        facts = facts.join(blanks, on="gpu_uuid", how="left", validate="1:1")
         frames.append(
             facts.with_columns(
+                pl.col("blank_values").fill_null(0),
                 steps_back=steps_back,
                 place=pl.lit(place),
                 segment_id=pl.lit(staged.segment_id),
                 source_name=pl.lit(str(staged.source)),
             )
         )
-    profiles = pl.concat(frames)
-    return profiles.join(
-        bounds.look_up(profiles["model"]), on="model", nulls_equal=True, validate="m:1"
-    )
+    return bounds.add(bounds.drop_unbelievable(pl.concat(frames)))
 
 
 def _leave_out(con: duckdb.DuckDBPyConnection, segments: Iterable[str]) -> None:

@@ -5,7 +5,7 @@ Files are small (ten minutes of one host) and many, so small ones are looked at 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flows.errors import BadInput
-from flows.factors import find_for_model, read_factors
+from flows.factors import find_for_model, is_of_board, read_factors
 from flows.settings import Settings
 from flows.sources.gpu.staged import STAGED, Staged
 from flows.times import describe_span
@@ -36,34 +36,56 @@ class PowerBounds:
     def __init__(self, settings: Settings) -> None:
         self._factors = read_factors(settings)
         self._tolerance = settings.readings.limit_tolerance
-        self._max_power_w = settings.readings.max_power_w
+        self._most_mw = round(settings.readings.max_power_w * 1000)
 
-    def look_up(self, models: pl.Series) -> pl.DataFrame:
-        """Look up the bounds of each model.
+    def add(self, profiles: pl.DataFrame) -> pl.DataFrame:
+        """Add the bounds of each GPU: from the limit that its own readings tell, else by its model.
 
         Args:
-            models: Names of models, repeated or null as they come.
+            profiles: Facts with `model` and `board_limit_mw`, the largest power limit that the file tells.
 
         Returns:
-            One row per model: `model`, `limit_mw`, and `floor_mw`, half of what the model draws idle.
+            The same with `limit_mw`; `floor_mw`, half of what the model draws idle; and `limit_from`: what the limit
+            is of (`readings`, `board`, `class` of boards, or `default`).
         """
-        return pl.DataFrame(
-            [
-                (model, self._limit_mw(model), self._floor_mw(model))
-                for model in models.unique().to_list()
-            ],
-            schema={"model": pl.String, "limit_mw": pl.Int64, "floor_mw": pl.Int64},
+        by_model = pl.DataFrame(
+            [self._look_up(model) for model in profiles["model"].unique().to_list()],
+            schema={
+                "model": pl.String,
+                "limit_mw": pl.Int64,
+                "floor_mw": pl.Int64,
+                "limit_from": pl.String,
+            },
             orient="row",
         )
+        told = (pl.col("board_limit_mw") * self._tolerance).cast(pl.Int64)
+        is_told = pl.col("board_limit_mw").is_not_null()
+        return profiles.join(by_model, on="model", nulls_equal=True, validate="m:1").with_columns(
+            limit_mw=pl.when(is_told)
+            .then(pl.min_horizontal(told, pl.lit(self._most_mw)))
+            .otherwise("limit_mw"),
+            limit_from=pl.when(is_told).then(pl.lit("readings")).otherwise("limit_from"),
+        )
 
-    def _limit_mw(self, model: str | None) -> int:
-        factor = find_for_model(self._factors, "gpu_limit_w", model)
-        if factor.scope == "default":
-            return int(self._max_power_w * 1000)
-        return int(min(factor.high * self._tolerance, self._max_power_w) * 1000)
+    def drop_unbelievable(self, profiles: pl.DataFrame) -> pl.DataFrame:
+        """Take power limits for unknown that no board has."""
+        limit = pl.col("board_limit_mw")
+        return profiles.with_columns(
+            board_limit_mw=pl.when(limit.is_between(_LEAST_LIMIT_MW, self._most_mw)).then(limit)
+        )
 
-    def _floor_mw(self, model: str | None) -> int:
-        return int(find_for_model(self._factors, "gpu_idle_w", model).low * 500)
+    def _look_up(self, model: str | None) -> tuple[str | None, int, int, str]:
+        limit = find_for_model(self._factors, "gpu_limit_w", model)
+        idle = find_for_model(self._factors, "gpu_idle_w", model)
+        floor_mw = int(idle.low * 500)
+        if limit.scope == "default":
+            return model, self._most_mw, floor_mw, "default"
+        limit_mw = min(int(limit.high * self._tolerance * 1000), self._most_mw)
+        return model, limit_mw, floor_mw, "board" if is_of_board(limit) else "class"
+
+
+_LEAST_LIMIT_MW = 5_000
+"""No board can be held below 5 W: a smaller number is no limit."""
 
 
 def group_files(files: Sequence[Staged]) -> Iterator[list[Staged]]:
@@ -195,13 +217,17 @@ def _group_row_groups(metadata: Any) -> Iterator[list[int]]:
         yield row_groups
 
 
-def describe_readings(profile: pl.DataFrame) -> list[str]:
+def describe_readings(profile: pl.DataFrame, blanks: Mapping[str, int]) -> list[str]:
     """What a file was understood to hold, a sentence for each of its hosts.
 
     Args:
         profile: As `read_profiles` gives it.
+        blanks: GPU -> values that stood for missing ones.
     """
-    hosts = profile.group_by("host", maintain_order=True).agg(
+    counted = profile.with_columns(
+        blank_values=pl.col("gpu_uuid").replace_strict(blanks, default=0, return_dtype=pl.Int64)
+    )
+    hosts = counted.group_by("host", maintain_order=True).agg(
         pl.len().alias("gpus"),
         pl.col("model").drop_nulls().unique().sort().alias("models"),
         pl.col("first_ts").min(),
@@ -209,7 +235,8 @@ def describe_readings(profile: pl.DataFrame) -> list[str]:
         pl.col("usual_step_ms").median(),
         pl.col("min_power_mw").min(),
         pl.col("max_power_mw").max(),
-        pl.col("rows_read", "null_power", "power_sum_mw").sum(),
+        pl.col("rows_read", "null_power", "null_energy", "power_sum_mw", "blank_values").sum(),
+        pl.col("board_limit_mw").max(),
     )
     return [_describe_host(row) for row in hosts.iter_rows(named=True)]
 
@@ -229,8 +256,15 @@ def _describe_host(row: dict[str, Any]) -> str:
             for value in (row["min_power_mw"], row["power_sum_mw"] / powered, row["max_power_mw"])
         )
         sentence += f"; {mean:.4g} W on average ({low:.4g} to {high:.4g} W)"
+    if row["board_limit_mw"] is not None:
+        sentence += f"; power limit {row['board_limit_mw'] / 1000:.4g} W, as the readings say"
     if row["null_power"]:
         sentence += f"; {row['null_power']:,} of {row['rows_read']:,} readings without a power"
+    if row["null_energy"] < row["rows_read"]:
+        with_counter = row["rows_read"] - row["null_energy"]
+        sentence += f"; {with_counter:,} readings with an energy counter, which is used first"
+    if row["blank_values"]:
+        sentence += f"; {row['blank_values']:,} values stand for missing ones and are unknown"
     return sentence
 
 

@@ -21,6 +21,7 @@ SCHEMA = {
     "power_mw": pl.Int32,
     "energy_mj": pl.Int64,
     "util_pct": pl.Int16,
+    "power_limit_mw": pl.Int32,
 }
 STEPS = (0, 1_000_000, 500_000, 31_000_000, -2_000_000, 1_000_001)
 READING = st.tuples(
@@ -29,14 +30,15 @@ READING = st.tuples(
     st.none() | st.integers(-5, 700_000),
     st.none() | st.integers(-5, 10**12),
     st.none() | st.integers(0, 101),
+    st.none() | st.integers(0, 700_000),
 )
 
 
 def frame(readings: list[tuple[Any, ...]]) -> pl.DataFrame:
     rows, at = [], 1_700_000_000_000_000
-    for gpu, step, power, energy, util in readings:
+    for gpu, step, power, energy, util, limit in readings:
         at += step
-        rows.append((gpu, "node", 0, "model", at, power, energy, util))
+        rows.append((gpu, "node", 0, "model", at, power, energy, util, limit))
     raw = pl.DataFrame(rows, schema={**SCHEMA, "ts": pl.Int64}, orient="row")
     return raw.with_columns(pl.from_epoch("ts", "us").dt.replace_time_zone("UTC"))
 
@@ -50,8 +52,8 @@ def expected(readings: pl.DataFrame) -> dict[str, dict[str, Any]]:
             row["gpu_uuid"],
             dict.fromkeys(
                 ("rows_read", "null_power", "null_energy", "no_value", "negative_energy", "steps_back",
-                 "conflicts", "counter_resets", "compared_counter_mj", "compared_power_mj"), 0,
-            ) | {"gaps": [], "implied": [], "short": [], "power": [], "util": []},
+                 "conflicts", "counter_resets", "compared_counter_mj", "compared_power_mj", "power_sum_mw", "still_us"), 0,
+            ) | {"gaps": [], "implied": [], "short": [], "power": [], "util": [], "energy": [], "limit": []},
         )  # fmt: skip
         power, energy = row["power_mw"], row["energy_mj"]
         facts["rows_read"] += 1
@@ -60,7 +62,10 @@ def expected(readings: pl.DataFrame) -> dict[str, dict[str, Any]]:
         facts["no_value"] += power is None and energy is None
         facts["negative_energy"] += energy is not None and energy < 0
         facts["power"] += [] if power is None else [power]
+        facts["power_sum_mw"] += power or 0
         facts["util"] += [] if row["util_pct"] is None else [row["util_pct"]]
+        facts["energy"] += [] if energy is None else [energy]
+        facts["limit"] += [] if row["power_limit_mw"] is None else [row["power_limit_mw"]]
         if before is not None and before["gpu_uuid"] == row["gpu_uuid"]:
             step = row["ts"] - before["ts"]
             facts["gaps"].append(step)
@@ -70,6 +75,7 @@ def expected(readings: pl.DataFrame) -> dict[str, dict[str, Any]]:
             if energy is not None and before["energy_mj"] is not None:
                 rise = energy - before["energy_mj"]
                 facts["counter_resets"] += rise < 0
+                facts["still_us"] += step if rise == 0 and step > 0 else 0
                 if step >= 1_000_000:
                     facts["implied"].append(rise * 1_000_000 // step)
             if 0 < step <= 30_000_000:
@@ -83,6 +89,8 @@ def expected(readings: pl.DataFrame) -> dict[str, dict[str, Any]]:
     for facts in found.values():
         gaps, implied, short = (facts.pop(name) for name in ("gaps", "implied", "short"))
         power, util = facts.pop("power"), facts.pop("util")
+        facts["max_energy_mj"] = max(facts.pop("energy"), default=None)
+        facts["board_limit_mw"] = max(facts.pop("limit"), default=None)
         facts["longest_gap_ms"] = max(gaps) // 1000 if gaps else 0
         facts["max_counter_mw"] = max(implied, default=None)
         facts["usual_step_ms"] = sum(short) // len(short) // 1000 if short else None

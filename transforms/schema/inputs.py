@@ -28,7 +28,7 @@ TABLES: tuple[Table, ...] = (
         columns(
             "segment_id source_name gpu_uuid rows_read first_ts last_ts null_power null_energy no_value min_power_mw max_power_mw "
             "limit_mw max_counter_mw min_util_pct max_util_pct negative_energy steps_back duplicates conflicts counter_resets longest_gap_ms "
-            "future_s floor_mw compared_counter_mj compared_power_mj usual_step_ms"
+            "future_s floor_mw compared_counter_mj compared_power_mj usual_step_ms board_limit_mw limit_from blank_values"
         ),
         key=("segment_id", "gpu_uuid"),
         role="input",

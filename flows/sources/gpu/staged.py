@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from flows.rows import RowFaults
+from wattledger.meters.dcgm import BLANKS, FP64_EDGE
 
 STAGED: dict[str, pl.DataType] = {
     "gpu_uuid": pl.String(),
@@ -65,6 +66,8 @@ class Staged:
     """Columns of `path` that are not null throughout, as far as the file tells."""
     steps_back: dict[str, tuple[int, int]] = field(default_factory=dict)
     """GPU -> (readings earlier than the one before, first such row)."""
+    blanks: dict[str, int] = field(default_factory=dict)
+    """GPU -> values that stood for missing ones and were taken for unknown."""
     collector: str | None = None
     """What the collector says of itself (JSON), in its own segments."""
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -85,7 +88,8 @@ def write_staged(readings: pl.DataFrame, staged: Staged, *, unsorted: bool = Fal
     """Order readings by GPU and time, drop exact repeats, note steps back, write the Parquet file.
 
     Args:
-        readings: STAGED columns in the order of the file; missing ones become null.
+        readings: STAGED columns in the order of the file; missing ones become null. `blanks`, if there, counts
+            the values of each row that stood for missing ones.
         staged: Where to; its counts and columns are filled in.
         unsorted: The file need not be in order of time: steps back mean nothing.
 
@@ -100,6 +104,11 @@ def write_staged(readings: pl.DataFrame, staged: Staged, *, unsorted: bool = Fal
     )
     if not unsorted:
         staged.steps_back = {uuid: (count, row) for uuid, count, row in back.iter_rows()}
+    if "blanks" in readings.columns:
+        counts = (
+            readings.group_by("gpu_uuid").agg(pl.col("blanks").sum()).filter(pl.col("blanks") > 0)
+        )
+        staged.blanks = dict(counts.iter_rows())
     ordered = fill_columns(readings).sort("gpu_uuid", "ts", "row_no")
     unique = ordered.unique(["gpu_uuid", "ts", *VALUES], keep="first", maintain_order=True)
     staged.readings = ordered.height
@@ -116,6 +125,31 @@ def convert_to_milliwatts(value: pl.Expr, unit: str) -> pl.Expr:
     """Power in whole milliwatts from a number in `unit`."""
     factor = {"w": 1000.0, "mw": 1.0, "kw": 1e6}[unit.lower()]
     return (value * factor).round()
+
+
+def drop_blanks(frame: pl.DataFrame, column: str) -> pl.DataFrame:
+    """Put null in place of numbers that stand for missing values (`dcgm.BLANKS`), and count them in `blanks`.
+
+    Args:
+        frame: `column`, a number as the file has it; and `blanks`, if something was counted before.
+        column: Which.
+
+    Returns:
+        The same rows.
+    """
+    value = pl.col(column)
+    numbers = sorted(BLANKS)
+    is_blank = (
+        value.is_in(numbers)
+        | (value / 1000).is_in(numbers)
+        | (value * 1000).round(3).is_in(numbers)
+        | value.abs().is_between(FP64_EDGE, 2.0**64 * 1.01)
+    ).fill_null(False)
+    before = pl.col("blanks") if "blanks" in frame.columns else pl.lit(0)
+    return frame.with_columns(
+        pl.when(~is_blank).then(value).alias(column),
+        blanks=(before + is_blank.cast(pl.Int64)).cast(pl.Int64),
+    )
 
 
 def drop_out_of_range(frame: pl.DataFrame, column: str, faults: RowFaults) -> pl.DataFrame:

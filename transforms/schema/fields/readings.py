@@ -139,6 +139,15 @@ FIELDS: tuple[Field, ...] = (
         "mJ",
     ),
     Field("compared_power_mj", "BIGINT", "Integral of power over the same steps", "mJ"),
+    Field(
+        "board_limit_mw", "BIGINT", "Largest power limit that the readings tell of this GPU", "mW"
+    ),
+    Field(
+        "limit_from",
+        "VARCHAR",
+        "What its power limit is of: readings (they tell it), board (exactly this one), class or default",
+    ),
+    Field("blank_values", "BIGINT", "Values that stood for missing ones and are unknown"),
     Field("usual_step_ms", "BIGINT", "Mean step between readings, without gaps", "ms"),
     Field("readings_expected", "BIGINT", "Readings that the recorder's period promises"),
     Field("readings_received", "BIGINT", "Readings that are there"),

@@ -39,7 +39,7 @@ _INT32_BLANK, _INT64_BLANK, _FP64_BLANK = 0x7FFFFFF0, 0x7FFFFFFFFFFFFFF0, 140737
 _KINDS = 4
 """Blank, not found, not supported, not permitted: the blank value and the three after it (dcgm_structs.h)."""
 _UNSIGNED = (0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF, 0x7FFFFFFF)
-_FP64_EDGE = 9.2e18
+FP64_EDGE = 9.2e18
 """A float cannot tell the values of 64 bits above it apart: all of them are blanks."""
 BLANKS = frozenset(
     [-1.0, *map(float, _UNSIGNED)]
@@ -55,7 +55,7 @@ _OWN_CONTAINER = "exporter"
 
 def is_blank(value: float) -> bool:
     """Whether a number stands for a value that is not there, as it is or after its unit was changed."""
-    if not math.isfinite(value) or abs(value) >= _FP64_EDGE:
+    if not math.isfinite(value) or abs(value) >= FP64_EDGE:
         return True
     return any(x in BLANKS for x in (value, value / 1000, round(value * 1000, 3)))
 

@@ -71,7 +71,7 @@ def test_what_is_not_available_is_null_never_zero(unavailable: str, tmp_path: Pa
 
 def test_repeated_headers_and_blank_lines_are_skipped(tmp_path: Path) -> None:
     staged = stage(log(*LINES[:2], "", HEADER, *LINES[2:]), tmp_path)
-    assert (staged.rows_read, staged.rows_skipped) == (4, 1)
+    assert (staged.readings, staged.rows_read, staged.rows_skipped) == (4, 5, 1)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,8 @@ def test_repeated_headers_and_blank_lines_are_skipped(tmp_path: Path) -> None:
 )
 def test_a_cut_last_line_is_left_out_and_counted(tail: str, tmp_path: Path) -> None:
     staged = stage(log() + tail, tmp_path)
-    assert (staged.rows_read, staged.rows_skipped) == (4, 1)
+    assert (staged.readings, staged.rows_read, staged.rows_skipped) == (4, 5, 1)
+    assert staged.faults.count == 0
 
 
 def test_a_last_line_without_newline_that_is_whole_is_kept(tmp_path: Path) -> None:
@@ -160,8 +161,10 @@ def test_the_hour_that_comes_twice_is_told_by_the_order(tmp_path: Path) -> None:
     assert first["ts"].dt.hour().to_list() == [23, 0]
     second = read(night("02:30:00", "03:00:00"), tmp_path, berlin)
     assert second["ts"].dt.hour().to_list() == [1, 2]
-    with pytest.raises(BadInput, match="showed this time twice"):
-        stage(night("01:59:00", "02:30:00", "03:00:00"), tmp_path, berlin)
+    staged = stage(night("01:59:00", "02:30:00", "03:00:00"), tmp_path, berlin)
+    [row] = staged.faults.rows.to_dicts()
+    assert row["row_no"] == 3
+    assert "showed this time twice" in row["reason"]
 
 
 def test_a_time_the_clock_never_showed_is_refused(tmp_path: Path) -> None:
@@ -180,30 +183,9 @@ BAD = {
     "header only": (f"{HEADER}\n".encode(), "there is a header but no reading"),
     "binary": (bytes(range(256)) * 8, "row 1: this is not a text file"),
     "cut archive": (gzip.compress(log().encode())[:-9], "cannot be unpacked"),
-    "semicolons": (log().replace(",", ";").encode(), r"row 1: fields are separated by ';'"),
     "no power": (b"timestamp, index\n2025/07/26 23:32:09, 0\n", r"row 1.*no column 'power.draw'"),
     "no time": (b"index, power.draw [W]\n0, 5 W\n", "no column 'timestamp'"),
-    "not a number": (
-        log(LINES[0], LINES[1].replace("72.45 W", "12x W"), LINES[2]).encode(),
-        r"log.csv, row 3, column 'power.draw', value '12x W': not a usable value",
-    ),
-    "nan": (
-        log(LINES[0], LINES[1].replace("72.45", "nan"), LINES[2]).encode(),
-        r"row 3, column 'power.draw', value 'nan W'",
-    ),
-    "infinite": (
-        log(LINES[0], LINES[1].replace("72.45", "inf"), LINES[2]).encode(),
-        r"row 3, column 'power.draw', value 'inf W'",
-    ),
     "too large": (log(LINES[0].replace("69.32", "1e30")).encode(), "out of range for power_mw"),
-    "not a time": (
-        log(LINES[0], LINES[1].replace("2025/07/26", "26.7.25")).encode(),
-        r"row 3, column 'timestamp', value '26.7.25 23:32:09.706': not a time",
-    ),
-    "ragged": (
-        log(LINES[0], "oops, what", LINES[1]).encode(),
-        r"row 3: 2 fields where the header has 6",
-    ),
     "no reading at all": (
         log(
             *(line.replace("69.32 W", "[N/A]").replace("72.45 W", "[N/A]") for line in LINES[:2])
@@ -221,6 +203,71 @@ def test_bad_logs_are_refused_with_place_and_remedy(case: str, tmp_path: Path) -
     with pytest.raises(BadInput, match=message) as caught:
         stage(text, tmp_path, name=name)
     assert str(tmp_path / name) in str(caught.value)
+
+
+BAD_ROWS = {
+    "not a number": (LINES[1].replace("72.45 W", "12x W"), "not a usable value", "12x W"),
+    "nan": (LINES[1].replace("72.45", "nan"), "not a usable value", "nan W"),
+    "infinite": (LINES[1].replace("72.45", "inf"), "not a usable value", "inf W"),
+    "not a time": (LINES[1].replace("2025/07/26", "26th"), "not a time", "26th"),
+    "far future": (LINES[1].replace("2025", "2525"), "in the future", "2525/07/26"),
+    "ragged": ("oops, what", "2 fields where the header has 6", "oops, what"),
+    "joined": (LINES[1][:40] + LINES[2], "8 fields where the header has 6", "2025/07/26"),
+    "joined in the time": (
+        LINES[1][:18] + LINES[2],
+        "not a time",
+        "2025/07/26 23:32:02025/07/26 23:32:10.703",
+    ),
+    "cut": (LINES[1][:-25], "3 fields where the header has 6", "2025/07/26"),
+    "NUL bytes": (LINES[1].replace("H100", "\0\0"), "bytes that are not text", ""),
+    "another unit": (LINES[1].replace("72.45 W", "72.45 J"), "not a unit of power.draw", "72.45 J"),
+    "larger than anything": (
+        LINES[1].replace("72.45", "1e30"),
+        "out of range for power_mw",
+        "1.0",
+    ),
+    "no index": (LINES[1].replace(", 1, ", ", [N/A], "), "not a GPU index", ""),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ROWS)
+def test_a_bad_row_is_set_aside_with_number_and_reason(case: str, tmp_path: Path) -> None:
+    row, reason, value = BAD_ROWS[case]
+    staged = stage(log(LINES[0], row, *LINES[2:]), tmp_path)
+    [fault] = staged.faults.rows.to_dicts()
+    assert fault["row_no"] == 3
+    assert reason in fault["reason"]
+    assert fault["raw_value"].startswith(value)
+    assert (staged.rows_read, staged.readings, staged.rows_skipped) == (4, 3, 0)
+    # Past the threshold, the file is not what it seems.
+    with pytest.raises(BadInput, match=r"row 3.*1 more of 4 rows cannot be used"):
+        stage(log(LINES[0], row, row.replace("72.45", "72.46"), LINES[3]), tmp_path)
+
+
+MESSAGES = [
+    "Failed to initialize NVML: Unknown Error",
+    "Unable to determine the device handle for GPU0000:3B:00.0: GPU is lost.  Reboot the system",
+    "No devices were found",
+    "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.",
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_messages_between_readings_are_skipped_and_counted(message: str, tmp_path: Path) -> None:
+    staged = stage("\n".join([message, HEADER, *LINES[:2], message, "", *LINES[2:]]), tmp_path)
+    assert (staged.readings, staged.faults.count) == (4, 0)
+    assert staged.faults.skipped == {"messages between readings": 2}
+
+
+def test_a_header_with_other_columns_counts_from_there_on(tmp_path: Path) -> None:
+    other = "power.draw [W], index, timestamp"
+    staged = stage(log(*LINES, other, "99.00 W, 0, 2025/07/26 23:32:12.703"), tmp_path)
+    readings = pl.read_parquet(staged.path).sort("ts")
+    assert readings.row(-1, named=True)["power_mw"] == 99_000
+    assert staged.faults.skipped == {"repeated headers": 1}
+    without = stage(log(*LINES, "timestamp, index", "2025/07/26 23:32:12.703, 0"), tmp_path)
+    [fault] = without.faults.rows.to_dicts()
+    assert "header without timestamp or power" in fault["reason"]
 
 
 def test_a_restarted_recorder_begins_a_new_sweep(tmp_path: Path) -> None:

@@ -227,7 +227,7 @@ def test_a_blank_is_left_out_and_counted(blank: float, tmp_path: Path) -> None:
     readings = fetched.readings
     assert (readings["power_mw"].null_count(), readings["energy_mj"].null_count()) == (1, 1)
     assert readings["power_mw"].max() == 400_000
-    assert readings["energy_mj"].is_sorted()
+    assert readings["energy_mj"].drop_nulls().is_sorted()
 
 
 def test_one_bad_sample_is_not_the_end_of_the_fetch(project: Settings) -> None:
