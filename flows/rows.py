@@ -5,6 +5,7 @@ A file of which too many rows are set aside is not what it seems, and is refused
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -38,6 +39,8 @@ _TIME_REMEDIES = {
     times.SHOWN_TWICE: "Split the file at the change, or give a fixed offset such as --tz +01:00",
     times.UNBELIEVABLE: "Check the unit of the time column, --tz, and the clock that recorded",
 }
+ANOTHER_ROW = "another row of this run is set aside"
+"""Reason of a row that is sound, but of a run that would be loaded in part."""
 _VALUE_CHARS = 80
 """Characters of a value that are kept: enough to find it again."""
 
@@ -80,6 +83,21 @@ class RowFaults:
         """Set one row aside."""
         self._single.append((row_no, reason, field, str(value)[:_VALUE_CHARS]))
         self._remedies.setdefault(reason, remedy)
+
+    def add_error(self, row_no: int, error: BadInput, place: str = "") -> None:
+        """Set one row aside for an error whose place names its column and value.
+
+        Args:
+            row_no: The row.
+            error: What is wrong with it.
+            place: What people call the row, where a number does not find it.
+        """
+        column = re.search(r"column '([^']*)'", error.where)
+        value = re.search(r"value (['\"])(.*)\1$", error.where, re.DOTALL)
+        reason = f"{error.what} ({place})" if place else error.what
+        self.add(
+            row_no, reason, column[1] if column else "", value[2] if value else "", error.remedy
+        )
 
     def drop(
         self,
@@ -244,20 +262,22 @@ class RowFaults:
             )
         return marked.drop("_fault")
 
-    def check(self, rows: int) -> None:
+    def check(self, rows: int, contradictions: int = 0) -> None:
         """Refuse the file if too many of its rows are bad; one bad row among good ones never is.
 
         Args:
             rows: All rows of the file that should hold data, the bad ones included.
+            contradictions: Bad rows that are so only beside another one: the two count once.
 
         Raises:
             BadInput: too many, or all of them.
         """
         bad = self.rows
         allowed = max(1, int(rows * self.max_share))
-        if bad.is_empty() or (bad.height <= allowed and bad.height < rows):
+        if bad.is_empty() or (bad.height - contradictions <= allowed and bad.height < rows):
             return
-        first = bad.row(0, named=True)
+        causes = bad.filter(pl.col("reason") != ANOTHER_ROW)
+        first = (causes if causes.height else bad).row(0, named=True)
         others = bad.height - 1
         reason = first["reason"]
         if others:

@@ -100,7 +100,7 @@ def _add_usual(table: pl.LazyFrame, days: int) -> pl.LazyFrame:
         usual=positive.median(),
         lowest=positive.min(),
         is_reported=pl.col("kw").is_not_null().any(),
-        has_zero=(pl.col("kw") == 0).any(),
+        has_zero=(pl.col("kw") <= 0).any(),
     )
     by_hour = table.group_by(*_FUEL, "hour", "day").agg(level=pl.col("kw").mean())
     period, offset = f"{2 * days + 1}d", f"-{days + 1}d"
@@ -157,7 +157,7 @@ def _doubt_zeros(table: pl.LazyFrame) -> pl.LazyFrame:
         pl.col("zero_days") <= _SOME * pl.col("fuel_days")
     )
     rows = rows.with_columns(
-        steps=((pl.col("kw") == 0) & never_low & steps_down & steps_up).fill_null(False)
+        steps=((pl.col("kw") <= 0) & never_low & steps_down & steps_up).fill_null(False)
     )
     together = pl.col("steps").sum().over(*_SERIES, "valid_from") > 1
     return rows.with_columns(

@@ -11,13 +11,15 @@ import duckdb
 import polars as pl
 
 from flows.errors import BadInput, UsageError
-from flows.files import expand_paths, hash_file
+from flows.files import expand_paths, hash_file, name_for_people
+from flows.ingest.grid_report import describe_grid_data, warn_of_incomplete, warn_of_zones
 from flows.ingest.progress import Progress, no_progress
 from flows.ingest.suites import configure_grid_suite
 from flows.settings import Settings
 from flows.sources.grid import reader as grid_source
 from flows.sources.grid.layouts import Options
-from flows.sources.grid.series import GridData
+from flows.sources.grid.series import GridData, Limits
+from flows.sources.verdict import judge_file
 from flows.warehouse import registry
 from flows.warehouse.frames import register, stage
 from flows.warehouse.locks import transaction
@@ -88,16 +90,32 @@ def ingest_grid(
             identity = f"{hash_file(path)} {options} {layout} {source}"
             digest = hashlib.sha256(identity.encode()).hexdigest()
             if registry.find_loaded(con, [digest]):
-                outcomes.append(Outcome(str(path), digest, "known"))
+                outcomes.append(Outcome(name_for_people(path), digest, "known"))
                 continue
             try:
-                data = grid_source.read(path, options, layout, settings.work / "staging", mapping)
+                with judge_file(path):
+                    data = grid_source.read(
+                        path,
+                        options,
+                        layout,
+                        settings.work / "staging",
+                        mapping,
+                        limits=set_limits(settings),
+                    )
                 outcomes.append(_load(con, settings, path, digest, data))
             except BadInput as error:
                 outcomes.append(
                     registry.quarantine_file(con, settings, path, digest, "grid", str(error))
                 )
+        loaded = [outcome for outcome in outcomes if outcome.verdict == "loaded"]
+        if loaded:
+            loaded[-1].warnings += warn_of_zones(con, settings)
     return outcomes
+
+
+def set_limits(settings: Settings) -> Limits:
+    """What is believed of a file of grid data."""
+    return Limits(settings.ingest.max_bad_rows_share, settings.gate.max_intensity_g_per_kwh)
 
 
 def load_fetched(settings: Settings, path: Path) -> tuple[Outcome, bool]:
@@ -110,9 +128,20 @@ def load_fetched(settings: Settings, path: Path) -> tuple[Outcome, bool]:
     """
     digest = hash_file(path)
     with open_exclusively(store_of(settings), "grid") as con:
-        data = grid_source.read(path, Options(), "auto", settings.work / "staging")
+        with judge_file(path):
+            data = grid_source.read(
+                path, Options(), "auto", settings.work / "staging", limits=set_limits(settings)
+            )
         if not _count_new(con, data):
-            return Outcome(str(path), digest, "known", data.rows_read), False
+            known = Outcome(
+                name_for_people(path),
+                digest,
+                "known",
+                data.rows_read,
+                rows_duplicate=data.rows.height + data.duplicates,
+                rows_skipped=sum(data.faults.skipped.values()),
+            )
+            return registry.add_row_faults(known, data.faults), False
         return _load(con, settings, path, digest, data), True
 
 
@@ -154,22 +183,30 @@ def _load(
         with transaction(con):
             registry.record_verdict(con, verdict)
             if verdict.success:
+                new = _store(con, series)
                 file = registry.File(
                     segment_id=digest,
-                    source_name=str(path),
+                    source_name=name_for_people(path),
                     source_format=f"grid:{data.layout}",
                     verdict="loaded",
                     rows_read=data.rows_read,
-                    rows_loaded=_store(con, series),
-                    rows_duplicate=data.duplicates,
+                    rows_loaded=new,
+                    rows_duplicate=rows.height - new + data.duplicates,
+                    rows_skipped=sum(data.faults.skipped.values()),
                     first_ts=rows.select(pl.col("valid_from").min()).item(),
                     last_ts=rows.select(pl.col("valid_to").max()).item(),
                 )
                 registry.record_file(con, file)
+                registry.quarantine_rows(con, digest, data.faults.rows)
     if not verdict.success:
         raise BadInput("; ".join(describe_result(r) for r in verdict.failures), where=str(path))
-    outcome = file.as_outcome()
-    outcome.warnings = [describe_result(result) for result in verdict.warnings]
+    outcome = registry.add_row_faults(file.as_outcome(), data.faults)
+    outcome.understood = describe_grid_data(data)
+    outcome.warnings += [
+        *data.warnings,
+        *(describe_result(result) for result in verdict.warnings),
+        *warn_of_incomplete(con, settings, data),
+    ]
     return outcome
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from flows.errors import BadInput
 from flows.settings import GridApiInput
 from flows.sources.grid.providers.base import Page, Question
 from flows.sources.grid.providers.registry import load_provider
-from flows.sources.grid.series import GridData
+from flows.sources.grid.series import GridData, Limits
 
 FORMAT = "wattledger-fetch/1"
 
@@ -81,20 +81,21 @@ def parse_kept_answers(content: dict[str, Any], path: Path) -> KeptAnswers:
     return KeptAnswers(question, pages)
 
 
-def read_kept_answers(content: dict[str, Any], path: Path) -> GridData:
+def read_kept_answers(content: dict[str, Any], path: Path, limits: Limits) -> GridData:
     """The intervals in a kept file that lie in the time it was asked for and had begun by then.
 
     Args:
         content: The file, parsed.
         path: The file, for messages.
+        limits: What is believed.
 
     Raises:
         BadInput: not a kept file, or all of it is about another time.
     """
     answers = parse_kept_answers(content, path)
     question = answers.question
-    data = load_provider(question.source.provider).read(answers.pages, question, path)
-    obtained = max(datetime.fromisoformat(page.obtained_at) for page in answers.pages)
+    data = load_provider(question.source.provider).read(answers.pages, question, path, limits)
+    obtained = _find_last_obtained(answers.pages, path)
     inside = data.rows.filter(
         (pl.col("valid_from") >= question.first)
         & (pl.col("valid_from") < question.last)
@@ -108,6 +109,18 @@ def read_kept_answers(content: dict[str, Any], path: Path) -> GridData:
             where=str(path),
             remedy="Check the clock of this host, and the provider's status page",
         )
+    data.faults.skip("outside of the time that was asked for", data.rows.height - inside.height)
     if data.mix is not None:
         return replace(data, feed=question.source.name, mix=inside)
     return replace(data, feed=question.source.name, intensity=inside)
+
+
+def _find_last_obtained(pages: tuple[Page, ...], path: Path) -> datetime:
+    """When the last page came; nothing that begins later can have been measured."""
+    try:
+        times = [datetime.fromisoformat(page.obtained_at) for page in pages]
+        return max(time if time.tzinfo else time.replace(tzinfo=UTC) for time in times)
+    except ValueError as error:
+        raise BadInput(
+            f"not a kept answer of a provider: {error}", where=str(path), remedy="Fetch it again"
+        ) from None

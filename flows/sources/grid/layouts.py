@@ -1,38 +1,33 @@
-"""Layouts of grid data that are known: tables by their columns, and Electricity Maps' JSON."""
+"""Layouts of tables of intensities that are known by their columns, and tables that settings describe."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import polars as pl
 
-from flows.errors import BadInput, UsageError, locate
+from flows.errors import BadInput, locate
 from flows.settings import GridSource
-from flows.sources.grid.generation import PRODUCTION_TYPES
+from flows.sources.grid.mixes import (
+    has_entsoe_export,
+    has_production_types,
+    has_smard_types,
+    read_entsoe_export,
+    read_entsoe_mix,
+    read_smard,
+)
 from flows.sources.grid.series import (
     GRAMS_PER_KWH,
-    REMEDY,
+    UNIT_NAMES,
     GridData,
     build_grid_data,
     build_intensities,
-    compute_interval_ends,
-    parse_numbers,
-    parse_times,
 )
+from flows.sources.grid.tables import REMEDY, Options, Table
 
-
-@dataclass(frozen=True)
-class Options:
-    """What the file itself does not say."""
-
-    zone: str = ""
-    signal: str = ""
-    unit: str = ""
-    tz: str = ""
-    provider: str = ""
+__all__ = ["LAYOUTS", "Layout", "Options", "read_described", "refuse_unknown"]
 
 
 @dataclass(frozen=True)
@@ -40,177 +35,211 @@ class Layout:
     """A kind of table: how its columns are recognized, and how it is read."""
 
     name: str
-    fits: Callable[[list[str]], bool]
-    read: Callable[[pl.DataFrame, Options, Path], GridData]
+    fits: Callable[[Table], bool]
+    read: Callable[[Table], GridData]
 
 
-def _require_zone(options: Options, path: Path) -> str:
-    if not options.zone:
-        raise UsageError(
-            "the file does not say which grid zone it is about",
-            where=str(path),
-            remedy="Name it with --zone, for example --zone DE",
+_INTENSITY_UNIT = re.compile(r"(g|kg|t|lbs?)(?:co2)?(?:eq?)?(?:/|per)([km])wh")
+_GRAMS = {"g": 1.0, "kg": 1000.0, "t": 1e6, "lb": 453.59237, "lbs": 453.59237}
+_SIGNED = r"(?i)^\s*(true|yes|1)\s*$"
+
+
+def _find_grams(table: Table, column: str, default: str) -> tuple[float, str]:
+    """What one unit of a column is in g/kWh, and the unit's name: as given, as its header says, or the default.
+
+    Raises:
+        BadInput: the header names a unit that is none of an intensity.
+    """
+    if table.options.unit:
+        return GRAMS_PER_KWH[table.options.unit], UNIT_NAMES[table.options.unit]
+    unit = table.find_unit(column)
+    if match := _INTENSITY_UNIT.fullmatch(unit):
+        grams = _GRAMS[match[1]] / (1000 if match[2] == "m" else 1)
+        return grams, f"{match[1]}/{match[2]}Wh".replace("mWh", "MWh")
+    if "/" in unit or unit in ("%", "mw", "mwh"):
+        raise BadInput(
+            f"the unit {unit!r} is none of an intensity",
+            where=locate(table.path, 1, column),
+            remedy=f"Say which it is with --unit: {', '.join(GRAMS_PER_KWH)}",
         )
-    return options.zone
+    return GRAMS_PER_KWH[default], UNIT_NAMES[default]
 
 
-def _parse_flags(flags: pl.Series) -> pl.Series:
-    return flags.cast(pl.String).str.to_lowercase() == "true"
+def _parse_flags(frame: pl.DataFrame, column: str) -> pl.DataFrame:
+    flag = pl.col(column).cast(pl.String).str.contains(_SIGNED) if column else pl.lit(False)
+    return frame.with_columns(_estimated=flag.fill_null(False))
 
 
-def _read_electricity_maps(frame: pl.DataFrame, options: Options, path: Path) -> GridData:
+def _read_electricity_maps(table: Table) -> GridData:
     """Electricity Maps' yearly files: an hour a row, a column for each kind of emission factor."""
-    starts = parse_times(frame, "Datetime (UTC)", "UTC", path)
+    options = table.options
+    zone = "" if options.zone else table.find("zone_id")
+    frame = table.faults.parse_times(
+        table.frame, table.find("datetime_utc"), "UTC", to="valid_from", by=zone
+    )
+    frame = _parse_flags(frame, table.find("data_estimated"))
     columns = {
-        "average_direct": next((c for c in frame.columns if "direct" in c), ""),
-        "average_lifecycle": next(
-            (c for c in frame.columns if "LCA" in c or "Life cycle" in c), ""
-        ),
+        "average_direct": _find_em_column(table, "direct"),
+        "average_lifecycle": _find_em_column(table, "lca", "life_cycle", "lifecycle"),
     }
-    tables = [
-        build_intensities(
-            frame["row_no"],
-            starts,
-            parse_numbers(frame, column, path),
-            zone=options.zone or frame["Zone Id"],
-            signal=signal,
-            source=options.provider or "Electricity Maps yearly file",
-            estimated=_parse_flags(frame["Data Estimated"]),
-        )
+    wanted = {
+        signal: column
         for signal, column in columns.items()
         if column and options.signal in ("", signal)
+    }
+    for signal, column in wanted.items():
+        frame = table.faults.parse_numbers(frame, column, to=signal, field=column, remedy=REMEDY)
+    if not wanted:
+        raise BadInput(
+            "no column of carbon intensities", where=locate(table.path, 1), remedy=REMEDY
+        )
+    # Files of a day, a month or a year have rows of that length, and so have their averages.
+    tables = [
+        build_intensities(
+            frame,
+            signal,
+            zone=options.zone,
+            zone_column=zone,
+            signal=signal,
+            source=options.provider or "Electricity Maps yearly file",
+            estimated="_estimated",
+        )
+        for signal in wanted
     ]
-    return build_grid_data("electricity-maps-csv", pl.concat(tables), frame.height)
+    return _build(table, "electricity-maps-csv", pl.concat(tables), "g/kWh")
+
+
+def _find_em_column(table: Table, *kinds: str) -> str:
+    names = (n for n in table.names if n.startswith("carbon_intensity") and n.endswith(kinds))
+    return table.find(next(names, ""))
+
+
+def _build(table: Table, layout: str, rows: pl.DataFrame, unit: str) -> GridData:
+    return build_grid_data(layout, rows, table.faults, table.rows, unit=unit, limits=table.limits)
 
 
 def _read_two_columns(
-    time: str, value: str, *, unit: str, signal: str, source: str, naive: bool
-) -> Callable[[pl.DataFrame, Options, Path], GridData]:
+    layout: str, time: str, value: str, *, unit: str, signal: str, source: str, naive: bool
+) -> Callable[[Table], GridData]:
     """A reader for two columns, time and intensity; `naive` times need the zone of their clock."""
 
-    def read(frame: pl.DataFrame, options: Options, path: Path) -> GridData:
-        table = build_intensities(
-            frame["row_no"],
-            parse_times(frame, time, options.tz if naive else "UTC", path),
-            parse_numbers(frame, value, path) * GRAMS_PER_KWH[options.unit or unit],
-            zone=_require_zone(options, path),
+    def read(table: Table) -> GridData:
+        options, column = table.options, table.find(value)
+        grams, name = _find_grams(table, column, unit)
+        zone = table.require_zone()
+        frame = table.faults.parse_times(
+            table.frame, table.find(time), options.tz if naive else "UTC", to="valid_from"
+        )
+        frame = table.faults.parse_numbers(frame, column, to="_value", field=column, remedy=REMEDY)
+        rows = build_intensities(
+            frame,
+            "_value",
+            zone=zone,
             signal=options.signal or signal,
             source=options.provider or source,
+            grams=grams,
         )
-        return build_grid_data("series", table, frame.height)
+        return _build(table, layout, rows, name)
 
     return read
 
 
-def _read_location_duration(frame: pl.DataFrame, options: Options, path: Path) -> GridData:
+def _read_location_duration(table: Table) -> GridData:
     """Rows of location, timestamp, duration in minutes and value."""
-    table = build_intensities(
-        frame["row_no"],
-        parse_times(frame, "timestamp", "UTC", path),
-        parse_numbers(frame, "value", path) * GRAMS_PER_KWH[options.unit or "g"],
-        zone=options.zone or frame["location"],
+    options, faults = table.options, table.faults
+    zone, value, duration = (table.find(n) for n in ("location", "value", "duration"))
+    grams, name = _find_grams(table, value, "g")
+    frame = faults.parse_times(
+        table.frame, table.find("timestamp"), "UTC", to="valid_from", by=zone
+    )
+    frame = faults.parse_numbers(frame, value, to="_value", field=value, remedy=REMEDY)
+    frame = faults.parse_numbers(frame, duration, to="_minutes", field=duration, remedy=REMEDY)
+    frame = faults.drop(
+        frame,
+        ~pl.col("_minutes").is_between(1, 31 * 24 * 60).fill_null(False),
+        "a duration that is none of an interval (in minutes)",
+        field=duration,
+        value=duration,
+        remedy=REMEDY,
+    )
+    rows = build_intensities(
+        frame,
+        "_value",
+        zone=options.zone,
+        zone_column=zone,
         signal=options.signal or "average_lifecycle",
         source=options.provider or "location/timestamp/duration series",
-        minutes=parse_numbers(frame, "duration", path).cast(pl.Int64),
+        grams=grams,
+        length=pl.duration(seconds=(pl.col("_minutes") * 60).round().cast(pl.Int64)),
     )
-    return build_grid_data("location-duration", table, frame.height)
+    return _build(table, "location-duration", rows, name)
 
 
-_GENERIC_TIMES = ("valid_from", "ts", "timestamp", "datetime", "time")
-_GENERIC_VALUES = ("intensity_g_per_kwh", "carbon_intensity", "intensity")
+_GENERIC_TIMES = (
+    "valid_from",
+    "ts",
+    "timestamp",
+    "datetime",
+    "datetime_utc",
+    "timestamp_utc",
+    "time_utc",
+    "time",
+    "date_time",
+)
+_GENERIC_VALUES = (
+    "intensity_g_per_kwh",
+    "carbon_intensity_g_per_kwh",
+    "carbon_intensity",
+    "carbonintensity",
+    "intensity",
+)
 
 
-def _find_generic_columns(columns: list[str]) -> tuple[str, str] | None:
-    lower = {c.lower().replace(" ", "_"): c for c in columns}
-    time = next((lower[c] for c in _GENERIC_TIMES if c in lower), None)
-    value = next((lower[c] for c in _GENERIC_VALUES if c in lower), None)
-    return (time, value) if time and value else None
-
-
-def _read_generic(frame: pl.DataFrame, options: Options, path: Path) -> GridData:
+def _read_generic(table: Table) -> GridData:
     """Columns with the usual names, zone and estimates where there are any."""
-    columns = _find_generic_columns(frame.columns)
-    if columns is None:
-        raise BadInput("no column of times and intensities", where=str(path), remedy=REMEDY)
-    time, value = columns
-    zone: pl.Series | str
-    if options.zone or "zone" not in frame.columns:
-        zone = _require_zone(options, path)
-    else:
-        zone = frame["zone"]
-    estimated = None
-    if "is_estimated" in frame.columns:
-        estimated = _parse_flags(frame["is_estimated"])
-    table = build_intensities(
-        frame["row_no"],
-        parse_times(frame, time, options.tz, path),
-        parse_numbers(frame, value, path) * GRAMS_PER_KWH[options.unit or "g"],
-        zone=zone,
-        signal=options.signal or "average_lifecycle",
-        source=options.provider or path.name,
-        estimated=estimated,
+    options, faults = table.options, table.faults
+    time, value = table.find(*_GENERIC_TIMES), table.find(*_GENERIC_VALUES)
+    if not time or not value:
+        raise BadInput("no column of times and intensities", where=str(table.path), remedy=REMEDY)
+    grams, name = _find_grams(table, value, "g")
+    zone = "" if options.zone else table.find("zone", "zone_id")
+    if not zone:
+        table.require_zone()
+    # NESO's history of the British mix has an intensity too: what power stations emit.
+    is_neso = table.has("wind_emb", "generation")
+    signal = options.signal or ("average_direct" if is_neso else "average_lifecycle")
+    tz = options.tz or ("UTC" if "utc" in time.lower() or is_neso else "")
+    frame = faults.parse_times(table.frame, time, tz, to="_from", by=zone)
+    frame = faults.parse_numbers(frame, value, to="_value", field=value, remedy=REMEDY)
+    if end := table.find("valid_to"):
+        frame = faults.parse_times(frame, end, tz, to="_to", by=zone).rename({"_to": "_end"})
+        frame = frame.drop("valid_to", strict=False).rename({"_end": "valid_to"})
+    frame = frame.drop("valid_from", strict=False).rename({"_from": "valid_from"})
+    frame = _parse_flags(frame, table.find("is_estimated", "estimated"))
+    rows = build_intensities(
+        frame,
+        "_value",
+        zone=options.zone,
+        zone_column=zone,
+        signal=signal,
+        source=options.provider or table.path.name,
+        grams=grams,
+        estimated="_estimated",
     )
-    if "valid_to" in frame.columns:
-        table = table.with_columns(valid_to=parse_times(frame, "valid_to", options.tz, path))
-    return build_grid_data("generic", table, frame.height)
-
-
-def _read_entsoe_mix(frame: pl.DataFrame, options: Options, path: Path) -> GridData:
-    """ENTSO-E's table of generation: times in the first column, then a production type each."""
-    starts = parse_times(frame, frame.columns[1], options.tz, path)
-    zone = _require_zone(options, path)
-    kilowatts = 1.0 if options.unit == "kW" else 1000.0
-    distinct = starts.unique().sort()
-    intervals = pl.DataFrame({"valid_from": distinct, "valid_to": compute_interval_ends(distinct)})
-    fuels = [
-        pl.DataFrame(
-            {
-                "zone": pl.repeat(zone, frame.height, eager=True),
-                "valid_from": starts,
-                "fuel": pl.repeat(_find_fuel(column, path), frame.height, eager=True),
-                "generation_kw": (parse_numbers(frame, column, path) * kilowatts)
-                .round()
-                .cast(pl.Int64),
-                "row_no": frame["row_no"].cast(pl.Int64),
-            }
-        ).drop_nulls("generation_kw")
-        for column in frame.columns[2:]
-    ]
-    table = (
-        pl.concat(fuels)
-        # Production types that share a fuel add up.
-        .group_by("zone", "valid_from", "fuel", "row_no", maintain_order=True)
-        .agg(pl.col("generation_kw").sum())
-        .join(intervals, on="valid_from", how="left", validate="m:1", maintain_order="left")
-        .with_columns(
-            source=pl.lit(options.provider or "ENTSO-E Transparency Platform"),
-            is_estimated=pl.lit(False),
-        )
-    )
-    return build_grid_data("entsoe-generation-csv", table, frame.height)
-
-
-def _find_fuel(production_type: str, path: Path) -> str:
-    fuel = PRODUCTION_TYPES.get(production_type)
-    if fuel is None:
-        raise BadInput(
-            f"unknown production type {production_type!r}",
-            where=locate(path, 1),
-            remedy=f"Known: {', '.join(PRODUCTION_TYPES)}",
-        )
-    return fuel
+    return _build(table, "generic", rows, name)
 
 
 LAYOUTS = (
     Layout(
         "electricity-maps-csv",
-        lambda columns: "Datetime (UTC)" in columns and "Zone Id" in columns,
+        lambda table: table.has("datetime_utc", "zone_id"),
         _read_electricity_maps,
     ),
     Layout(
         "sgip-moer",
-        lambda columns: {"time", "moer"} <= set(columns),
+        lambda table: table.has("time", "moer"),
         _read_two_columns(
+            "sgip-moer",
             "time",
             "moer",
             unit="kg",
@@ -221,15 +250,19 @@ LAYOUTS = (
     ),
     Layout(
         "location-duration",
-        lambda columns: {"location", "timestamp", "duration", "value"} <= set(columns),
+        lambda table: table.has("location", "timestamp", "duration", "value"),
         _read_location_duration,
     ),
+    Layout("entsoe-export", has_entsoe_export, read_entsoe_export),
+    Layout("smard", has_smard_types, read_smard),
+    Layout("entsoe-generation-csv", has_production_types, read_entsoe_mix),
     Layout(
         "lets-wait-awhile",
-        lambda columns: {"Time", "Carbon Intensity"} <= set(columns),
+        lambda table: {"Time", "Carbon Intensity"} <= set(table.frame.columns),
         _read_two_columns(
-            "Time",
-            "Carbon Intensity",
+            "lets-wait-awhile",
+            "time",
+            "carbon_intensity",
             unit="g",
             signal="average_lifecycle",
             source="ENTSO-E mix x IPCC factors",
@@ -237,100 +270,76 @@ LAYOUTS = (
         ),
     ),
     Layout(
-        "entsoe-generation-csv",
-        lambda columns: len(set(columns) & set(PRODUCTION_TYPES)) >= 2,
-        _read_entsoe_mix,
-    ),
-    Layout(
         "generic",
-        lambda columns: _find_generic_columns(columns) is not None,
+        lambda table: bool(table.find(*_GENERIC_TIMES) and table.find(*_GENERIC_VALUES)),
         _read_generic,
     ),
 )
 """The layouts of tables; of several that fit, the first one counts."""
 
+_UNWANTED = (
+    ("price", "prices"),
+    ("total_load", "a load"),
+    ("stromverbrauch", "a load"),
+    ("netzlast", "a load"),
+    ("demand", "a demand"),
+    ("installed", "installed capacities"),
+    ("forecast", "a forecast"),
+    ("prognos", "a forecast"),
+    ("day_ahead", "a forecast"),
+    ("scheduled", "schedules of commercial exchanges"),
+    ("physical_flow", "flows between zones"),
+    ("power_draw", "a log of GPUs (`wattledger ingest gpu`)"),
+    ("emissions_rate", "codecarbon's emissions (`wattledger ingest runs`)"),
+)
 
-def read_described(
-    frame: pl.DataFrame, source: GridSource, options: Options, path: Path
-) -> GridData:
-    """Read a table whose columns are described in [grid_sources].
 
-    Args:
-        frame: The file as strings, and `row_no`.
-        source: Which column is what.
-        options: Come before the description.
-        path: The file, for the message.
+def refuse_unknown(table: Table) -> BadInput:
+    """Why a table cannot be read: what it is instead, where its columns tell."""
+    for word, what in _UNWANTED:
+        if found := next((real for name, real in table.names.items() if word in name), ""):
+            return BadInput(
+                f"this is {what}, not generation by fuel or an intensity",
+                where=locate(table.path, 1, found),
+                remedy="Export the actual generation per production type, or an intensity",
+            )
+    return BadInput(
+        f"no known layout of grid data has the columns {', '.join(table.frame.columns[1:7])}",
+        where=str(table.path),
+        remedy=f"Layouts: {', '.join(known.name for known in LAYOUTS)}. {REMEDY}",
+    )
+
+
+def read_described(table: Table, source: GridSource) -> GridData:
+    """Read a table whose columns are described in [grid_sources]; options come before the description.
 
     Raises:
-        BadInput: a column is missing, or a value cannot be understood.
+        BadInput: a column is missing, or too many values cannot be understood.
     """
-    for column in (source.ts.column, source.intensity.column):
-        if column not in frame.columns:
+    options, faults, path = table.options, table.faults, table.path
+    for column in (source.ts.column, source.intensity.column, source.estimated):
+        if column and column not in table.frame.columns:
             raise BadInput(
                 f"no column {column!r}",
                 where=str(path),
-                remedy=f"It has {', '.join(frame.columns[1:])}. {REMEDY}",
+                remedy=f"It has {', '.join(table.frame.columns[1:])}. {REMEDY}",
             )
-    gram = GRAMS_PER_KWH[source.intensity.unit or "g"]
-    table = build_intensities(
-        frame["row_no"],
-        parse_times(frame, source.ts.column, options.tz or source.tz, path),
-        parse_numbers(frame, source.intensity.column, path) * gram,
+    unit = options.unit or source.intensity.unit or "g"
+    frame = faults.parse_times(
+        table.frame, source.ts.column, options.tz or source.tz, to="_from", field=source.ts.column
+    )
+    frame = faults.parse_numbers(
+        frame, source.intensity.column, to="_value", field=source.intensity.column, remedy=REMEDY
+    )
+    frame = frame.drop("valid_from", "valid_to", strict=False).rename({"_from": "valid_from"})
+    frame = _parse_flags(frame, source.estimated)
+    rows = build_intensities(
+        frame,
+        "_value",
         zone=options.zone or source.zone,
         signal=options.signal or source.signal,
         source=options.provider or source.source or path.name,
-        estimated=_parse_flags(frame[source.estimated]) if source.estimated else None,
+        grams=GRAMS_PER_KWH[unit],
+        estimated="_estimated",
     )
-    return build_grid_data("mapped", table, frame.height)
-
-
-def find_electricity_maps_hours(answer: Any) -> list[dict[str, Any]]:
-    """The hours in an answer of Electricity Maps' API that have a value.
-
-    An hour that is not known yet has none, and neither has a refusal with HTTP 200.
-    """
-    if not isinstance(answer, dict):
-        return []
-    hours = [answer] if "carbonIntensity" in answer else answer.get("history") or answer.get("data")
-    return [
-        hour
-        for hour in (hours if isinstance(hours, list) else [])
-        if isinstance(hour, dict) and hour.get("carbonIntensity") is not None
-    ]
-
-
-def read_electricity_maps_answer(answer: Any, path: Path) -> GridData:
-    """Read an answer of Electricity Maps' API that somebody saved.
-
-    Raises:
-        BadInput: it holds no intensities, or a value cannot be understood.
-    """
-    hours = find_electricity_maps_hours(answer)
-    if not hours:
-        status = answer.get("status", "") if isinstance(answer, dict) else ""
-        raise BadInput(
-            f"the answer holds no intensities{f' (status {status})' if status else ''}",
-            where=str(path),
-            remedy="Ask the provider for another zone or time",
-        )
-    frame = pl.DataFrame(
-        {
-            "row_no": range(1, len(hours) + 1),
-            "datetime": [str(hour.get("datetime")) for hour in hours],
-            "zone": [str(hour.get("zone") or answer.get("zone")) for hour in hours],
-            "value": [hour.get("carbonIntensity") for hour in hours],
-            "kind": [hour.get("emissionFactorType", "lifecycle") for hour in hours],
-            "estimated": [bool(hour.get("isEstimated")) for hour in hours],
-        }
-    )
-    direct = frame["kind"].unique().to_list() == ["direct"]
-    table = build_intensities(
-        frame["row_no"],
-        parse_times(frame, "datetime", "UTC", path),
-        parse_numbers(frame, "value", path),
-        zone=frame["zone"],
-        signal="average_direct" if direct else "average_lifecycle",
-        source="Electricity Maps API",
-        estimated=frame["estimated"],
-    )
-    return build_grid_data("electricity-maps-json", table, frame.height)
+    return _build(table, "mapped", rows, UNIT_NAMES[unit])

@@ -6,24 +6,25 @@ import json
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from flows.errors import BadInput, UsageError, locate
-from flows.files import open_plain_text
+from flows.files import open_plain_text, read_first_line
 from flows.settings import GridSource
-from flows.sources.grid.generation import read_eia_answer, read_entsoe_document
-from flows.sources.grid.layouts import (
-    LAYOUTS,
-    Options,
-    read_described,
-    read_electricity_maps_answer,
-)
-from flows.sources.grid.series import GRAMS_PER_KWH, REMEDY, GridData, build_grid_data
+from flows.sources.grid.answers import read_answer
+from flows.sources.grid.entsoe_xml import read_entsoe_document
+from flows.sources.grid.generation import build_mix
+from flows.sources.grid.layouts import LAYOUTS, read_described, refuse_unknown
+from flows.sources.grid.series import GRAMS_PER_KWH, GridData, Limits
+from flows.sources.grid.tables import Options, read_table
 from transforms.constants import SIGNALS
 
 
 def read(
-    path: Path, options: Options, layout: str, scratch: Path, source: GridSource | None = None
+    path: Path,
+    options: Options,
+    layout: str,
+    scratch: Path,
+    source: GridSource | None = None,
+    limits: Limits | None = None,
 ) -> GridData:
     """Read a file of grid data.
 
@@ -34,33 +35,41 @@ def read(
         layout: The name of a layout of tables, or `auto`.
         scratch: Folder for unpacked copies.
         source: The description of a table that is of no known layout.
+        limits: What is believed.
 
     Returns:
-        Intensities in g/kWh or a generation mix in kW, by interval in UTC.
+        Intensities in g/kWh or a generation mix in kW, by interval in UTC, and the rows set aside.
 
     Raises:
-        BadInput: unknown layout, or a value that cannot be understood, with row and column.
+        BadInput: unknown layout, or too many values that cannot be understood, with row and column.
         UsageError: zone or time zone is not in the file and was not given.
     """
     _check_options(options)
-    name = path.name.removesuffix(".gz")
-    if name.endswith(".xml"):
+    limits = limits or Limits()
+    form = _find_form(path)
+    if form == "xml":
+        faults = limits.collect(path)
         with open_plain_text(path, scratch) as plain:
-            mix = read_entsoe_document(plain, path, options.zone, options.provider)
-        return build_grid_data("entsoe-xml", mix, mix.height)
-    if name.endswith(".json"):
-        return _read_answer(_parse_json(path, scratch), path, options)
-    frame = _read_table(path, scratch)
+            rows, points = read_entsoe_document(plain, path, options.zone, options.provider, faults)
+        return build_mix("entsoe-xml", rows, faults, points, limits=limits, unit="MW")
+    if form == "json":
+        return _read_answer(_parse_json(path, scratch), path, options, limits)
+    table = read_table(path, options, limits, scratch)
     if source is not None:
-        return read_described(frame, source, options, path)
+        return read_described(table, source)
     for known in LAYOUTS:
-        if known.fits(frame.columns) if layout == "auto" else known.name == layout:
-            return known.read(frame, options, path)
-    raise BadInput(
-        f"no known layout of grid data has the columns {', '.join(frame.columns[1:7])}",
-        where=str(path),
-        remedy=f"Layouts: {', '.join(known.name for known in LAYOUTS)}. {REMEDY}",
-    )
+        if known.fits(table) if layout == "auto" else known.name == layout:
+            return known.read(table)
+    raise refuse_unknown(table)
+
+
+def _find_form(path: Path) -> str:
+    """What a file is written in, by its name, or by how it begins."""
+    ending = Path(path.name.lower().removesuffix(".gz")).suffix.removeprefix(".")
+    if ending in ("xml", "json", "csv", "parquet"):
+        return ending
+    first = read_first_line(path).lstrip("\ufeff \t")
+    return "xml" if first.startswith("<") else "json" if first[:1] in ("{", "[") else "csv"
 
 
 def _check_options(options: Options) -> None:
@@ -77,51 +86,20 @@ def _check_options(options: Options) -> None:
 def _parse_json(path: Path, scratch: Path) -> Any:
     with open_plain_text(path, scratch) as plain:
         try:
-            return json.loads(plain.read_text("utf-8"))
+            return json.loads(plain.read_text("utf-8-sig"))
         except json.JSONDecodeError as error:
             raise BadInput(
                 f"not JSON: {error.msg}", where=locate(path, error.lineno), remedy="Fetch it again"
             ) from None
+        except ValueError as error:  # A number of thousands of digits.
+            raise BadInput(f"not JSON: {error}", where=str(path), remedy="Fetch it again") from None
 
 
-def _read_answer(answer: Any, path: Path, options: Options) -> GridData:
+def _read_answer(answer: Any, path: Path, options: Options, limits: Limits) -> GridData:
     """What a provider answered: kept by `wattledger fetch`, or saved by somebody."""
-    if isinstance(answer, dict) and "format" in answer:
+    if isinstance(answer, dict) and str(answer.get("format", "")).startswith("wattledger-"):
         # Whoever has no kept answers does without the packages of the providers.
         from flows.sources.grid.kept_answers import read_kept_answers
 
-        return read_kept_answers(answer, path)
-    if isinstance(answer, dict) and "response" in answer:
-        mix = read_eia_answer(answer, path, options.zone, options.provider)
-        return build_grid_data("eia930-json", mix, mix.height)
-    return read_electricity_maps_answer(answer, path)
-
-
-def _read_table(path: Path, scratch: Path) -> pl.DataFrame:
-    """The file as strings, with `row_no` counting lines from 1."""
-    if path.suffix == ".parquet":
-        try:
-            frame = pl.read_parquet(path, glob=False)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise BadInput(f"not a Parquet file: {error}", where=str(path)) from None
-        return frame.with_row_index("row_no", 1)
-    with open_plain_text(path, scratch) as plain:
-        with plain.open(encoding="utf-8-sig") as file:
-            head = file.readline()
-        for other in (";", "\t"):
-            if other in head and "," not in head:
-                raise BadInput(
-                    f"fields are separated by {other!r}",
-                    where=locate(path, 1),
-                    remedy="Convert the file to commas",
-                )
-        try:
-            frame = pl.read_csv(plain, infer_schema=False, glob=False)
-        except pl.exceptions.PolarsError as error:
-            raise BadInput(
-                f"not a table: {str(error).splitlines()[0]}", where=str(path), remedy=REMEDY
-            ) from None
-    if frame.height == 0:
-        raise BadInput("there is a header but no row", where=str(path), remedy="Fetch it again")
-    named = frame.rename({c: c.strip().lstrip("\ufeff") for c in frame.columns})
-    return named.with_row_index("row_no", 2)
+        return read_kept_answers(answer, path, limits)
+    return read_answer(answer, path, options, limits)

@@ -16,16 +16,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import polars as pl
-
-from flows.errors import BadInput, SourceError, UsageError, locate
+from flows.errors import BadInput, SourceError, UsageError
 from flows.settings import GridApiInput
-from flows.sources.grid.series import (
-    GridData,
-    build_grid_data,
-    build_intensities,
-    parse_answer_times,
-)
+from flows.sources.grid.series import GridData, Limits
 
 if TYPE_CHECKING:
     import httpx
@@ -105,11 +98,14 @@ class Provider(Protocol):
             SourceError: it does not answer, refuses, or knows nothing of the zone.
         """
 
-    def read(self, pages: Sequence[Page], question: Question, path: Path) -> GridData:
+    def read(
+        self, pages: Sequence[Page], question: Question, path: Path, limits: Limits
+    ) -> GridData:
         """Intensities or a generation mix from kept answers to a question.
 
         Raises:
-            BadInput: an answer is not of the form that the provider documents.
+            BadInput: an answer is not of the form that the provider documents, or too much of it cannot
+                be understood.
         """
 
 
@@ -184,54 +180,10 @@ def parse_body(page: Page, place: Path | str) -> Any:
     """
     try:
         return json.loads(page.body)
+    except RecursionError:
+        raise BadInput("nested too deeply", where=str(place), remedy="Fetch it again") from None
     except ValueError as error:
         raise BadInput(f"not JSON: {error}", where=str(place), remedy="Fetch it again") from None
-
-
-def read_intensities(
-    rows: Sequence[tuple[Any, Any, bool]],
-    question: Question,
-    path: Path,
-    *,
-    signal: str,
-    source: str,
-    minutes: int,
-    grams: float = 1.0,
-) -> GridData:
-    """A series from what an answer lists.
-
-    Args:
-        rows: Start, value, and whether the provider estimated it.
-        question: What was asked.
-        path: The file of the answer, for messages.
-        signal: What kind of intensity the values are.
-        source: Who says so.
-        minutes: How long each interval lasts.
-        grams: What one unit of a value is in g/kWh.
-
-    Raises:
-        BadInput: a start or a value cannot be understood, named by its place in the answer.
-    """
-    values: list[float] = []
-    for number, (start, value, _) in enumerate(rows, 1):
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise BadInput(
-                "not a usable intensity",
-                where=locate(path, number, "intensity", value),
-                remedy=f"Fetch it again; it is about {start}",
-            )
-        values.append(float(value) * grams)
-    table = build_intensities(
-        pl.Series(range(1, len(rows) + 1), dtype=pl.Int64),
-        parse_answer_times([start for start, _, _ in rows], path),
-        pl.Series(values, dtype=pl.Float64),
-        zone=question.source.zone,
-        signal=signal,
-        source=source,
-        estimated=pl.Series([estimated for _, _, estimated in rows], dtype=pl.Boolean),
-        minutes=minutes,
-    )
-    return build_grid_data(question.source.provider, table, len(rows))
 
 
 def no_data_error(source: GridApiInput, url: str, why: str) -> SourceError:

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import polars as pl
 
 from flows.errors import BadInput
 from flows.settings import GridApiInput
-from flows.sources.grid.generation import read_eia_answer
+from flows.sources.grid.answers import list_eia_warnings, read_eia_items
 from flows.sources.grid.providers.base import (
     Ask,
     Page,
@@ -28,7 +27,7 @@ from flows.sources.grid.providers.base import (
     resolve_url,
 )
 from flows.sources.grid.providers.http import ParamAuth
-from flows.sources.grid.series import GridData, build_grid_data
+from flows.sources.grid.series import GridData, Limits
 
 _ROWS = 5000
 """An answer holds no more rows than this."""
@@ -74,22 +73,32 @@ class Eia(Provider):
                 raise no_data_error(question.source, url, "an empty answer")
             seen += len(rows)
             yield page
-            if not rows or seen >= int(response.get("total", 0)):
+            if not rows or seen >= _parse_total(response):
                 return
 
-    def read(self, pages: Sequence[Page], question: Question, path: Path) -> GridData:
-        tables = []
-        for page in pages:
-            answer = {"response": _parse_response(page, path)}
-            if answer["response"]["data"]:
-                tables.append(read_eia_answer(answer, path, question.source.zone, "EIA-930"))
-        mix = pl.concat(tables).unique(maintain_order=True)
-        return build_grid_data("eia930-json", mix, mix.height)
+    def read(
+        self, pages: Sequence[Page], question: Question, path: Path, limits: Limits
+    ) -> GridData:
+        responses = [_parse_response(page, path) for page in pages]
+        return read_eia_items(
+            [item for response in responses for item in response["data"]],
+            path,
+            limits,
+            zone=question.source.zone,
+            provider="EIA-930",
+            total=responses[-1].get("total") if responses else None,
+            warnings=[said for response in responses for said in list_eia_warnings(response)],
+        )
 
 
 def _find_respondent(source: GridApiInput) -> str:
     """Balancing authority: as given, or the end of a zone's name (US-TVA)."""
     return source.region or source.zone.rsplit("-", 1)[-1]
+
+
+def _parse_total(response: dict[str, Any]) -> int:
+    total = str(response.get("total", 0))
+    return int(total) if total.isdecimal() else 0
 
 
 def _parse_response(page: Page, place: Path | str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from flows.errors import BadInput
-from flows.sources.grid.layouts import find_electricity_maps_hours
+from flows.sources.grid.answers import find_minutes, has_hours, list_hours, read_values
 from flows.sources.grid.providers.base import (
     Ask,
     Page,
@@ -22,11 +22,10 @@ from flows.sources.grid.providers.base import (
     ask_each,
     format_utc,
     parse_body,
-    read_intensities,
     resolve_url,
 )
 from flows.sources.grid.providers.http import HeaderAuth
-from flows.sources.grid.series import GridData
+from flows.sources.grid.series import GridData, Limits
 
 _DAYS = 10
 """What one request for hourly values may span."""
@@ -57,14 +56,21 @@ class ElectricityMaps(Provider):
             for begin, end in question.split(_DAYS)
         )
         return ask_each(
-            requests, question, ask, lambda answer, _: find_electricity_maps_hours(answer)
+            requests,
+            question,
+            ask,
+            lambda answer, _: list_hours(answer) if has_hours(answer) else [],
         )
 
-    def read(self, pages: Sequence[Page], question: Question, path: Path) -> GridData:
+    def read(
+        self, pages: Sequence[Page], question: Question, path: Path, limits: Limits
+    ) -> GridData:
         kind = question.signal.removeprefix("average_")
-        rows = []
+        rows, minutes = [], 60
         for page in pages:
-            for item in find_electricity_maps_hours(parse_body(page, path)):
+            answer = parse_body(page, path)
+            minutes = find_minutes(answer) or minutes if isinstance(answer, dict) else minutes
+            for item in list_hours(answer):
                 if item.get("emissionFactorType", kind) != kind:
                     raise BadInput(
                         f"{item['emissionFactorType']!r} factors came, {kind!r} was asked for",
@@ -72,11 +78,13 @@ class ElectricityMaps(Provider):
                     )
                 estimated = bool(item.get("isEstimated"))
                 rows.append((item.get("datetime"), item["carbonIntensity"], estimated))
-        return read_intensities(
+        return read_values(
+            question.source.provider,
             rows,
-            question,
             path,
+            limits,
+            zone=question.source.zone,
             signal=question.signal,
             source="Electricity Maps API",
-            minutes=60,
+            minutes=minutes,
         )

@@ -18,7 +18,8 @@ import requests
 from requests.adapters import BaseAdapter
 
 from flows.errors import SourceError, UsageError
-from flows.sources.grid.generation import read_entsoe_document
+from flows.sources.grid.entsoe_xml import ROWS, read_entsoe_document
+from flows.sources.grid.generation import build_mix
 from flows.sources.grid.providers.base import (
     Ask,
     Page,
@@ -29,7 +30,7 @@ from flows.sources.grid.providers.base import (
     resolve_url,
 )
 from flows.sources.grid.providers.http import ParamAuth
-from flows.sources.grid.series import GridData, build_grid_data
+from flows.sources.grid.series import GridData, Limits
 
 _DAYS = 100
 """A request may span a year; this keeps answers small."""
@@ -80,13 +81,18 @@ class Entsoe(Provider):
                 ) from None
             yield carrier.last_page()
 
-    def read(self, pages: Sequence[Page], question: Question, path: Path) -> GridData:
-        tables = [
-            read_entsoe_document(io.StringIO(page.body), path, question.source.zone, "")
-            for page in pages
-        ]
-        mix = pl.concat(tables).unique(maintain_order=True)
-        return build_grid_data("entsoe-xml", mix, mix.height)
+    def read(
+        self, pages: Sequence[Page], question: Question, path: Path, limits: Limits
+    ) -> GridData:
+        faults = limits.collect(path)
+        tables, points = [pl.DataFrame(schema=ROWS)], 0
+        for page in pages:
+            rows, more = read_entsoe_document(
+                io.StringIO(page.body), path, question.source.zone, "", faults, points
+            )
+            tables.append(rows)
+            points += more
+        return build_mix("entsoe-xml", pl.concat(tables), faults, points, limits=limits, unit="MW")
 
 
 class _Carrier(BaseAdapter):  # type: ignore[misc]

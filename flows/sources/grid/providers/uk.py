@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from flows.errors import BadInput
+from flows.sources.grid.answers import list_uk_values, read_values
 from flows.sources.grid.providers.base import (
     Ask,
     Page,
@@ -23,10 +24,9 @@ from flows.sources.grid.providers.base import (
     ask_each,
     format_utc,
     parse_body,
-    read_intensities,
     resolve_url,
 )
-from flows.sources.grid.series import GridData
+from flows.sources.grid.series import GridData, Limits
 
 _DAYS = 13
 """A request may span 14 days, ends included."""
@@ -53,20 +53,20 @@ class CarbonIntensity(Provider):
         )
         return ask_each(requests, question, ask, _find_half_hours)
 
-    def read(self, pages: Sequence[Page], question: Question, path: Path) -> GridData:
-        rows = []
-        for page in pages:
-            for item in _find_half_hours(parse_body(page, path), path):
-                intensity = item.get("intensity", {})
-                # A half hour without a measured value keeps its forecast, marked as estimated.
-                actual, forecast = intensity.get("actual"), intensity.get("forecast")
-                if actual is not None or forecast is not None:
-                    value = actual if actual is not None else forecast
-                    rows.append((item.get("from"), value, actual is None))
-        return read_intensities(
+    def read(
+        self, pages: Sequence[Page], question: Question, path: Path, limits: Limits
+    ) -> GridData:
+        rows = [
+            row
+            for page in pages
+            for row in list_uk_values(_find_half_hours(parse_body(page, path), path))
+        ]
+        return read_values(
+            question.source.provider,
             rows,
-            question,
             path,
+            limits,
+            zone=question.source.zone,
             signal="average_direct",
             source="UK Carbon Intensity API",
             minutes=30,
@@ -79,4 +79,4 @@ def _find_half_hours(answer: Any, place: Path | str) -> list[dict[str, Any]]:
         half_hours = half_hours.get("data")
     if not isinstance(half_hours, list):
         raise BadInput("the answer has no list of half hours", where=str(place))
-    return half_hours
+    return [item for item in half_hours if isinstance(item, dict)]

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from flows.errors import BadInput
+from flows.sources.grid.answers import read_values, refuse_other_signal
 from flows.sources.grid.providers.base import (
     Ask,
     Page,
@@ -23,10 +24,9 @@ from flows.sources.grid.providers.base import (
     ask_each,
     format_utc,
     parse_body,
-    read_intensities,
     resolve_url,
 )
-from flows.sources.grid.series import GRAMS_PER_KWH, GridData
+from flows.sources.grid.series import GridData, Limits
 
 _DAYS = 30
 """A request may span 32 days."""
@@ -59,29 +59,29 @@ class WattTime(Provider):
         )
         return ask_each(requests, question, ask, _find_values)
 
-    def read(self, pages: Sequence[Page], question: Question, path: Path) -> GridData:
+    def read(
+        self, pages: Sequence[Page], question: Question, path: Path, limits: Limits
+    ) -> GridData:
         rows = []
         for page in pages:
             answer = parse_body(page, path)
-            meta = answer.get("meta", {})
-            if meta.get("units") != "lbs_co2_per_mwh" or meta.get("signal_type") != "co2_moer":
-                raise BadInput(
-                    f"not co2_moer in lbs_co2_per_mwh: {meta.get('signal_type')!r}, "
-                    f"{meta.get('units')!r}",
-                    where=str(path),
-                )
+            values = _find_values(answer, path)
+            meta = answer.get("meta")
+            refuse_other_signal(meta if isinstance(meta, dict) else {}, path)
             rows += [
                 (item.get("point_time"), item.get("value"), bool(item.get("imputed", False)))
-                for item in _find_values(answer, path)
+                for item in values
             ]
-        return read_intensities(
+        return read_values(
+            question.source.provider,
             rows,
-            question,
             path,
+            limits,
+            zone=question.source.zone,
             signal="marginal",
             source="WattTime v3 co2_moer",
             minutes=5,
-            grams=GRAMS_PER_KWH["lb_per_mwh"],
+            unit="lb_per_mwh",
         )
 
 
@@ -89,7 +89,7 @@ def _find_values(answer: Any, place: Path | str) -> list[dict[str, Any]]:
     values = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(values, list):
         raise BadInput("the answer has no list of data", where=str(place))
-    return values
+    return [item for item in values if isinstance(item, dict)]
 
 
 class _Session(httpx.Auth):

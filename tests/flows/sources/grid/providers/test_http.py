@@ -33,9 +33,16 @@ FAULTS = {
     "value is text": (
         (
             "body",
+            b'{"data": [{"datetime": "2024-05-01T00:00:00Z", "carbonIntensity": "four"}]}',
+        ),
+        r"row 1, column 'intensity', value 'four': not a usable value",
+    ),
+    "no value": (
+        (
+            "body",
             b'{"data": [{"datetime": "2024-05-01T00:00:00Z", "carbonIntensity": "n/a"}]}',
         ),
-        r"row 1, column 'intensity', value 'n/a': not a usable intensity",
+        r"none of 1 rows has a value",
     ),
     "time is nonsense": (
         ("body", b'{"data": [{"datetime": "soon", "carbonIntensity": 4}]}'),
