@@ -23,6 +23,13 @@ def build_runs_suite(*, max_days: float, schema: str = "staging") -> Suite:
                 remedy="Check started_at and ended_at, and their time zones",
             ),
             no_rows(
+                "gpu_once_per_start",
+                "A run holds a GPU from one time on once",
+                "SELECT run_id, gpu_uuid, from_ts, any_value(place) AS place FROM {batch} "
+                "GROUP BY run_id, gpu_uuid, from_ts HAVING count(*) > 1",
+                remedy="Two rows tell the same of one run: give each GPU once",
+            ),
+            no_rows(
                 "share_in_range",
                 "Every share is above 0 and at most 100 %",
                 "SELECT run_id, gpu_uuid, place, share_ppm / 1e6 AS share FROM {batch} "

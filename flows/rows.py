@@ -27,7 +27,7 @@ REFUSED: dict[str, pl.DataType | type[pl.DataType]] = {
     "raw_value": pl.String,
 }
 MISSING = (
-    r"(?i)^(\[.*\]|n/?a|nan|null|none|-+|not supported|unknown error|gpu is lost|"
+    r"(?i)^(\[.*\]|n/?[ae]|nan|null|none|-+|not supported|unknown error|gpu is lost|"
     r"insufficient permissions|not active|requested functionality has been deprecated)$"
 )
 """Words for a value that was not there. nvidia-smi puts them between brackets, and ever new ones."""
@@ -39,8 +39,8 @@ _TIME_REMEDIES = {
     times.SHOWN_TWICE: "Split the file at the change, or give a fixed offset such as --tz +01:00",
     times.UNBELIEVABLE: "Check the unit of the time column, --tz, and the clock that recorded",
 }
-ANOTHER_ROW = "another row of this run is set aside"
-"""Reason of a row that is sound, but of a run that would be loaded in part."""
+ANOTHER_ROW = "another row of the same is set aside"
+"""Reason of a row that is sound, but of a run that would be loaded in part, or contradicted by another."""
 _VALUE_CHARS = 80
 """Characters of a value that are kept: enough to find it again."""
 

@@ -10,22 +10,23 @@ from collections.abc import Sequence
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import polars as pl
 
 from flows.errors import BadInput
-from flows.files import open_plain_text
+from flows.files import name_for_people
 from flows.ingest.gpu import ingest_gpu
 from flows.settings import Settings
 from flows.sources.gpu import segments
 from flows.sources.gpu.segments import COLUMNS, HOST_COLUMNS
 from flows.sources.runs import codecarbon
-from flows.sources.runs.codecarbon import MeasuredRun
+from flows.sources.runs.codecarbon import HistoryRead, MeasuredRun, Point, is_same_measurement
 from flows.sources.runs.records import make_host_device
-from flows.sources.runs.table import Allocation, Run
+from flows.sources.runs.run import Allocation, Run
 from flows.warehouse import registry
-from flows.warehouse.frames import insert
+from flows.warehouse.frames import insert, load_query, query_rows
 from flows.warehouse.locks import transaction
 from flows.warehouse.registry import Gpu, Outcome
 from transforms.constants import PPM
@@ -34,20 +35,20 @@ METER = "codecarbon"
 
 
 def import_history(
-    settings: Settings, path: Path, digest: str, tz: str
-) -> tuple[list[Run], list[Gpu]]:
+    settings: Settings, path: Path, digest: str, measured: Sequence[MeasuredRun]
+) -> tuple[list[Gpu], list[Run]]:
     """Load the readings of an emissions.csv; its runs and their devices are the caller's to store.
 
     It changes nothing when it is done again, so a kill before the runs are stored loses nothing.
 
     Raises:
-        BadInput: a value cannot be understood, or the gate refuses readings.
+        BadInput: the gate refuses readings.
     """
-    with open_plain_text(path, settings.work / "staging") as plain:
-        measured = codecarbon.read(path, plain.read_text("utf-8-sig"), tz)
     for outcome in ingest_gpu(settings, _write_segments(settings, digest, measured)):
         if outcome.verdict == "quarantined":
             raise BadInput(outcome.reason, where=str(path))
+        if outcome.rows_quarantined:
+            raise BadInput("; ".join(outcome.warnings), where=str(path))
     runs: list[Run] = []
     devices: list[Gpu] = []
     for run in measured:
@@ -66,9 +67,93 @@ def import_history(
                 run.ended_at,
                 run.labels,
                 allocations,
+                run.rows,
             )
         )
-    return runs, devices
+    return devices, runs
+
+
+def settle_history(con: duckdb.DuckDBPyConnection, read: HistoryRead) -> list[str]:
+    """Settle codecarbon's runs with what is stored: a measurement that another file told already counts once.
+
+    Args:
+        con: The warehouse.
+        read: Its runs lose those that are stored under another id.
+
+    Returns:
+        Sentences for people.
+    """
+    if not read.measured:
+        return []
+    for run in read.measured:
+        run.labels["machine"] = ", ".join(part for part in run.machine if part)
+        for name in ("gpu_mj", "cpu_mj", "dram_mj"):
+            if (value := run.find_last(name)) is not None:
+                run.labels[f"codecarbon_{name}"] = str(value)
+    span = {
+        "first": min(run.started_at for run in read.measured),
+        "last": max(run.ended_at for run in read.measured),
+    }
+    stored = query_rows(con, load_query("ingest/runs_beside_history"), span)
+    warnings: list[str] = []
+    kept: list[MeasuredRun] = []
+    for run in read.measured:
+        beside = [
+            row
+            for row in stored
+            if row["run_id"] != run.run_id
+            and row["started_at"] < run.ended_at
+            and (row["ended_at"] is None or run.started_at < row["ended_at"])
+        ]
+        measured = [row for row in beside if row["machine"] == run.labels["machine"]]
+        twin = next((row for row in measured if is_same_measurement(run, _restore(row, run))), None)
+        if twin is not None:
+            read.faults.skip(codecarbon.TOLD_AGAIN, len(run.rows))
+            warnings.append(codecarbon.describe_merged(twin["run_id"], [run.run_id]))
+            continue
+        if measured:
+            run.labels[codecarbon.MAY_OVERLAP] = ", ".join(row["run_id"] for row in measured[:20])
+            warnings.append(
+                codecarbon.describe_overlaps([run.run_id, *(row["run_id"] for row in measured)])
+            )
+        warnings += _find_own_readings(run, beside)
+        kept.append(run)
+    read.measured = kept
+    return warnings[:20]
+
+
+def _restore(row: dict[str, Any], like: MeasuredRun) -> MeasuredRun:
+    """A stored run of codecarbon's, as far as it is compared, on a machine that looks like that of another."""
+    energies = [
+        None if row[name] is None else int(row[name]) for name in ("gpu_mj", "cpu_mj", "dram_mj")
+    ]
+    return MeasuredRun(
+        row["run_id"],
+        row["name"] or "",
+        row["started_at"],
+        like.gpus,
+        like.gpu_model,
+        "",
+        {},
+        like.machine,
+        [Point(row["ended_at"] or row["started_at"], *energies)],
+    )
+
+
+def _find_own_readings(run: MeasuredRun, beside: Sequence[dict[str, Any]]) -> list[str]:
+    """Say so where the ledger seems to measure a run itself."""
+    own = [row for row in beside if row["machine"] is None]
+    same_name = [row["run_id"] for row in own if run.project in (row["run_id"], row["name"])]
+    same_gpus = [row["run_id"] for row in own if run.gpu_model and run.gpu_model in row["models"]]
+    if not same_name and not same_gpus:
+        return []
+    why = "of the same name" if same_name else f"on GPUs of the same model ({run.gpu_model})"
+    run.labels[codecarbon.MAY_OVERLAP] = (same_name or same_gpus)[0]
+    return [
+        f"run {run.run_id} of codecarbon overlaps run {(same_name or same_gpus)[0]} {why}, which the ledger measures "
+        "itself: if they are one, its energy counts twice; load the file with `wattledger ingest "
+        "meter` instead"
+    ]
 
 
 def name_host(run: MeasuredRun) -> str:
@@ -137,21 +222,24 @@ def _list_host_rows(run: MeasuredRun) -> list[tuple[object, ...]]:
 
 
 def record_second_meter(
-    con: duckdb.DuckDBPyConnection, path: Path, digest: str, measured: Sequence[MeasuredRun]
+    con: duckdb.DuckDBPyConnection, path: Path, digest: str, read: HistoryRead
 ) -> Outcome:
     """Write an emissions.csv as a second meter of runs that the ledger measures itself."""
+    measured = read.measured
     file = registry.File(
         segment_id=digest,
-        source_name=str(path),
+        source_name=name_for_people(path),
         source_format="codecarbon-meter",
         verdict="loaded",
-        rows_read=len(measured),
-        rows_loaded=len(measured),
-        first_ts=measured[0].started_at,
-        last_ts=max(run.ended_at for run in measured),
+        rows_read=read.rows,
+        rows_loaded=sum(len(run.rows) for run in measured),
+        rows_skipped=sum(read.faults.skipped.values()),
+        first_ts=min((run.started_at for run in measured), default=None),
+        last_ts=max((run.ended_at for run in measured), default=None),
     )
     with transaction(con):
         key = registry.record_file(con, file)
+        registry.quarantine_rows(con, digest, read.faults.rows)
         for run in measured:
             # A file that grew holds its first runs again.
             con.execute(
@@ -170,4 +258,6 @@ def record_second_meter(
                 "segment_key": key,
             }
             insert(con, "second_meter", [row])
-    return file.as_outcome()
+    outcome = registry.add_row_faults(file.as_outcome(), read.faults)
+    outcome.warnings += read.warnings
+    return outcome

@@ -11,10 +11,12 @@ from pathlib import Path
 import duckdb
 
 from flows.errors import BadInput
-from flows.files import hash_file
+from flows.files import hash_file, name_for_people
 from flows.ingest.run_store import store_runs
+from flows.ingest.slurm_runs import find_told_again
 from flows.settings import Settings
 from flows.sources.runs import records
+from flows.sources.verdict import judge_file
 from flows.warehouse import registry
 from flows.warehouse.frames import insert
 from flows.warehouse.registry import Gpu, Outcome
@@ -33,19 +35,29 @@ def load_records(
 ) -> list[Outcome]:
     """Load run records, all at once; if the gate refuses, run by run, to find those at fault."""
     outcomes: list[Outcome] = []
-    digests = [hash_file(path) for path in paths]
-    loaded = registry.find_loaded(con, digests)
+    hosts: dict[str, str] = dict(con.execute("SELECT gpu_uuid, host FROM gpu").fetchall())
+    digests: dict[Path, str] = {}
+    for path in paths:
+        try:
+            with judge_file(path):
+                digests[path] = hash_file(path)
+        except BadInput as error:
+            outcomes.append(Outcome(name_for_people(path), "", "quarantined", reason=str(error)))
+    loaded = registry.find_loaded(con, list(digests.values()))
     by_run: dict[str, list[_RecordFile]] = {}
-    for path, digest in zip(paths, digests, strict=True):
+    for path, digest in digests.items():
         if digest in loaded:
-            outcomes.append(Outcome(str(path), digest, "known"))
+            outcomes.append(Outcome(name_for_people(path), digest, "known"))
             continue
         loaded.add(digest)
         try:
-            record = records.read(path)
+            with judge_file(path):
+                record = records.read(path)
+                _refuse_foreign_gpu(path, record, hosts)
         except BadInput as error:
             outcomes.append(_quarantine(con, settings, path, digest, error))
             continue
+        hosts |= {held.gpu_uuid: record.host for held in record.gpus if held.gpu_uuid not in hosts}
         by_run.setdefault(record.run_id, []).append(_RecordFile(path, digest, record))
     if not by_run:
         return outcomes
@@ -61,6 +73,16 @@ def load_records(
                     _quarantine(con, settings, file.path, file.digest, error) for file in files
                 ]
     return outcomes
+
+
+def _refuse_foreign_gpu(path: Path, record: Record, hosts: dict[str, str]) -> None:
+    if reason := records.find_foreign_gpu(record, hosts):
+        raise BadInput(
+            reason,
+            where=name_for_people(path),
+            remedy="If the GPU was moved, correct its host in the registry; else the record is another "
+            "host's, or copied",
+        )
 
 
 def _quarantine(
@@ -92,11 +114,12 @@ def _store_records(
         if record.run_id in run_ids
         for held in records.list_devices(record)
     }
+    replaced = find_told_again(con, [file.record for file in newer.values()])
     rows = [
         _describe_file(file, is_used=newer.get(file.record.record_id) is file) for file in files
     ]
 
-    def record(_: int) -> None:
+    def record(_: set[str]) -> None:
         registry.add_gpus(con, list(gpus.values()))
         con.execute(
             "DELETE FROM run_record WHERE record_id IN (SELECT unnest($ids))", {"ids": list(newer)}
@@ -104,8 +127,14 @@ def _store_records(
         insert(con, "run_record", [_row_of(file) for file in newer.values()], loaded_at="now()")
         registry.record_files(con, rows)
 
-    store_runs(con, settings, runs, str(files[0].path), record)
-    return [row.as_outcome() for row in rows]
+    store_runs(con, settings, runs, str(files[0].path), record, withdrawn=list(replaced))
+    outcomes = [row.as_outcome() for row in rows]
+    outcomes[0].warnings += [
+        f"run {old} of Slurm's accounting is the same job as run {new}, whose records name the GPUs: "
+        "it counts once, as they tell it"
+        for old, new in sorted(replaced.items())
+    ]
+    return outcomes
 
 
 def _find_newer(files: Sequence[_RecordFile], stored: dict[str, Record]) -> dict[str, _RecordFile]:
@@ -122,7 +151,7 @@ def _find_newer(files: Sequence[_RecordFile], stored: dict[str, Record]) -> dict
 def _describe_file(file: _RecordFile, *, is_used: bool) -> registry.File:
     return registry.File(
         segment_id=file.digest,
-        source_name=str(file.path),
+        source_name=name_for_people(file.path),
         source_format="run-record",
         verdict="loaded",
         rows_read=1,
@@ -143,5 +172,5 @@ def _row_of(file: _RecordFile) -> dict[str, object]:
         "ended_at": record.ended_at,
         "exit_code": record.exit_code,
         "record": json.dumps(asdict(record), sort_keys=True),
-        "source_name": str(file.path),
+        "source_name": name_for_people(file.path),
     }

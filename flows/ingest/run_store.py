@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import duckdb
 import polars as pl
 
+from expectations.checks import Result
 from flows.errors import BadInput
 from flows.ingest.suites import configure_runs_suite
+from flows.rows import RowFaults
 from flows.settings import Settings
-from flows.sources.runs.table import Run
+from flows.sources.runs.run import Allocation, Run
 from flows.warehouse import registry
 from flows.warehouse.frames import load_query, stage, temporary
 from flows.warehouse.locks import transaction
@@ -42,8 +45,10 @@ def store_runs(
     settings: Settings,
     runs: Sequence[Run],
     source: str,
-    record: Callable[[int], None],
-) -> int:
+    record: Callable[[set[str]], None],
+    faults: RowFaults | None = None,
+    withdrawn: Sequence[str] = (),
+) -> set[str]:
     """Check runs together with those stored; if they pass, store them in one transaction with what `record` writes.
 
     Args:
@@ -51,10 +56,13 @@ def store_runs(
         settings: The project.
         runs: What was read; without any, only `record` is called.
         source: The file, for the table and for messages.
-        record: Writes what else belongs to the runs, given the number of those that are new or changed.
+        record: Writes what else belongs to the runs, given the ids of those that are new or changed.
+        faults: Takes the rows of runs that fail, where they are few and the others pass without them;
+            without it, all runs fail together.
+        withdrawn: Stored runs that others of these take the place of.
 
     Returns:
-        The number of runs that are new or changed.
+        The ids of the runs that are new or changed.
 
     Raises:
         BadInput: a check failed; nothing but the verdict was stored.
@@ -63,23 +71,69 @@ def store_runs(
 
     if not runs:
         with transaction(con):
-            record(0)
-        return 0
-    stored = 0
-    with _stage_runs(con, runs):
+            record(set())
+        return set()
+    stored: set[str] = set()
+    with _stage_runs(con, runs, withdrawn):
         verdict = Gate(con).run(configure_runs_suite(settings))
         with transaction(con):
             registry.record_verdict(con, verdict)
             if verdict.success:
                 stored = _store_changed(con, source)
                 record(stored)
-    if not verdict.success:
-        raise BadInput("; ".join(describe_result(r) for r in verdict.failures), where=source)
-    return stored
+    if verdict.success:
+        return stored
+    reasons = _find_runs_at_fault(runs, verdict.failures)
+    if faults is not None and _set_aside(runs, reasons, faults):
+        sound = [run for run in runs if run.run_id not in reasons]
+        return store_runs(con, settings, sound, source, record, withdrawn=withdrawn)
+    raise BadInput("; ".join(describe_result(r) for r in verdict.failures), where=source)
+
+
+def _find_runs_at_fault(runs: Sequence[Run], failures: Sequence[Result]) -> dict[str, str]:
+    """Runs that come in and break a check -> its sentence; empty where not all of them are known."""
+    reasons: dict[str, str] = {}
+    by_gpu: dict[str, list[tuple[Run, Allocation]]] = defaultdict(list)
+    for run in runs:
+        for held in run.allocations:
+            by_gpu[held.gpu_uuid].append((run, held))
+    for result in failures:
+        if not result.rows or len(result.rows) < result.unexpected:
+            return {}
+        for row in result.rows:
+            at = row.get("at_time")
+            involved = (
+                {
+                    run.run_id
+                    for run, held in by_gpu[row["gpu_uuid"]]
+                    if held.from_ts <= at and (held.to_ts is None or at < held.to_ts)
+                }
+                if at is not None
+                else {row["run_id"]}
+            )
+            for run_id in involved:
+                reasons.setdefault(run_id, result.check.statement)
+    incoming = {run.run_id for run in runs}
+    return {run_id: reason for run_id, reason in reasons.items() if run_id in incoming}
+
+
+def _set_aside(runs: Sequence[Run], reasons: Mapping[str, str], faults: RowFaults) -> bool:
+    """Set the rows of runs at fault aside, unless they are too many, or all."""
+    at_fault = [run for run in runs if run.run_id in reasons]
+    rows = sum(len(run.rows) for run in at_fault)
+    allowed = max(1, int(sum(len(run.rows) for run in runs) * faults.max_share))
+    if not at_fault or len(at_fault) == len(runs) or (rows > allowed and len(at_fault) > 1):
+        return False
+    for run in at_fault:
+        for row_no in run.rows:
+            faults.add(row_no, f"{reasons[run.run_id]} - not so", "run_id", run.run_id)
+    return True
 
 
 @contextmanager
-def _stage_runs(con: duckdb.DuckDBPyConnection, runs: Sequence[Run]) -> Iterator[None]:
+def _stage_runs(
+    con: duckdb.DuckDBPyConnection, runs: Sequence[Run], withdrawn: Sequence[str]
+) -> Iterator[None]:
     """Keep staging.run_allocation, what the gate sees, with the runs and allocations that come in, for a `with` block."""
     run_rows = [
         (
@@ -101,29 +155,31 @@ def _stage_runs(con: duckdb.DuckDBPyConnection, runs: Sequence[Run]) -> Iterator
     with stage(
         con,
         training_run=pl.DataFrame(run_rows, schema=_RUN_ROW, orient="row"),
+        withdrawn_run=pl.DataFrame({"run_id": list(withdrawn)}, schema={"run_id": pl.String}),
         incoming_allocation=pl.DataFrame(allocation_rows, schema=_ALLOCATION_ROW, orient="row"),
         run_allocation=load_query("ingest/run_allocation"),
     ):
         yield
 
 
-def _store_changed(con: duckdb.DuckDBPyConnection, source: str) -> int:
+def _store_changed(con: duckdb.DuckDBPyConnection, source: str) -> set[str]:
     """Insert new and changed runs, and supersede the revisions that they replace (inside the caller's transaction)."""
     with temporary(con, changed_run=load_query("ingest/changed_runs")):
+        changed = {run_id for (run_id,) in con.execute("FROM changed_run").fetchall()}
         for table in ("training_run", "run_allocation"):
             con.execute(
                 f"UPDATE {table} SET superseded_at = now() WHERE superseded_at IS NULL "
-                "AND run_id IN (FROM changed_run)"
+                "AND run_id IN (FROM changed_run UNION ALL FROM staging.withdrawn_run)"
             )
         con.execute(
             "INSERT INTO run_allocation BY NAME "
             "SELECT * EXCLUDE (place), now() AS loaded_at "
             "FROM staging.incoming_allocation WHERE run_id IN (FROM changed_run)"
         )
-        [(count,)] = con.execute(
+        con.execute(
             "INSERT INTO training_run BY NAME "
             "SELECT *, $source AS source_name, now() AS loaded_at "
             "FROM staging.training_run WHERE run_id IN (FROM changed_run)",
             {"source": source},
-        ).fetchall()
-    return int(count)
+        )
+    return changed

@@ -5,24 +5,32 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 import duckdb
 
 from flows.errors import BadInput
-from flows.files import expand_paths, hash_file, is_in_spool, open_plain_text, read_first_line
-from flows.ingest.codecarbon import import_history
+from flows.files import expand_paths, hash_file, is_in_spool, name_for_people, open_plain_text
+from flows.ingest.codecarbon import import_history, settle_history
 from flows.ingest.progress import Progress, no_progress
 from flows.ingest.run_records import load_records
 from flows.ingest.run_store import store_runs
+from flows.ingest.slurm_runs import settle_jobs
 from flows.settings import Settings
 from flows.sources.runs import codecarbon, records, sacct
 from flows.sources.runs import table as run_table
-from flows.sources.runs.table import Gpus, Run
+from flows.sources.runs.run import Gpus, KnownGpu, RunsRead
+from flows.sources.verdict import judge_file
+from flows.times import describe_span
 from flows.warehouse import registry
 from flows.warehouse.registry import Gpu, Outcome
 from flows.warehouse.store import open_exclusively, store_of
-from transforms.constants import NO_GPU
+from transforms.constants import NO_GPU, PPM
+
+_HEAD_LINES = 20
+"""Lines in which a header is looked for: programs write messages before it."""
 
 
 def ingest_runs(
@@ -34,7 +42,7 @@ def ingest_runs(
     """Load run tables, run records, accounting and histories (docs/formats.md).
 
     A run that changed supersedes its stored revision. Of a collector's spool, only run records are
-    taken.
+    taken. Whatever is wrong with one file is that file's verdict.
 
     Args:
         settings: The project.
@@ -46,7 +54,6 @@ def ingest_runs(
         What became of each file.
 
     Raises:
-        UsageError: a time without zone, and none given.
         WarehouseError: the disk or the warehouse failed.
     """
     outcomes = []
@@ -68,22 +75,32 @@ def ingest_runs(
 def _load_file(con: duckdb.DuckDBPyConnection, settings: Settings, path: Path, tz: str) -> Outcome:
     """Load a file with runs, of whatever kind; one that cannot be used goes to quarantine."""
     gpus = _list_gpus(con)
-    header = read_first_line(path)
-    is_accounting = sacct.is_sacct(header)
-    # What can be read from accounting depends on the GPUs that are known by then.
-    devices = f" {gpus.devices}" if is_accounting else ""
-    digest = hashlib.sha256(f"{hash_file(path)} runs {tz}{devices}".encode()).hexdigest()
-    if registry.find_loaded(con, [digest]):
-        return Outcome(str(path), digest, "known")
     try:
-        if is_accounting:
-            return _load_jobs(con, settings, path, digest, gpus, tz)
-        if codecarbon.is_emissions(header):
-            runs, devices_of_runs = import_history(settings, path, digest, tz)
-            file = _describe_file(path, digest, "codecarbon", runs)
-            return _store_file(con, settings, file, runs, devices_of_runs)
-        runs = run_table.read(path, gpus, tz, settings.work / "staging")
-        return _store_file(con, settings, _describe_file(path, digest, "runs", runs), runs)
+        with judge_file(path):
+            content = hash_file(path)
+    except BadInput as error:
+        return Outcome(str(path), "", "quarantined", reason=str(error))
+    digest = hashlib.sha256(f"{content} runs {tz}".encode()).hexdigest()
+    try:
+        with judge_file(path), open_plain_text(path, settings.work / "staging") as plain:
+            with plain.open(encoding="utf-8-sig", errors="replace") as file:
+                head = [line[:100_000].rstrip("\n") for line in islice(file, _HEAD_LINES)]
+            is_accounting = sacct.is_sacct(head)
+            if is_accounting:
+                # What can be read from accounting depends on the GPUs that are known by then.
+                known = f"{content} runs {tz} {gpus.devices}"
+                digest = hashlib.sha256(known.encode()).hexdigest()
+            if registry.find_loaded(con, [digest]):
+                return Outcome(str(path), digest, "known")
+            share = settings.ingest.max_bad_rows_share
+            read: RunsRead | codecarbon.HistoryRead
+            if is_accounting:
+                read, kind = sacct.read(path, plain, gpus, tz, share), "sacct"
+            elif any(codecarbon.is_emissions(line) for line in head[:1]):
+                read, kind = codecarbon.read(path, plain, tz, share), "codecarbon"
+            else:
+                read, kind = run_table.read(path, plain, gpus, tz, share), "runs"
+        return _store(con, settings, path, digest, kind, read, tz)
     except BadInput as error:
         return registry.quarantine_file(con, settings, path, digest, "runs", str(error))
 
@@ -91,67 +108,84 @@ def _load_file(con: duckdb.DuckDBPyConnection, settings: Settings, path: Path, t
 def _list_gpus(con: duckdb.DuckDBPyConnection) -> Gpus:
     """The GPUs that run tables can name."""
     rows = con.execute(
-        "SELECT gpu_uuid, host, gpu_index FROM gpu WHERE model IS DISTINCT FROM $none ORDER BY ALL",
+        "SELECT gpu_uuid, host, gpu_index, model FROM gpu WHERE model IS DISTINCT FROM $none "
+        "ORDER BY ALL",
         {"none": NO_GPU},
     ).fetchall()
-    return Gpus(tuple(rows))
+    return Gpus(tuple(KnownGpu(*row) for row in rows))
 
 
-def _load_jobs(
+def _store(
     con: duckdb.DuckDBPyConnection,
     settings: Settings,
     path: Path,
     digest: str,
-    gpus: Gpus,
+    kind: str,
+    read: RunsRead | codecarbon.HistoryRead,
     tz: str,
-) -> Outcome:
-    """Load Slurm jobs; those without GPUs, or on hosts whose GPUs are not known, are left out.
-
-    Raises:
-        BadInput: a line cannot be understood, or the gate refuses.
-    """
-    with open_plain_text(path, settings.work / "staging") as plain:
-        jobs = sacct.read(path, plain, gpus, tz)
-    file = _describe_file(path, digest, "sacct", jobs.runs)
-    file = replace(file, rows_read=jobs.rows, rows_skipped=jobs.rows - len(jobs.runs))
-    outcome = _store_file(con, settings, file, jobs.runs)
-    outcome.warnings = jobs.warnings()
-    return outcome
-
-
-def _describe_file(
-    path: Path, digest: str, source_format: str, runs: Sequence[Run]
-) -> registry.File:
-    """The registry row of a file of runs, before it is known how many are new."""
-    return registry.File(
-        segment_id=digest,
-        source_name=str(path),
-        source_format=source_format,
-        verdict="loaded",
-        rows_read=len(runs),
-        first_ts=min((run.started_at for run in runs), default=None),
-        last_ts=max((run.ended_at or run.started_at for run in runs), default=None),
-    )
-
-
-def _store_file(
-    con: duckdb.DuckDBPyConnection,
-    settings: Settings,
-    file: registry.File,
-    runs: Sequence[Run],
-    gpus: Sequence[Gpu] = (),
 ) -> Outcome:
     """Store the runs of a file, GPUs that only they name, and the file's row in the registry.
 
     Raises:
         BadInput: the gate refuses; nothing but the verdict was stored.
     """
+    devices: Sequence[Gpu] = ()
+    warnings: list[str] = []
+    if isinstance(read, codecarbon.HistoryRead):
+        warnings += settle_history(con, read)
+        devices, runs = import_history(settings, path, digest, read.measured)
+        read = RunsRead(read.faults, runs, read.rows, read.warnings)
+    elif kind == "sacct":
+        read.runs, warnings = settle_jobs(con, read.runs, read.faults)
+    file = registry.File(digest, name_for_people(path), kind, "loaded", rows_read=read.rows)
 
-    def count(stored: int) -> registry.File:
-        return replace(file, rows_loaded=stored, rows_duplicate=len(runs) - stored)
+    def describe(stored: set[str]) -> registry.File:
+        refused = set(read.faults.rows["row_no"])
+        sound = [run for run in read.runs if not refused & set(run.rows)]
+        loaded = sum(len(run.rows) for run in sound if run.run_id in stored)
+        return replace(
+            file,
+            rows_loaded=loaded,
+            rows_duplicate=sum(len(run.rows) for run in sound) - loaded,
+            rows_skipped=sum(read.faults.skipped.values()),
+            first_ts=min((run.started_at for run in sound), default=None),
+            last_ts=max((run.ended_at or run.started_at for run in sound), default=None),
+        )
 
-    def record(stored: int) -> None:
-        registry.add_gpus(con, gpus)
-        registry.record_file(con, count(stored))
+    def record(stored: set[str]) -> None:
+        registry.add_gpus(con, devices)
+        registry.record_file(con, describe(stored))
+        registry.quarantine_rows(con, digest, read.faults.rows)
 
-    return count(store_runs(con, settings, runs, file.source_name, record)).as_outcome()
+    stored = store_runs(con, settings, read.runs, str(path), record, read.faults)
+    outcome = registry.add_row_faults(describe(stored).as_outcome(), read.faults)
+    outcome.warnings += [*read.warnings, *warnings]
+    outcome.understood = _describe(read, tz)
+    return outcome
+
+
+def _describe(read: RunsRead, tz: str) -> list[str]:
+    """What was understood, for people to check: when runs were, on how many GPUs, for how long."""
+    refused = set(read.faults.rows["row_no"])
+    runs = [run for run in read.runs if not refused & set(run.rows)]
+    if not runs:
+        return []
+    now = datetime.now(UTC)
+    last = max(run.ended_at or min(now, run.started_at) for run in runs)
+    held = [gpu for run in runs for gpu in run.allocations]
+    hours = sum(
+        ((gpu.to_ts or now) - gpu.from_ts).total_seconds() / 3600 * gpu.share_ppm / PPM
+        for gpu in held
+    )
+    going_on = sum(run.ended_at is None for run in runs)
+    sentence = (
+        f"{len(runs):,} run{'s' if len(runs) > 1 else ''} on {len({gpu.gpu_uuid for gpu in held}):,} GPUs, "
+        f"{describe_span(min(run.started_at for run in runs), last)}, {hours:,.4g} GPU-hours"
+    )
+    if going_on:
+        sentence += f"; {going_on:,} go on"
+    return [
+        sentence,
+        *([f"times without a zone were read in {tz}"] if tz else []),
+        *read.understood,
+    ]

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -17,7 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flows.errors import BadInput
-from flows.sources.runs.table import Allocation, Run
+from flows.sources.runs.run import Allocation, Run, is_same_host
+from flows.sources.runs.slurm_gpus import expand_nodelist
+from flows.times import UNBELIEVABLE, is_believable
 from transforms.constants import NO_GPU, PPM
 from wattledger.readings import Held
 from wattledger.runs.records import FORMAT_KEY, Record, load_record
@@ -60,7 +63,8 @@ def is_record(path: Path) -> bool:
         return False
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError, MemoryError):
+        # Whatever else reads it will say so.
         return False
     return isinstance(content, dict) and FORMAT_KEY in content
 
@@ -73,17 +77,71 @@ def read(path: Path) -> Record:
     """
     try:
         record = load_record(path)
-        if not record.run_id or not record.record_id:
-            raise ValueError("no run_id or record_id")
+        _check_types(record)
         begin, end = parse_span(record)
         if end < begin:
             raise ValueError(f"it ends ({record.ended_at}) before it starts ({record.started_at})")
+        if not is_believable(begin) or not (end == _OPEN or is_believable(end)):
+            raise ValueError(f"{UNBELIEVABLE} ({record.started_at} to {record.ended_at})")
         for held in record.gpus:
             if not 0 < held.share_ppm <= PPM:
                 raise ValueError(f"share_ppm {held.share_ppm} of {held.gpu_uuid}")
     except (ValueError, TypeError, AttributeError) as error:
         raise BadInput(str(error), where=str(path), remedy="Copy the file again") from None
     return record
+
+
+def _check_types(record: Record) -> None:
+    """Refuse fields that are not of the kind that runs are built from.
+
+    Raises:
+        ValueError: one is not.
+    """
+    if not record.run_id or not record.record_id:
+        raise ValueError("no run_id or record_id")
+    texts = ("record_id", "run_id", "name", "owner", "host", "started_at")
+    for name in texts:
+        if not isinstance(getattr(record, name), str):
+            raise ValueError(f"{name} is no text")
+    if not record.host:
+        raise ValueError("no host")
+    for name in ("labels", "slurm", "kubernetes"):
+        mapping = getattr(record, name)
+        if not isinstance(mapping, dict) or not all(isinstance(v, str) for v in mapping.values()):
+            raise ValueError(f"{name} does not map names to texts")
+    if record.exit_code is not None and type(record.exit_code) is not int:
+        raise ValueError("exit_code is no whole number")
+    for held in record.gpus:
+        if (
+            not isinstance(held.gpu_uuid, str)
+            or not held.gpu_uuid
+            or type(held.share_ppm) is not int
+        ):
+            raise ValueError("a GPU without UUID or share")
+        if held.gpu_index is not None and type(held.gpu_index) is not int:
+            raise ValueError(f"gpu_index of {held.gpu_uuid} is no whole number")
+
+
+def find_foreign_gpu(record: Record, hosts: Mapping[str, str]) -> str:
+    """Why a record cannot be believed that claims a GPU of another host than its own; empty where none does.
+
+    A job on several hosts may: the scheduler's node list says so.
+
+    Args:
+        record: The record.
+        hosts: UUID -> host of GPUs that are known.
+    """
+    allowed = [record.host]
+    with suppress(ValueError):
+        allowed += expand_nodelist(record.slurm.get("SLURM_JOB_NODELIST", ""))
+    for held in record.gpus:
+        by_name = held.gpu_uuid.rpartition("/gpu")[0]
+        owner = hosts.get(held.gpu_uuid, by_name or record.host)
+        if not any(is_same_host(owner, host) for host in allowed):
+            return (
+                f"it claims GPU {held.gpu_uuid} of host {owner}, but was written on {record.host}"
+            )
+    return ""
 
 
 def parse_span(record: Record) -> tuple[datetime, datetime]:

@@ -2,181 +2,183 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from flows import times
 from flows.errors import BadInput, locate
-from flows.files import open_plain_text
-from flows.times import parse_time
+from flows.rows import ANOTHER_ROW, MAX_BAD_SHARE, MISSING, RowFaults
+from flows.sources.csv_rows import read_csv
+from flows.sources.runs.run import Allocation, Gpus, Run, RunsRead
 from transforms.constants import PPM
 
 RUN_FIELDS = ("run_id", "name", "owner", "model", "started_at", "ended_at")
 _ALLOCATION_FIELDS = ("host", "gpu", "from", "to", "share")
+_MOST_HOSTS = 10_000
 
 
 @dataclass
-class Allocation:
-    """One GPU held by a run; `place` says where in the file it stands."""
+class _Reading:
+    """What is being made of a table."""
 
-    gpu_uuid: str
-    from_ts: datetime
-    to_ts: datetime | None
-    share_ppm: int
-    place: str
-
-
-@dataclass
-class Run:
-    """A training run with its allocations."""
-
-    run_id: str
-    name: str | None
-    owner: str | None
-    model: str | None
-    started_at: datetime
-    ended_at: datetime | None
-    labels: dict[str, str] = field(default_factory=dict)
-    allocations: list[Allocation] = field(default_factory=list)
+    path: Path
+    gpus: Gpus
+    tz: str
+    faults: RowFaults
+    runs: dict[str, Run] = field(default_factory=dict)
+    rows_of: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """Rows of each run id, good and bad."""
+    refused: set[str] = field(default_factory=set)
+    seen: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Gpus:
-    """The GPUs that are known: (uuid, host, index)."""
-
-    devices: tuple[tuple[str, str, int | None], ...]
-
-    def find(self, host: str, text: str) -> list[str]:
-        """UUIDs that a text means on a host: all, an index, a range, a list, or a UUID itself."""
-        on_host = [(uuid, index) for uuid, h, index in self.devices if h == host]
-        if text.strip().lower() in ("", "all", "*"):
-            return sorted(uuid for uuid, _ in on_host)
-        uuids = {uuid for uuid, _, _ in self.devices}
-        found: list[str] = []
-        for part in re.split(r"[,; ]+", text.strip()):
-            if part in uuids:
-                found.append(part)
-                continue
-            span = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
-            if span is None:
-                return []
-            first, last = int(span[1]), int(span[2] or span[1])
-            by_index = {index: uuid for uuid, index in on_host}
-            picked = [by_index.get(i) for i in range(first, last + 1)]
-            if not picked or None in picked:
-                return []
-            found += [uuid for uuid in picked if uuid]
-        return found
-
-    def find_full_names(self, short: str) -> list[str]:
-        """Hosts whose first label is `short`."""
-        return sorted({host for _, host, _ in self.devices if host.split(".")[0] == short})
-
-    def list_hosts(self) -> str:
-        """The first ten hosts, for messages."""
-        return ", ".join(sorted({host for _, host, _ in self.devices})[:10]) or "none"
-
-
-def read(path: Path, gpus: Gpus, tz: str, scratch: Path) -> list[Run]:
-    """Read a run table.
+def read(
+    path: Path, plain: Path, gpus: Gpus, tz: str, max_share: float = MAX_BAD_SHARE
+) -> RunsRead:
+    """Read a run table; a run of which a row cannot be used is set aside with all of its rows.
 
     Args:
         path: CSV, or JSON or TOML by its ending; any of them may be packed with gzip.
+        plain: Its text.
         gpus: The GPUs that are known.
         tz: The zone of times that carry none; empty if such times are refused.
-        scratch: Folder for an unpacked copy.
+        max_share: Part of the rows that may be bad.
 
     Raises:
-        BadInput: missing column, unknown GPU, or a value that cannot be understood, with its place.
-        UsageError: a time without zone, and none given.
+        BadInput: a column is missing, or too many rows cannot be used.
     """
-    with open_plain_text(path, scratch) as plain:
-        text = plain.read_text("utf-8-sig")
-    kind = path.name.removesuffix(".gz").rsplit(".", 1)[-1].lower()
+    reading = _Reading(path, gpus, tz, RowFaults(path, max_share))
+    kind = path.name.lower().removesuffix(".gz").rsplit(".", 1)[-1]
     if kind == "json":
-        entries = _parse_json(text, path)
+        entries, total = _list_entries(_parse_json(plain, path), reading)
     elif kind == "toml":
-        entries = _parse_toml(text, path)
+        entries, total = _list_entries(_parse_toml(plain, path), reading)
     else:
-        entries = _parse_csv(text, path)
-    runs: dict[str, Run] = {}
-    for place, entry in entries:
-        _add(runs, entry, place, path, gpus, tz)
+        entries, total = _read_csv(plain, reading)
+    for number, place, entry in entries:
+        _add(reading, number, place, entry)
+    for run_id, run in reading.runs.items():
+        if run_id not in reading.refused:
+            _refuse_gpu_held_twice(reading, run)
+    reading.faults.check(total)
+    for run_id in reading.refused:
+        for number in reading.rows_of[run_id]:
+            reading.faults.add(number, ANOTHER_ROW, "run_id", run_id)
+    runs = [run for run_id, run in reading.runs.items() if run_id not in reading.refused]
     if not runs:
+        reading.faults.check(reading.faults.count)
         raise BadInput("the table holds no run", where=str(path), remedy="See docs/formats.md")
-    return list(runs.values())
+    return RunsRead(reading.faults, runs, total)
 
 
-def _parse_csv(text: str, path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
-    lines = text.splitlines()
-    reader = csv.DictReader(lines, skipinitialspace=True)
-    names = [name.strip() for name in reader.fieldnames or []]
-    if len(names) == 1 and any(d in names[0] for d in ";\t|"):
-        raise BadInput(
-            f"fields are not separated by commas ({names[0][:40]!r})",
-            where=locate(path, 1),
-            remedy="Save the table with commas",
-        )
-    for needed in ("run_id", "started_at"):
-        if needed not in names:
-            raise BadInput(
-                f"no column {needed!r}",
-                where=locate(path, 1, value=",".join(names)),
-                remedy="Columns: run_id, started_at, ended_at, host, gpu, share, name, owner, model",
-            )
-    reader.fieldnames = names
-    for row in reader:
-        if None in row or None in row.values():
-            raise BadInput(
-                f"not {len(names)} fields",
-                where=locate(path, reader.line_num),
-                remedy="Fix the line; lists of GPUs need quotes or semicolons",
-            )
-        yield f"row {reader.line_num}", {k: v.strip() for k, v in row.items() if v.strip()}
+Entry = tuple[int, str, dict[str, Any]]
+"""Number of a row, its place as people find it, and what it says."""
 
 
-def _parse_json(text: str, path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
+def _read_csv(plain: Path, reading: _Reading) -> tuple[list[Entry], int]:
+    _refuse_other_documents(plain, reading.path)
+    table = read_csv(reading.path, plain, reading.faults, ("run_id", "started_at"))
+    entries: list[Entry] = []
+    for number, row in table.rows:
+        entry = {name: value for name, value in row.items() if name and value}
+        if table.separator != "," and re.fullmatch(
+            r"[0-9]+,[0-9]+", share := entry.get("share", "")
+        ):
+            entry["share"] = share.replace(",", ".")
+        entries.append((number, "", entry))
+    return entries, table.total
+
+
+_OTHERS = {
+    "power.draw": "a log of GPU readings: load it with `wattledger ingest gpu`",
+    "valid_from": "no run table: load grid data with `ingest grid`, and meters with `ingest meter`",
+    "duration,emissions": "an emissions.csv without the columns that codecarbon writes since 2.0",
+}
+
+
+def _refuse_other_documents(plain: Path, path: Path) -> None:
+    """Name a known document that is not what is wanted for what it is."""
+    with plain.open(encoding="utf-8-sig", errors="replace") as file:
+        first = file.readline(100_000).lower().replace(" ", "")
+    for sign, name in _OTHERS.items():
+        if sign in first and "run_id" not in first:
+            raise BadInput(f"this is {name}", where=locate(path, 1), remedy="See docs/formats.md")
+
+
+def _parse_json(plain: Path, path: Path) -> Any:
     try:
-        content = json.loads(text)
+        content = json.loads(plain.read_text("utf-8-sig"))
     except json.JSONDecodeError as error:
         raise BadInput(
             f"not JSON: {error.msg}", where=locate(path, error.lineno), remedy="Fix the file"
         ) from None
-    runs = content.get("runs") if isinstance(content, dict) else content
-    return _list_entries(runs, path)
+    return content.get("runs") if isinstance(content, dict) else content
 
 
-def _parse_toml(text: str, path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
+def _parse_toml(plain: Path, path: Path) -> Any:
     try:
-        content = tomllib.loads(text)
+        content = tomllib.loads(plain.read_text("utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
         raise BadInput(f"not TOML: {error}", where=str(path), remedy="Fix the file") from None
-    return _list_entries(content.get("run"), path)
+    return content.get("run")
 
 
-def _list_entries(runs: Any, path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
-    if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
-        raise BadInput("no list of runs", where=str(path), remedy="See docs/formats.md")
-    for number, run in enumerate(runs, 1):
-        allocations = run.get("allocations") or run.get("allocation") or [{}]
+def _list_entries(runs: Any, reading: _Reading) -> tuple[list[Entry], int]:
+    """The allocations of a document, each with what its run says; what is none is set aside."""
+    if not isinstance(runs, list):
+        raise BadInput("no list of runs", where=str(reading.path), remedy="See docs/formats.md")
+    entries: list[Entry] = []
+    number = 0
+    for run_number, run in enumerate(runs, 1):
+        listed = None
+        if isinstance(run, dict):
+            listed = run.get("allocations", run.get("allocation")) or [{}]
+        if not isinstance(listed, list) or not all(isinstance(held, dict) for held in listed):
+            number += 1
+            reading.faults.add(
+                number, f"run {run_number} is no run with a list of allocations", "", run
+            )
+            continue
         common = {k: v for k, v in run.items() if k not in ("allocations", "allocation")}
-        for index, allocation in enumerate(allocations, 1):
-            yield f"run {number}, allocation {index}", {**common, **allocation}
+        for index, allocation in enumerate(listed, 1):
+            number += 1
+            place = f"run {run_number}, allocation {index}"
+            entries.append((number, place, {**common, **allocation}))
+    return entries, number
 
 
-def _add(
-    runs: dict[str, Run], entry: Mapping[str, Any], place: str, path: Path, gpus: Gpus, tz: str
-) -> None:
-    """Add the allocations of an entry to its run, which the first entry begins."""
-    at = f"{path}, {place}"
-    run = _parse_run(entry, at, tz)
-    first = runs.setdefault(run.run_id, run)
+def _add(reading: _Reading, number: int, place: str, entry: dict[str, Any]) -> None:
+    """Add the allocations of a row to its run, which the first row begins, or set it aside."""
+    run_id = str(entry.get("run_id", "")).strip()
+    for name in ("started_at", "ended_at", "from", "to"):
+        if isinstance(entry.get(name), str) and re.fullmatch(MISSING, entry[name].strip()):
+            del entry[name]
+    text = json.dumps(entry, sort_keys=True, default=str)
+    if text in reading.seen:
+        reading.faults.skip("repeated rows")
+        return
+    reading.seen[text] = entry
+    reading.rows_of[run_id].append(number)
+    try:
+        _add_allocations(reading, number, entry)
+    except BadInput as error:
+        reading.faults.add_error(number, error, place)
+        reading.refused.add(run_id)
+
+
+def _add_allocations(reading: _Reading, number: int, entry: Mapping[str, Any]) -> None:
+    at = f"row {number}"
+    run = _parse_run(entry, at, reading.tz)
+    first = reading.runs.setdefault(run.run_id, run)
+    first.rows.append(number)
     if (first.started_at, first.ended_at) != (run.started_at, run.ended_at):
         raise BadInput(
             f"run {run.run_id!r} has two different starts or ends",
@@ -184,19 +186,21 @@ def _add(
             remedy="Use the columns from and to for parts of a run",
         )
     share = _parse_share(entry.get("share"), at)
-    from_ts = parse_time(entry.get("from"), "from", at, tz) or run.started_at
-    to_ts = parse_time(entry.get("to"), "to", at, tz) or run.ended_at
-    for host in re.split(r"[;, ]+", str(entry.get("host", "")).strip()):
-        gpu = str(entry.get("gpu", ""))
-        uuids = gpus.find(host, gpu)
-        if not uuids:
-            raise BadInput(
-                f"unknown GPU {gpu or 'all'!r} on host {host!r}",
-                where=f"{at}, column 'gpu', value {gpu!r}",
-                remedy=f"Known hosts: {gpus.list_hosts()}. Load its readings first, or declare it "
-                "under [[gpu]] in wattledger.toml",
-            )
-        first.allocations += [Allocation(uuid, from_ts, to_ts, share, place) for uuid in uuids]
+    from_ts, to_ts = _parse_part(entry, run, at, reading.tz)
+    hosts = re.split(r"[;, ]+", str(entry.get("host", "")).strip())
+    gpu = str(entry.get("gpu", ""))
+    try:
+        if len(hosts) > _MOST_HOSTS:
+            raise ValueError(f"more than {_MOST_HOSTS:,} hosts")
+        uuids = reading.gpus.find(hosts, gpu)
+    except ValueError as error:
+        raise BadInput(
+            str(error),
+            where=f"{at}, column 'gpu', value {gpu[:80]!r}",
+            remedy=f"Known hosts: {reading.gpus.list_hosts()}. Load its readings first, or declare it "
+            "under [[gpu]] in wattledger.toml",
+        ) from None
+    first.allocations += [Allocation(uuid, from_ts, to_ts, share, at) for uuid in uuids]
 
 
 def _parse_run(entry: Mapping[str, Any], place: str, tz: str) -> Run:
@@ -204,10 +208,18 @@ def _parse_run(entry: Mapping[str, Any], place: str, tz: str) -> Run:
     run_id = str(entry.get("run_id", "")).strip()
     if not run_id:
         raise BadInput("no run_id", where=place, remedy="Give every run an id of its own")
-    started = parse_time(entry.get("started_at"), "started_at", place, tz)
-    ended = parse_time(entry.get("ended_at"), "ended_at", place, tz)
+    started, ended = times.parse_span(
+        ("started_at", entry.get("started_at")), ("ended_at", entry.get("ended_at")), place, tz
+    )
     if started is None:
         raise BadInput("no started_at", where=place, remedy="Every run needs a start")
+    for column, moment in (("started_at", started), ("ended_at", ended)):
+        if moment is not None and not times.is_believable(moment):
+            raise BadInput(
+                times.UNBELIEVABLE,
+                where=f"{place}, column {column!r}, value {str(entry.get(column))[:80]!r}",
+                remedy="Check the time and its zone; a run that goes on has no ended_at",
+            )
     if ended is not None and ended < started:
         raise BadInput(
             "the run ends before it starts",
@@ -225,6 +237,25 @@ def _parse_run(entry: Mapping[str, Any], place: str, tz: str) -> Run:
     )
 
 
+def _parse_part(
+    entry: Mapping[str, Any], run: Run, place: str, tz: str
+) -> tuple[datetime, datetime | None]:
+    """From when to when a row's GPUs were held: all of the run's time, if nothing else is told."""
+    first, last = times.parse_span(("from", entry.get("from")), ("to", entry.get("to")), place, tz)
+    from_ts, to_ts = first or run.started_at, last or run.ended_at
+    is_outside = from_ts < run.started_at or (
+        run.ended_at is not None and (to_ts is None or to_ts > run.ended_at)
+    )
+    if is_outside or (to_ts is not None and to_ts < from_ts):
+        column = "from" if from_ts < run.started_at or last is None else "to"
+        raise BadInput(
+            "a part of a run that does not lie within it",
+            where=f"{place}, column {column!r}, value {str(entry.get(column))[:80]!r}",
+            remedy="Check the times and their zones",
+        )
+    return from_ts, to_ts
+
+
 def _parse_text(value: Any) -> str | None:
     return str(value) if value not in (None, "") else None
 
@@ -236,13 +267,13 @@ def _parse_labels(entry: Mapping[str, Any], place: str) -> dict[str, str]:
         try:
             labels = json.loads(labels)
         except json.JSONDecodeError:
-            raise BadInput(
-                "labels are not a JSON object", where=place, remedy='Write {"team": "nlp"}'
-            ) from None
+            labels = None
+    if not isinstance(labels, dict):
+        raise BadInput("labels are not a JSON object", where=place, remedy='Write {"team": "nlp"}')
     extra = {
         k: v for k, v in entry.items() if k not in (*RUN_FIELDS, *_ALLOCATION_FIELDS, "labels")
     }
-    return {str(k): str(v) for k, v in {**dict(labels), **extra}.items()}
+    return {str(k): str(v) for k, v in {**labels, **extra}.items()}
 
 
 def _parse_share(value: Any, place: str) -> int:
@@ -250,10 +281,38 @@ def _parse_share(value: Any, place: str) -> int:
     if value in (None, ""):
         return PPM
     try:
-        return round(float(value) * PPM)
-    except (ValueError, OverflowError):
-        raise BadInput(
-            "not a share",
-            where=f"{place}, column 'share', value {str(value)!r}",
-            remedy="Shares are fractions: 0.25 for a quarter of a GPU",
-        ) from None
+        share = float(value)
+        if 0 < share <= 1 and round(share * PPM) and not isinstance(value, bool):
+            return round(share * PPM)
+    except (TypeError, ValueError):
+        pass
+    raise BadInput(
+        "not a share",
+        where=f"{place}, column 'share', value {str(value)[:80]!r}",
+        remedy="Shares are fractions above 0 and up to 1: 0.25 for a quarter of a GPU",
+    )
+
+
+def _refuse_gpu_held_twice(reading: _Reading, run: Run) -> None:
+    """Set a run aside of which two rows tell of one GPU at the same time."""
+    by_gpu: dict[str, list[Allocation]] = defaultdict(list)
+    for held in run.allocations:
+        by_gpu[held.gpu_uuid].append(held)
+    for uuid, on_gpu in by_gpu.items():
+        if _overlap(on_gpu):
+            reading.faults.add(
+                int(on_gpu[-1].place.removeprefix("row ")),
+                "two rows of the run hold one GPU at the same time",
+                "gpu",
+                uuid,
+                "Give each GPU once, with the whole of its share",
+            )
+            reading.refused.add(run.run_id)
+            return
+
+
+def _overlap(on_gpu: Sequence[Allocation]) -> bool:
+    ordered = sorted(on_gpu, key=lambda held: held.from_ts)
+    return any(
+        before.to_ts is None or before.to_ts > after.from_ts for before, after in pairwise(ordered)
+    )

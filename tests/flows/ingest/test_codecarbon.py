@@ -54,7 +54,7 @@ def test_history_becomes_runs_with_our_carbon_and_water(site: Settings) -> None:
         line("2024-05-01T16:00:00", "u-2", gpu="0", count="0"),
     )
     [outcome] = ingest_runs(site, [path], "Europe/Berlin")
-    assert (outcome.verdict, outcome.rows_loaded) == ("loaded", 2), outcome.reason
+    assert (outcome.verdict, outcome.rows_loaded) == ("loaded", 3), outcome.reason
     compute(site)
     first, second = ask(site, "FROM run_summary")
     assert (first["run_id"], first["name"], first["gpus"]) == ("u-1", "train", 2)
@@ -97,7 +97,8 @@ def test_energy_is_that_of_the_it_not_of_the_building(site: Settings) -> None:
             [line("2024-05-01T14:10:00", seconds=300, gpu="0.2"), line()],
             "the gpu energy of run u-1 goes back",
         ),
-        ([line(gpu="500")], "counter never rises faster"),
+        ([line(gpu="500")], "1,500,000 W on average for each GPU"),
+        ([line(gpu="0.8")], "counter never rises faster"),
     ],
 )
 def test_bad_history_is_refused_by_place(site: Settings, lines: list[str], said: str) -> None:

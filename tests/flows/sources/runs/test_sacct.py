@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from flows.errors import BadInput
 from flows.files import open_plain_text
 from flows.ingest.gpu import ingest_gpu
 from flows.ingest.runs import ingest_runs
 from flows.settings import Settings
-from flows.sources.runs import sacct
-from flows.sources.runs.table import Gpus
+from flows.sources.runs import sacct, slurm_gpus
+from flows.sources.runs.run import Gpus, KnownGpu
 from tests.conftest import ask, segment
 from transforms.constants import PPM
 
@@ -51,7 +52,7 @@ def job(
     ],
 )
 def test_node_lists(text: str, hosts: list[str]) -> None:
-    assert sacct.expand_nodelist(text) == hosts
+    assert slurm_gpus.expand_nodelist(text) == hosts
 
 
 @pytest.mark.real
@@ -59,12 +60,14 @@ def test_gpu_counts_are_those_that_others_read(data: Path) -> None:
     cases = json.loads(
         (data / "jobs_slurm_sacct" / "alloc_tres_gpu_count_expected.json").read_text()
     )
-    assert [sacct.count_gpus(text) for text, _ in cases] == [count for _, count in cases]
+    assert [slurm_gpus.count_gpus(text).total for text, _ in cases] == [count for _, count in cases]
 
 
 def test_a_total_counts_rather_than_its_types() -> None:
-    assert sacct.count_gpus("gres/gpu=4,gres/gpu:a100=3,gres/gpu:v100=1") == 4
-    assert sacct.count_gpus("gres/gpu:a100=3,gres/gpu:v100=1") == 4
+    both = slurm_gpus.count_gpus("gres/gpu=4,gres/gpu:a100=3,gres/gpu:v100=1")
+    assert (both.total, both.untyped, both.typed) == (4, 0, {"a100": 3, "v100": 1})
+    assert slurm_gpus.count_gpus("gres/gpu:a100=3,gres/gpu:v100=1").total == 4
+    assert slurm_gpus.count_gpus("gres/gpu=4,gres/gpu:a100=3").untyped == 1
 
 
 def test_a_job_on_whole_nodes_holds_their_gpus(project: Settings, tmp_path: Path) -> None:
@@ -80,6 +83,9 @@ def test_a_job_on_whole_nodes_holds_their_gpus(project: Settings, tmp_path: Path
         "slurm_account": "nlp",
         "slurm_partition": "gpu",
         "slurm_state": "COMPLETED",
+        "slurm_cluster": "hpc",
+        "slurm_job": "7",
+        "slurm_job_id": "7",
     }
 
 
@@ -147,7 +153,7 @@ def test_times_are_local(project: Settings, tmp_path: Path) -> None:
         (job(end="2024-05-01T11:00:00"), "ends before it starts"),
         (job(end="Unknown"), "an ended job without an end"),
         (job(start="yesterday"), "not a time"),
-        (job() + "|extra", "12 fields, expected 11"),
+        (job(start="2024-05-01T12:05:00|x"), "12 fields, expected 11"),
     ],
 )
 def test_a_line_that_makes_no_sense_is_named(
@@ -168,7 +174,7 @@ def test_a_missing_field_is_named(project: Settings, tmp_path: Path) -> None:
 @pytest.mark.real
 def test_real_accounting_is_read_whole(data: Path, tmp_path: Path) -> None:
     path = data / "jobs_slurm_sacct" / "phillips.sacct.txt.gz"
-    gpus = Gpus((("u0", "cpn-f11-31", 0), ("u1", "cpn-f11-31", 1)))
+    gpus = Gpus((KnownGpu("u0", "cpn-f11-31", 0), KnownGpu("u1", "cpn-f11-31", 1)))
     with open_plain_text(path, tmp_path) as plain:
         jobs = sacct.read(path, plain, gpus, "America/New_York")
     assert jobs.rows == 4285
@@ -176,10 +182,9 @@ def test_real_accounting_is_read_whole(data: Path, tmp_path: Path) -> None:
     assert jobs.runs[0].labels["slurm_state"] == "CANCELLED by 380693"
     assert jobs.runs[0].started_at.isoformat() == "2016-12-22T12:15:13+00:00"
     assert [a.share_ppm for a in jobs.runs[0].allocations] == [PPM, PPM]
-    assert jobs.skipped + len(jobs.runs) == jobs.rows
+    assert not jobs.faults.count
+    assert sum(jobs.faults.skipped.values()) + len(jobs.runs) == jobs.rows
     unknown = data / "jobs_slurm_sacct" / "unknown-job-state.sacct.txt"
-    from flows.errors import BadInput
-
     with pytest.raises(BadInput, match="'FOO'"):
         sacct.read(unknown, unknown, gpus, "UTC")
     arrays = data / "jobs_slurm_sacct" / "accounting-logs-with-job-arrays.sacct.txt"
