@@ -8,7 +8,7 @@ import polars as pl
 
 from flows.errors import BadInput
 from flows.rows import RowFaults
-from flows.sources.grid.series import GridData, Limits, build_grid_data
+from flows.sources.grid.series import MAX_KW, GridData, Limits, build_grid_data
 
 _MOST_ROWS = 5_000_000
 """Rows that one mix may come to: ten years of quarter hours of fourteen fuels."""
@@ -68,7 +68,13 @@ def build_mix(
     Raises:
         BadInput: too many rows are bad, none holds a value, or there are too many.
     """
-    rows = rows.filter(pl.col("valid_from").is_not_null())
+    rows = faults.drop(
+        rows,
+        pl.col("kilowatts").abs() > MAX_KW,
+        f"more than {MAX_KW // 1_000_000:,} GW of one type",
+        value="kilowatts",
+        remedy="Check the unit (--unit MW or kW)",
+    )
     given = rows.drop_nulls("kilowatts")
     # A type that has no value at all is one that the zone does not have.
     gaps = rows.join(given.select("type").unique(), on="type", how="semi").height - given.height

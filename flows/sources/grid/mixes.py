@@ -120,13 +120,8 @@ def _parse_starts(table: Table, column: str, by: str) -> pl.DataFrame:
     )
     # What names neither of the two clocks of central Europe is on the first or the second by its order.
     named = column.lower()
-    tz = table.options.tz or (
-        "UTC"
-        if "utc" in named
-        else "Europe/Brussels"
-        if "cet" in named or frame[column].str.contains("CET", literal=True).any()
-        else ""
-    )
+    is_central = "cet" in named or frame[column].str.contains("CET", literal=True).any()
+    tz = "UTC" if "utc" in named else "Europe/Brussels" if is_central else table.options.tz
     return table.faults.parse_times(frame, "_text", tz, to="valid_from", by=by, field=column)
 
 

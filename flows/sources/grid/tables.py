@@ -184,40 +184,54 @@ def _name_columns(header: Sequence[str]) -> list[str]:
 
 
 _DIGITS = r"^[+-]?[\d.,]*\d$"
+_STYLES = {
+    # Group and point -> numbers that can only be read so, and all numbers that can.
+    (",", "."): (
+        r"^[+-]?\d{1,3}(,\d{3})+\.\d|^[+-]?\d{1,3}(,\d{3}){2,}$",
+        r"\d{1,3}(?:,\d{3})*(?:\.\d+)?",
+    ),
+    (".", ","): (
+        r"^[+-]?\d{1,3}(\.\d{3})+,\d|^[+-]?\d{1,3}(\.\d{3}){2,}$|^[+-]?\d+,(\d{1,2}|\d{4,})$|^[+-]?0\d*,|^[+-]?\d{4,},",
+        r"\d{1,3}(?:\.\d{3})*(?:,\d+)?",
+    ),
+    ("", "."): (r"^[+-]?\d+\.(\d{1,2}|\d{4,})$|^[+-]?0\d*\.|^[+-]?\d{4,}\.", r"\d+(?:\.\d+)?"),
+}
 
 
 def _settle_decimals(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     """Numbers with a decimal point, however the file writes them: 1.234,5 or 1,234.5.
 
+    What most numbers say that can only be read in one way counts for all; those that cannot be read so stay
+    as they are, and are set aside later.
+
     Raises:
         BadInput: 1,234 may be a thousand or a fraction, and no other number tells which.
     """
     texts = pl.concat([frame[name] for name in frame.columns[1:]])
-    numbers = texts.filter(texts.str.contains(_DIGITS))
-
-    def some(pattern: str) -> bool:
-        return numbers.str.contains(pattern).any()
-
-    if some(r",\d{3}(,\d{3})*\.\d|,\d{3},"):
-        group, point = ",", "."
-    elif some(r"\.\d{3},\d|,\d{1,2}$|,\d{4,}$|^[+-]?0,|\.\d{3}\."):
-        group, point = ".", ","
-    elif some(","):
-        raise BadInput(
-            "nothing tells whether 1,234 is a thousand or a fraction",
-            where=str(path),
-            remedy="Write numbers with a decimal point",
-        )
-    elif some(r"^[+-]?\d{1,3}\.\d{3}$") and not some(r"\.\d{1,2}$|\.\d{4,}$|^[+-]?0\d*\.|\d{4,}\."):
+    numbers = texts.filter(texts.str.contains(_DIGITS)).drop_nulls()
+    votes = {style: int(numbers.str.contains(only).sum()) for style, (only, _) in _STYLES.items()}
+    style = max(votes, key=lambda known: votes[known])
+    if not votes[style]:
+        if numbers.str.contains(",", literal=True).any():
+            raise BadInput(
+                "nothing tells whether 1,234 is a thousand or a fraction",
+                where=str(path),
+                remedy="Write numbers with a decimal point",
+            )
         # Thousands with a point leave those below a thousand without one; fractions rarely do.
-        group, point = (".", ",") if some(r"^[+-]?\d{1,3}$") else ("", ".")
-    else:
-        return frame
+        grouped = numbers.str.contains(r"^[+-]?\d{1,3}\.\d{3}$").any()
+        style = (
+            (".", ",") if grouped and numbers.str.contains(r"^[+-]?\d{1,3}$").any() else ("", ".")
+        )
+    group, point = style
+    plain = rf"^[+-]?(?:{_STYLES[style][1]}|\d+(?:{re.escape(point)}\d+)?)$"
     text = pl.col(frame.columns[1:])
-    plain = text.str.replace_all(group, "", literal=True) if group else text
+    bare = text.str.replace_all(group, "", literal=True) if group else text
     return frame.with_columns(
-        pl.when(text.str.contains(_DIGITS))
-        .then(plain.str.replace(point, ".", literal=True))
+        pl.when(text.str.contains(plain))
+        .then(bare.str.replace(point, ".", literal=True))
+        .when(text.str.contains(_DIGITS) & text.str.contains("[.,]"))
+        .then(pl.concat_str(pl.lit("? "), text))
         .otherwise(text)
         .name.keep()
     )
