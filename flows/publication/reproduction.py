@@ -179,7 +179,8 @@ def _check_tables(con: duckdb.DuckDBPyConnection, publication_id: str) -> Iterat
     for table in sorted(shared & set(that_change("by_growth"))):
         # A file that was refused may be loaded later; its row is then another one.
         where = TABLES[table].where_in_force
-        columns = f"* EXCLUDE ({_GIVEN_LATER[table]})" if table in _GIVEN_LATER else "*"
+        known = _list_published_columns(con, table)
+        columns = ", ".join(name for name in known if name != _GIVEN_LATER.get(table))
         gone = query_rows(
             con,
             f"SELECT {columns} FROM published.{table} {where} "
@@ -238,8 +239,8 @@ def _compare_table(
     where: str = "true",
 ) -> Finding:
     """Compare a published table with another of the same columns, as multisets of rows."""
-    declared = TABLES[table]
-    columns = ", ".join(declared.columns)
+    declared, known = TABLES[table], _list_published_columns(con, table)
+    columns = ", ".join(known)
     published = f"SELECT {columns} FROM published.{table} WHERE {where}"
     actual = f"SELECT {columns} FROM {other} WHERE {where}"
     different = _count_missing(con, published, actual) or _count_missing(con, actual, published)
@@ -248,7 +249,7 @@ def _compare_table(
     count, row = different
     changed = [
         column
-        for column in declared.columns
+        for column in known
         if con.execute(
             f"(SELECT {column} FROM published.{table} WHERE {where} EXCEPT ALL "
             f"SELECT {column} FROM {other} WHERE {where}) LIMIT 1"
@@ -256,13 +257,20 @@ def _compare_table(
     ]
     example = {
         column: row[column]
-        for column in declared.columns
+        for column in known
         if column in declared.key or column in changed
     }
     detail = (
         f"{count} rows differ, in {', '.join(changed) or 'their number'}: {format_row(example)}"
     )
     return Finding(publication_id, what, table, False, detail)
+
+
+def _list_published_columns(con: duckdb.DuckDBPyConnection, table: str) -> list[str]:
+    """Columns of a published table that this version knows; older versions published fewer."""
+    description = con.execute(f"DESCRIBE published.{table}").fetchall()
+    present = {name for name, *_ in description}
+    return [name for name in TABLES[table].columns if name in present]
 
 
 def _count_missing(

@@ -23,7 +23,7 @@ from flows.publication.findings import Trust
 from flows.publication.integrity import check_folder
 from flows.publication.manifest import MANIFEST, SIGNATURE, list_tables
 from flows.publication.publish import publish_candidate
-from flows.publication.reproduction import check_figures, check_kept_inputs
+from flows.publication.reproduction import check_figures, check_kept_inputs, check_warehouse
 from flows.publication.verify import verify_ledger
 from flows.settings import Settings
 from flows.warehouse.connection import connect
@@ -160,6 +160,26 @@ def test_every_changed_table_view_and_file_is_named(accounted: Settings) -> None
     said = wattledger("verify", "--project", accounted.root, "--json")
     assert said.returncode == 3
     assert {(o["what"], o["place"]) for o in json.loads(said.stdout) if o["ok"] is False} == found
+
+
+def test_columns_that_an_older_version_did_not_publish_are_no_difference(
+    published: Settings,
+) -> None:
+    folder = published.published.resolve()
+    with writable(folder / "published.duckdb") as con:
+        con.execute("ALTER TABLE energy_slot DROP COLUMN filled_us")
+        con.execute("ALTER TABLE segment DROP COLUMN collector")
+    tables = ("energy_slot", "segment")
+
+    def check() -> dict[str, bool | None]:
+        findings = check_warehouse(store_of(published), folder)
+        return {f.place: f.ok for f in findings if f.place in tables}
+
+    assert check() == {"energy_slot": True, "segment": True}
+    with writable(folder / "published.duckdb") as con:
+        con.execute("UPDATE energy_slot SET filled_mj = filled_mj + 1")
+        con.execute("UPDATE segment SET rows_read = 0")
+    assert check() == {"energy_slot": False, "segment": False}
 
 
 def test_a_changed_figure_is_named_with_run_and_column(published: Settings) -> None:
