@@ -34,13 +34,21 @@ OF_WHOLE_FILES = frozenset({"time_in_order"})
 
 
 _VALUE_CHECKS = (
-    at_least(
+    no_rows(
         "some_value",
+        "Some reading of the file has power or energy",
+        "SELECT segment_id, any_value(source_name) AS source_name, any_value(gpu_uuid) AS gpu_uuid "
+        "FROM {batch} GROUP BY segment_id HAVING sum(no_value) = sum(rows_read)",
+        remedy="Record power.draw on a GPU that reports it",
+    ),
+    at_least(
+        "some_value_of_each_gpu",
         "rows_read",
         "no_value",
         "Every GPU has at least one reading with power or energy",
         equal=False,
-        remedy="Record power.draw on a GPU that reports it",
+        severity="warn",
+        remedy="The energy of the others is unknown: record power.draw on a GPU that reports it",
     ),
     between(
         "power_not_negative",

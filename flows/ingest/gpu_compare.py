@@ -47,6 +47,8 @@ def stage_profiles(
     with register(con, facts=profiles), temporary(con, profile=_PROFILE):
         refused = _refuse_rolled_up(con, segments)
         _leave_out(con, refused)
+        told_twice = _refuse_told_twice(con, segments)
+        _leave_out(con, told_twice)
         waiting = _find_waiting(con)
         _leave_out(con, waiting)
         damaged = _count_stored(con, segments)
@@ -56,7 +58,7 @@ def stage_profiles(
                 "INSERT INTO staging.segment_profile BY NAME "
                 "SELECT * EXCLUDE (host, gpu_index, model, no_time, place, power_sum_mw, still_us, max_energy_mj) FROM profile"
             )
-            yield Comparison(refused | damaged, frozenset(waiting))
+            yield Comparison(refused | told_twice | damaged, frozenset(waiting))
 
 
 _PROFILE = """
@@ -120,6 +122,22 @@ def _refuse_rolled_up(
             f"{row['last_ts']:%Y-%m-%dT%H:%M:%SZ} were rolled up {row['rolled_up_at']:%Y-%m-%d}",
             where=sources[row["segment_id"]],
             remedy="Leave out that time of that GPU",
+        )
+        for row in query_rows(con, query, span_of(con, "profile"))
+    }
+
+
+def _refuse_told_twice(
+    con: duckdb.DuckDBPyConnection, files: Sequence[Staged]
+) -> dict[str, BadInput]:
+    """Refuse files about GPUs that another file tells of at the same time under another name: they would count twice."""
+    query = load_query("ingest/told_twice")
+    return {
+        files[row["place"]].segment_id: BadInput(
+            f"{row['gpu_uuid']} is the same GPU as {row['other_uuid']}, of which {row['other_source']} tells from "
+            f"{row['first_ts']:%Y-%m-%dT%H:%M:%SZ} to {row['last_ts']:%Y-%m-%dT%H:%M:%SZ}",
+            where=str(files[row["place"]].source),
+            remedy="Two recorders read this host: load the files of one of them, or record index and uuid in both",
         )
         for row in query_rows(con, query, span_of(con, "profile"))
     }

@@ -80,7 +80,11 @@ def fetch(source: PrometheusInput, first: datetime, last: datetime) -> Fetched:
             end = min(begin + span, last.timestamp())
             for metric, quantity, factor in _METRICS:
                 selector = f"{metric}{source.selector}"
-                values = _query_range(client, source, selector, begin, end)
+                values = [
+                    series
+                    for series in _query_range(client, source, selector, begin, end)
+                    if series["metric"].get("__name__", metric) == metric
+                ]
                 times = _query_range(client, source, f"timestamp({selector})", begin, end)
                 samples, held = _match_times(values, times, source, quantity, factor, fetched)
                 parts.append(samples)
@@ -91,7 +95,11 @@ def fetch(source: PrometheusInput, first: datetime, last: datetime) -> Fetched:
     return fetched
 
 
-_METRICS = ((dcgm.POWER, "power_mw", 1000), (dcgm.ENERGY, "energy_mj", 1))
+_METRICS = (
+    (dcgm.POWER, "power_mw", 1000),
+    (dcgm.ENERGY, "energy_mj", 1),
+    (dcgm.LIMIT, "power_limit_mw", 1000),
+)
 _BLANK, _NO_NUMBER = "samples that stand for a missing value", "samples that are no number"
 _NEGATIVE = "samples below zero"
 _NO_TIME = "samples without a believable time"
@@ -293,7 +301,7 @@ def _leave_out_contradictions(raw: pl.DataFrame, fetched: Fetched) -> pl.DataFra
         differs=~pl.col("instance") & (pl.col("value").n_unique() > 1).over(keys)
     )
     fetched.left_out[_CONTRADICTION] += int(marked["differs"].sum())
-    high = {"power_mw": _MOST_MW, "energy_mj": _MOST_MJ}
+    high = {"power_mw": _MOST_MW, "energy_mj": _MOST_MJ, "power_limit_mw": _MOST_MW}
     large = pl.col("value") > pl.col("quantity").replace_strict(high, return_dtype=pl.Int64)
     fetched.left_out["samples larger than any GPU's"] += int(marked.select(large.sum()).item())
     fetched.left_out = +fetched.left_out
@@ -339,10 +347,14 @@ def _join_quantities(raw: pl.DataFrame) -> pl.DataFrame:
         gpus.drop("quantity", "value", "instance")
         .join(select("power_mw"), on=keys, how="left", validate="1:1")
         .join(select("energy_mj"), on=keys, how="left", validate="1:1")
+        .join(select("power_limit_mw"), on=keys, how="left", validate="1:1")
+        # A limit alone is no reading.
+        .filter(pl.col("power_mw").is_not_null() | pl.col("energy_mj").is_not_null())
         .with_columns(
             ts=pl.from_epoch("us", "us").dt.replace_time_zone("UTC"),
             power_source=pl.lit("unknown"),
             power_mw=pl.col("power_mw").cast(pl.Int32),
+            power_limit_mw=pl.col("power_limit_mw").cast(pl.Int32),
         )
     )
     return fill_columns(joined, COLUMNS).sort("gpu_uuid", "ts")

@@ -81,7 +81,8 @@ def read_dmon(plain: Path, path: Path, faults: RowFaults) -> tuple[pl.DataFrame,
             faults.skip("last line, cut while it was written")
         part = faults.drop_ragged(part, len(names))
         parts.append(_name_cells(part, names))
-    return pl.concat(parts, how="diagonal"), {ours: theirs for theirs, ours in _NAMES.items()}
+    frame = pl.concat(parts, how="diagonal")
+    return frame, {ours: theirs for theirs, ours in _NAMES.items() if ours in frame.columns}
 
 
 _MOST_HEADERS = 100

@@ -230,6 +230,19 @@ def test_a_blank_is_left_out_and_counted(blank: float, tmp_path: Path) -> None:
     assert readings["energy_mj"].drop_nulls().is_sorted()
 
 
+def test_the_limit_comes_along(project: Settings) -> None:
+    served = Prometheus(stale_s=20)
+    power, _ = steady(400, 60)
+    served.add(dcgm.POWER, GPU0, power)
+    served.add(dcgm.LIMIT, GPU0, [(t, 650.0) for t, _ in power])
+    served.add(dcgm.LIMIT, GPU1, [(t, 650.0) for t, _ in power])
+    with serving(served) as server:
+        fetch_prometheus(project, source(server.url), T, T + timedelta(minutes=1))
+    assert ask(project, "SELECT gpu_uuid, limit_from, board_limit_mw FROM segment_profile") == [
+        {"gpu_uuid": GPU0, "limit_from": "readings", "board_limit_mw": 650_000}
+    ]
+
+
 def test_one_bad_sample_is_not_the_end_of_the_fetch(project: Settings) -> None:
     served = Prometheus(stale_s=20)
     power, _ = steady(400, 600)
