@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from flows import times
-from flows.errors import BadInput, locate
+from flows.errors import BadInput, WattledgerError, locate
 from flows.files import DAMAGED
 
 MAX_BAD_SHARE = 0.01
@@ -84,7 +84,7 @@ class RowFaults:
         self._single.append((row_no, reason, field, str(value)[:_VALUE_CHARS]))
         self._remedies.setdefault(reason, remedy)
 
-    def add_error(self, row_no: int, error: BadInput, place: str = "") -> None:
+    def add_error(self, row_no: int, error: WattledgerError, place: str = "") -> None:
         """Set one row aside for an error whose place names its column and value.
 
         Args:

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from flows import times
-from flows.errors import BadInput, locate
+from flows.errors import BadInput, UsageError, locate
 from flows.rows import ANOTHER_ROW, MAX_BAD_SHARE, RowFaults
 from flows.sources.csv_rows import read_csv, split_header
 
@@ -63,7 +63,7 @@ def read(path: Path, plain: Path, tz: str, max_share: float = MAX_BAD_SHARE) -> 
     for number, values in table.rows:
         try:
             interval = _parse_row(values, number, tz, table.separator)
-        except BadInput as error:
+        except (BadInput, UsageError) as error:
             faults.add_error(number, error)
             continue
         if interval in rows:

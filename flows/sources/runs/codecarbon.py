@@ -19,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from flows import times
-from flows.errors import BadInput, locate
+from flows.errors import BadInput, UsageError, locate
 from flows.rows import ANOTHER_ROW, MAX_BAD_SHARE, MISSING, RowFaults
 from flows.sources.csv_rows import read_csv, split_header
 
@@ -148,7 +148,7 @@ def read(path: Path, plain: Path, tz: str, max_share: float = MAX_BAD_SHARE) -> 
     for number, values in table.rows:
         try:
             rows.append(_parse_row(number, values, tz, zeros))
-        except BadInput as error:
+        except (BadInput, UsageError) as error:
             faults.add_error(number, error)
             if values.get("run_id"):
                 refused.add((values["run_id"], values["project_name"]))

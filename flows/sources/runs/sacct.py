@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from flows import times
-from flows.errors import BadInput
+from flows.errors import BadInput, UsageError
 from flows.rows import ANOTHER_ROW, MAX_BAD_SHARE, RowFaults
 from flows.sources.runs.run import SHARES_ASSUMED, Allocation, Gpus, Run, RunsRead
 from flows.sources.runs.sacct_rows import is_sacct, read_rows
@@ -178,7 +178,7 @@ def _add(reading: _Reading, row: Mapping[str, str], number: int) -> None:
             faults.skip(_NEVER)
             return
         job = _divide(reading, row, number, key, span)
-    except BadInput as error:
+    except (BadInput, UsageError) as error:
         faults.add_error(number, error)
         reading.refused.add(key)
         return

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flows import times
-from flows.errors import BadInput, locate
+from flows.errors import BadInput, UsageError, locate
 from flows.rows import ANOTHER_ROW, MAX_BAD_SHARE, MISSING, RowFaults
 from flows.sources.csv_rows import read_csv
 from flows.sources.runs.run import Allocation, Gpus, Run, RunsRead
@@ -169,7 +169,7 @@ def _add(reading: _Reading, number: int, place: str, entry: dict[str, Any]) -> N
     reading.rows_of[run_id].append(number)
     try:
         _add_allocations(reading, number, entry)
-    except BadInput as error:
+    except (BadInput, UsageError) as error:
         reading.faults.add_error(number, error, place)
         reading.refused.add(run_id)
 
