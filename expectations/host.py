@@ -5,6 +5,8 @@ from __future__ import annotations
 from expectations.checks import Suite, between, no_rows, not_null
 
 COMPONENTS = ("cpu", "dram")
+MAX_POWER_W = 10_000
+"""No CPU and no memory of one host draws more."""
 
 _FIRST = (
     "SELECT segment_id, arg_min(host, ts) AS host, arg_min(component, ts) AS component, "
@@ -35,7 +37,7 @@ _OVERLAP = f"""
 
 
 def build_host_suite(
-    *, future_tolerance_s: float, max_power_w: float = 10_000, schema: str = "staging"
+    *, future_tolerance_s: float, max_power_w: float = MAX_POWER_W, schema: str = "staging"
 ) -> Suite:
     """The suite `host_readings`, on the intervals of the segments that wait."""
     listed = ", ".join(f"'{name}'" for name in COMPONENTS)

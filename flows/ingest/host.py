@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import polars as pl
 import pyarrow as pa
 
 from expectations.checks import Verdict
+from expectations.host import COMPONENTS, MAX_POWER_W
+from expectations.readings import EARLIEST
+from flows.errors import BadInput
 from flows.ingest.suites import configure_host_suite
+from flows.rows import RowFaults
 from flows.settings import Settings
 from flows.sources.gpu.segments import HOST_COLUMNS
+from flows.sources.verdict import judge_file
+from flows.times import describe_span
 from flows.warehouse import registry
 from flows.warehouse.frames import (
     escape_glob,
@@ -64,7 +73,7 @@ def _load_batch(
 
     empty = "SELECT ''::VARCHAR AS segment_id, * EXCLUDE (segment_key) FROM host_reading LIMIT 0"
     with stage(con, host_reading=empty):
-        outcomes = _stage_files(con, settings, files)
+        outcomes, faults = _stage_files(con, settings, files)
         verdict = Gate(con).run(configure_host_suite(settings))
         with transaction(con):
             registry.record_verdict(con, verdict)
@@ -73,27 +82,99 @@ def _load_batch(
                 con, settings, files[digest], digest, "host_readings", reason, FORMAT
             )
         good = {digest: path for digest, path in files.items() if path not in outcomes}
-        return outcomes | _store(con, good)
+        return outcomes | _store(con, good, faults)
 
 
 def _stage_files(
     con: duckdb.DuckDBPyConnection, settings: Settings, files: Mapping[str, Path]
-) -> dict[Path, Outcome]:
-    """Copy segments into staging.host_reading; what became of those that cannot be read."""
+) -> tuple[dict[Path, Outcome], dict[str, RowFaults]]:
+    """Copy good intervals of segments into staging.host_reading; what became of those that cannot be read.
+
+    Returns:
+        Outcomes of refused segments, and the intervals that were set aside of the others, by digest.
+    """
     refused: dict[Path, Outcome] = {}
+    faults: dict[str, RowFaults] = {}
     for digest, path in files.items():
+        faults[digest] = RowFaults(path, settings.ingest.max_bad_rows_share)
         try:
-            con.execute(
-                f"INSERT INTO staging.host_reading BY NAME SELECT $digest AS segment_id, {_COLUMNS} "
-                "FROM read_parquet($path)",
-                {"digest": digest, "path": escape_glob(path)},
+            with judge_file(path):
+                good = _read_intervals(con, path, faults[digest], settings)
+        except BadInput as error:
+            refused[path] = registry.quarantine_file(
+                con, settings, path, digest, "reader", str(error), FORMAT
             )
-        except duckdb.Error as error:
-            if isinstance(error, duckdb.IOException | duckdb.FatalException):
-                raise
-            reason = f"{path}: {str(error).splitlines()[0]}. Copy the file again"
-            refused[path] = registry.quarantine_file(con, settings, path, digest, "reader", reason)
-    return refused
+            continue
+        with register(con, host_good=good.drop("row_no")):
+            con.execute(
+                "INSERT INTO staging.host_reading BY NAME SELECT $digest AS segment_id, * FROM host_good",
+                {"digest": digest},
+            )
+    return refused, faults
+
+
+def _read_intervals(
+    con: duckdb.DuckDBPyConnection, path: Path, faults: RowFaults, settings: Settings
+) -> pl.DataFrame:
+    """The intervals of a segment that can be believed by themselves: row_no and HOST_COLUMNS.
+
+    Raises:
+        BadInput: the segment is damaged, or too many of its intervals are bad.
+    """
+    try:
+        frame = con.execute(
+            f"SELECT file_row_number + 1 AS row_no, {_COLUMNS} "
+            "FROM read_parquet($path, file_row_number = true)",
+            {"path": escape_glob(path)},
+        ).pl()
+    except duckdb.Error as error:
+        if isinstance(error, duckdb.IOException | duckdb.FatalException):
+            raise
+        reason = str(error).splitlines()[0]
+        raise BadInput(reason, where=str(path), remedy="Copy the file again") from None
+    total = frame.height
+    for name in HOST_COLUMNS:
+        if name != "method":
+            frame = faults.drop(
+                frame, pl.col(name).is_null(), f"Every interval has a value for {name}", field=name
+            )
+    energy, span = pl.col("energy_mj"), pl.col("span_us")
+    future = datetime.now(UTC) + timedelta(seconds=settings.readings.future_tolerance_s)
+    for bad, statement, field, remedy in (
+        (energy < 0, "No energy is below zero", "energy_mj", "Check the meter"),
+        (span < 1, "Every interval has a length", "span_us", "Check the clock of the node"),
+        (
+            ~pl.col("component").is_in(COMPONENTS),
+            f"Components are {' and '.join(COMPONENTS)}",
+            "component",
+            "",
+        ),
+        (
+            energy.cast(pl.Float64) * 1000 > MAX_POWER_W * span.cast(pl.Float64),
+            f"No part of a host draws more than {MAX_POWER_W:g} W",
+            "energy_mj",
+            "Check the meter; energies are millijoules",
+        ),
+        (
+            (energy == 0) & ~pl.col("is_modelled") & (span >= _SECOND_US),
+            "No part of a host that is on draws nothing: the meter had no value",
+            "energy_mj",
+            "Check that the node may read its meter",
+        ),
+        (
+            pl.col("ts") > future,
+            "No interval lies in the future",
+            "ts",
+            "Set the clock of the node",
+        ),
+        (pl.col("ts") < EARLIEST, "No interval is from before 2007", "ts", "Set the clock"),
+    ):
+        frame = faults.drop(frame, bad, statement, field=field, value=field, remedy=remedy)
+    faults.check(total)
+    return frame
+
+
+_SECOND_US = 1_000_000
 
 
 def _explain_failures(verdict: Verdict, files: Mapping[str, Path]) -> dict[str, str]:
@@ -108,7 +189,9 @@ def _explain_failures(verdict: Verdict, files: Mapping[str, Path]) -> dict[str, 
     return {digest: "; ".join(reasons[:_REASONS]) for digest, reasons in sentences.items()}
 
 
-def _store(con: duckdb.DuckDBPyConnection, files: Mapping[str, Path]) -> dict[Path, Outcome]:
+def _store(
+    con: duckdb.DuckDBPyConnection, files: Mapping[str, Path], faults: Mapping[str, RowFaults]
+) -> dict[Path, Outcome]:
     """Store intervals and registry rows of segments in one transaction; an interval that two have counts for the first."""
     with transaction(con):
         loaded = registry.find_loaded(con, list(files))
@@ -132,11 +215,17 @@ def _store(con: duckdb.DuckDBPyConnection, files: Mapping[str, Path]) -> dict[Pa
                     "FROM host_interval GROUP BY ALL",
                 )
             }
+            for digest in new:
+                bad = faults[digest].count
+                if bad and digest in totals:
+                    totals[digest]["rows_read"] += bad
+                registry.quarantine_rows(con, digest, faults[digest].rows)
             records = [
                 registry.File(digest, str(path), FORMAT, "loaded", **totals.get(digest, {}))
                 for digest, path in new.items()
             ]
             keys = registry.record_files(con, records)
+            described = {row["segment_id"]: _say(row) for row in query_rows(con, _DESCRIBE)}
             con.execute(
                 "INSERT INTO host_reading BY NAME "
                 "SELECT * EXCLUDE (segment_id, place, is_stored), place + $first_key AS segment_key "
@@ -144,5 +233,29 @@ def _store(con: duckdb.DuckDBPyConnection, files: Mapping[str, Path]) -> dict[Pa
                 {"first_key": keys[0]},
             )
     return outcomes | {
-        path: record.as_outcome() for path, record in zip(new.values(), records, strict=True)
+        path: registry.add_row_faults(_describe(record, described), faults[record.segment_id])
+        for path, record in zip(new.values(), records, strict=True)
     }
+
+
+def _describe(record: registry.File, described: Mapping[str, str]) -> Outcome:
+    """What became of a segment, with what it was understood to hold."""
+    outcome = record.as_outcome()
+    outcome.understood = [described[record.segment_id]] if record.segment_id in described else []
+    return outcome
+
+
+_DESCRIBE = """
+    SELECT segment_id, string_agg(DISTINCT host, ', ' ORDER BY host) AS hosts,
+        string_agg(DISTINCT component, ', ' ORDER BY component) AS components, min(ts) AS first_ts, max(ts) AS last_ts,
+        sum(energy_mj) / 3.6e9 AS kwh, avg(is_modelled::INTEGER) AS modelled
+    FROM host_interval GROUP BY ALL
+"""
+
+
+def _say(row: Mapping[str, Any]) -> str:
+    """What a segment holds, as a sentence."""
+    return (
+        f"host {row['hosts']}: {row['components']}, {describe_span(row['first_ts'], row['last_ts'])}; "
+        f"{row['kwh']:.4g} kWh, {row['modelled']:.0%} of the intervals modelled"
+    )

@@ -109,6 +109,37 @@ def test_bad_intervals_go_to_quarantine_and_good_ones_in(
     assert str(bad) in outcomes["bad.host"].reason
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("energy_mj", -5, "below zero"),
+        ("energy_mj", 0, "draws nothing"),
+        ("energy_mj", None, "a value for energy_mj"),
+        ("energy_mj", 10**15, "draws more than"),
+        ("span_us", 0, "has a length"),
+        ("ts", T0.replace(year=2999), "in the future"),
+        ("component", "fan", "Components are"),
+    ],
+)
+def test_a_bad_interval_is_set_aside_and_the_rest_loads(
+    field: str, value: object, reason: str, project: Settings
+) -> None:
+    path = host_segment(project.root)
+    frame = pl.read_parquet(path)
+    bad = pl.int_range(pl.len()) == 20
+    changed = frame.with_columns(
+        pl.when(bad).then(pl.lit(value, frame.schema[field])).otherwise(field).alias(field)
+    )
+    changed.write_parquet(path)
+    [outcome] = ingest_gpu(project, [path])
+    assert outcome.verdict == "loaded", outcome.reason
+    assert (outcome.rows_read, outcome.rows_loaded, outcome.rows_quarantined) == (360, 359, 1)
+    [row] = ask(project, "SELECT row_no, field_name, reason FROM quarantined_row")
+    assert (row["row_no"], row["field_name"]) == (21, field)
+    assert reason in row["reason"]
+    assert "host node01: cpu, dram" in outcome.understood[0]
+
+
 def test_a_run_without_any_gpu_has_the_energy_of_its_host(tmp_path: Path) -> None:
     project = make_project(tmp_path / "p")
     Record(
