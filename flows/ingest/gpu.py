@@ -13,7 +13,7 @@ import polars as pl
 from flows.errors import BadInput
 from flows.files import expand_paths, hash_file, is_in_spool
 from flows.ingest import host
-from flows.ingest.gpu_clean import clean_values, needs_cleaning
+from flows.ingest.gpu_clean import clean_values, needs_cleaning, set_nameless_aside
 from flows.ingest.gpu_compare import stage_profiles
 from flows.ingest.gpu_gate import check_profiles, explain_failures, set_rows_aside
 from flows.ingest.gpu_profile import (
@@ -184,6 +184,8 @@ def _profile_files(
     profiles: list[tuple[Staged, pl.DataFrame]] = []
     for group, results in zip(groups, pool.map(read_profiles, groups), strict=True):
         for staged, profile in zip(group, results, strict=True):
+            if isinstance(profile, BadInput) and staged.own:
+                profile = _set_nameless_aside(batch, staged, profile)
             if not isinstance(profile, BadInput) and needs_cleaning(profile):
                 profile = _clean(batch, staged, profile)
             if isinstance(profile, BadInput):
@@ -191,6 +193,17 @@ def _profile_files(
             else:
                 profiles.append((staged, profile))
     return profiles
+
+
+def _set_nameless_aside(batch: _Batch, staged: Staged, fault: BadInput) -> pl.DataFrame | BadInput:
+    """Try a segment again without its few readings that name no GPU, host or time."""
+    try:
+        is_changed = set_nameless_aside(staged, batch.settings.work / "staging")
+    except duckdb.Error:
+        return fault
+    except BadInput as error:
+        return error
+    return read_profiles([staged])[0] if is_changed else fault
 
 
 def _clean(batch: _Batch, staged: Staged, profile: pl.DataFrame) -> pl.DataFrame | BadInput:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from flows.ingest.gpu_profile import relation_of
+from flows.ingest.gpu_profile import leave_out, relation_of
 from flows.sources.gpu.staged import Staged
 from flows.warehouse.connection import connect_in_memory
 from flows.warehouse.frames import load_query, quote_literal
@@ -23,6 +23,40 @@ _LARGEST_COUNTER_MJ = 140_737_488_355_328
 """DCGM's blank of a float, as millijoules: 700 W for six years."""
 _STILL_US = 1_000_000
 """Counters move several times a second (docs/method.md, "What a reading means")."""
+
+
+def set_nameless_aside(staged: Staged, folder: Path) -> bool:
+    """Set aside the readings of a segment without a GPU, a host or a time, if they are few.
+
+    Args:
+        staged: The file; its path is then a copy without them.
+        folder: Where to write it.
+
+    Returns:
+        Whether there were any.
+
+    Raises:
+        BadInput: there are too many.
+    """
+    with closing(connect_in_memory()) as con:
+        for name in ("gpu_uuid", "host", "ts"):
+            query = f"SELECT row_no FROM {relation_of(staged)} WHERE {name} IS NULL LIMIT {_MOST_NAMELESS}"
+            for (row_no,) in con.execute(query).fetchall():
+                staged.faults.add(
+                    row_no,
+                    f"column {name!r} has no value",
+                    name,
+                    remedy="Every reading needs gpu_uuid, host and ts",
+                )
+        if not staged.faults.count:
+            return False
+        staged.faults.check(staged.readings)
+        leave_out(con, staged, staged.faults.rows["row_no"].to_list(), folder)
+    return True
+
+
+_MOST_NAMELESS = 10_000
+"""Rows that are looked for; a file with more is of millions, or is refused."""
 
 
 def needs_cleaning(profile: pl.DataFrame) -> bool:

@@ -106,11 +106,18 @@ def _read_collector_metadata(
     try:
         collector = metadata[COLLECTOR_KEY.encode()].decode()
         events = json.loads(metadata.get(EVENTS_KEY.encode(), b"[]"))
-        gpus = json.loads(collector)["gpus"]
+        told = json.loads(collector)
+        gpus = told["gpus"]
+        if not isinstance(told.get("host", "" if not gpus else None), str):
+            raise TypeError("it names no host")
         for event in events:
             if not isinstance(event["ts_us"], int) or not isinstance(event["event"], str):
                 raise TypeError(event)
         for gpu in gpus:
+            if not isinstance(gpu["index"], int) or not isinstance(gpu["uuid"], str):
+                raise TypeError(gpu)
+            if not isinstance(gpu["model"], str | None):
+                raise TypeError(gpu)
             for instance in gpu["instances"]:
                 if not 0 < instance["share_ppm"] <= PPM:
                     raise ValueError(f"share {instance['share_ppm']} of {instance['uuid']}")
@@ -118,8 +125,8 @@ def _read_collector_metadata(
         if COLLECTOR_KEY.encode() not in metadata:
             return None, []
         raise _damaged_error(path, f"no {missing}") from None
-    except (ValueError, TypeError) as error:
-        raise _damaged_error(path, str(error)) from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _damaged_error(path, str(error)[:200]) from None
     return collector, events
 
 
@@ -135,7 +142,7 @@ def is_host_segment(path: Path) -> bool:
     """Whether a Parquet file holds energy of CPU and memory rather than GPU readings."""
     try:
         return {"component", "span_us"} <= set(pq.read_schema(path).names)
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, ValueError):
         return False
 
 

@@ -273,3 +273,16 @@ def test_two_recorders_of_one_uuid_count_once(project: Settings) -> None:
     [outcome] = ingest_gpu(project, [project.root / "dcgm.parquet"])
     assert outcome.verdict == "loaded"
     assert sum(measure(project)) == pytest.approx(WHOLE, rel=0.005)
+
+
+@pytest.mark.parametrize("name", ["gpu_uuid", "ts"])
+def test_a_reading_without_name_or_time_is_set_aside(name: str, project: Settings) -> None:
+    path = write(project.root / "s.parquet")
+    frame = pl.read_parquet(path)
+    lost = pl.when(pl.int_range(pl.len()) != 30).then(name)
+    segments.write(frame.with_columns(lost.alias(name)), path)
+    [outcome] = ingest_gpu(project, [path])
+    assert outcome.verdict == "loaded", outcome.reason
+    assert (outcome.rows_read, outcome.rows_loaded, outcome.rows_quarantined) == (300, 299, 1)
+    [row] = ask(project, "SELECT row_no, field_name FROM quarantined_row")
+    assert (row["row_no"], row["field_name"]) == (31, name)
