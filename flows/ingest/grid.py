@@ -29,22 +29,26 @@ from flows.warehouse.store import open_exclusively, store_of
 
 @dataclass(frozen=True)
 class _Series:
-    """A table of grid data: what identifies an interval, and what later files may revise."""
+    """A table of grid data: what identifies an interval, and what later files may revise.
+
+    The same value under another source (a file by another name) revises nothing.
+    """
 
     table: str
     key: tuple[str, ...]
     revised: tuple[str, ...]
+    described: tuple[str, ...] = ("source",)
 
 
 _INTENSITY = _Series(
     "grid_intensity",
     ("zone", "signal", "feed", "valid_from"),
-    ("intensity_g_per_kwh", "source", "is_estimated", "valid_to"),
+    ("intensity_g_per_kwh", "is_estimated", "valid_to"),
 )
 _MIX = _Series(
     "grid_mix",
     ("zone", "fuel", "feed", "valid_from"),
-    ("generation_kw", "source", "is_estimated", "valid_to"),
+    ("generation_kw", "is_estimated", "valid_to"),
 )
 
 
@@ -212,7 +216,7 @@ def _load(
 
 def _store(con: duckdb.DuckDBPyConnection, series: _Series) -> int:
     """Supersede what the staged rows change, and insert what is new (inside the caller's transaction)."""
-    columns = ", ".join((*series.key, *series.revised))
+    columns = ", ".join((*series.key, *series.revised, *series.described))
     same = " AND ".join(f"s.{name} = n.{name}" for name in series.key)
     equal = " AND ".join(f"s.{name} IS NOT DISTINCT FROM n.{name}" for name in series.revised)
     con.execute(

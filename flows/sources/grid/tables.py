@@ -117,13 +117,13 @@ def _read_parquet(path: Path) -> pl.DataFrame:
     except (pl.exceptions.PolarsError, OSError) as error:
         first = str(error).splitlines()[0]
         raise BadInput(f"not a Parquet file: {first}", where=str(path)) from None
+    frame.columns = _name_columns(frame.columns)
     flat = [name for name, kind in frame.schema.items() if not kind.is_nested()]
     as_text = [
         pl.col(name)
         if isinstance(frame.schema[name], pl.Datetime)
         else pl.col(name).cast(pl.String)
         for name in flat
-        if name != "row_no"
     ]
     if frame.height == 0:
         raise BadInput("there is no row", where=str(path), remedy="Fetch it again")

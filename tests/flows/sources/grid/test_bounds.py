@@ -25,7 +25,9 @@ def read(folder: Path, name: str, content: bytes, options: Options | None = None
         return reader.read(path, options or Options(zone="XX", tz="UTC"), "auto", folder)
 
 
-def document(end: str, resolution: str, curve: str = "A03", start: str = "2025-01-01T00:00Z") -> bytes:
+def document(
+    end: str, resolution: str, curve: str = "A03", start: str = "2025-01-01T00:00Z"
+) -> bytes:
     return (
         f"<GL_MarketDocument {NS}><type>A75</type><TimeSeries><inBiddingZone_Domain.mRID>X"
         "</inBiddingZone_Domain.mRID><quantity_Measure_Unit.name>MAW</quantity_Measure_Unit.name>"
