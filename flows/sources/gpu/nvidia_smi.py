@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 import polars as pl
@@ -18,7 +19,7 @@ from flows.errors import BadInput, UsageError, locate
 from flows.files import open_plain_text, scan_lines, split_fields
 from flows.rows import MISSING, RowFaults
 from flows.sources.gpu import smi_dmon, smi_xml
-from flows.sources.gpu.recognise import explain_unknown
+from flows.sources.gpu.recognise import MESSAGE, explain_unknown
 from flows.sources.gpu.smi_dmon import is_dmon, read_dmon
 from flows.sources.gpu.smi_xml import is_xml, read_xml
 from flows.sources.gpu.staged import (
@@ -67,13 +68,6 @@ _UNITS = {
 _UNIT = r"[\[(]\s*(.*?)\s*[\])]\s*$"
 _FIRST_LINES, _MOST_LAYOUTS = 1000, 50
 """Lines before which a header must come, and how many different headers a log may have."""
-
-_MESSAGE = (
-    r"(?i)^\s*(failed to initialize nvml|unable to determine the device handle|no devices were found|"
-    r"nvidia-smi has failed|unknown error|gpu at pci|gpu is lost|make sure that the latest|error[: ]|"
-    r"warning[: ]|terminated|killed|please|reboot|driver/library version|nvml library|\^c)"
-)
-"""What nvidia-smi and the shell write between readings."""
 
 _WAITS = 0.97
 """Of the steps between rows, one in 33 at the least is a wait between sweeps (up to 32 GPUs)."""
@@ -168,7 +162,7 @@ def _read_csv(
     ).with_columns(pl.col("layout").forward_fill())
     faults.skip("repeated headers", int(rows["is_header"].sum()) - 1)
     rows = rows.filter(~pl.col("is_header"))
-    is_message = pl.col("line").str.contains(_MESSAGE)
+    is_message = pl.col("line").str.contains(MESSAGE)
     faults.skip("messages between readings", rows.filter(is_message).height)
     # A row that is set aside keeps its place in the sweep.
     rows = rows.filter(~is_message).with_columns(place=pl.int_range(pl.len()).over("header"))
@@ -273,7 +267,14 @@ def _is_usable(layout: _Layout) -> bool:
 def _first_line(plain: Path) -> str:
     with plain.open(encoding="utf-8-sig") as file:
         lines = (line for line in iter(lambda: file.readline(1 << 20), "") if line.strip())
-        return next(lines, "").strip()
+        first = next(lines, "")
+        # What the shell says before the first reading tells nothing of what follows.
+        kept = (
+            line
+            for line in islice(chain([first], lines), _FIRST_LINES)
+            if not re.match(MESSAGE, line)
+        )
+        return next(kept, first).strip()
 
 
 def _ends_with_newline(plain: Path) -> bool:

@@ -7,6 +7,13 @@ from pathlib import Path
 
 from flows.errors import BadInput, locate
 
+MESSAGE = (
+    r"(?i)^\s*(failed to initialize nvml|unable to determine the device handle|no devices were found|"
+    r"nvidia-smi has failed|unknown error|gpu at pci|gpu is lost|make sure that the latest|error[: ]|"
+    r"warning[: ]|terminated|killed|please|reboot|driver/library version|nvml library|\^c)"
+)
+"""What nvidia-smi and the shell write between readings."""
+
 
 def explain_unknown(path: Path, line: str, names: list[str], missing: str) -> BadInput:
     """Why a text file is no log of GPU readings that is known; a known document is named for what it is.

@@ -9,6 +9,7 @@ import polars as pl
 from flows.errors import BadInput, locate
 from flows.files import scan_lines
 from flows.rows import RowFaults
+from flows.sources.gpu.recognise import MESSAGE
 
 FORMAT = "nvidia-smi-dmon"
 _NAMES = {
@@ -68,11 +69,15 @@ def read_dmon(plain: Path, path: Path, faults: RowFaults) -> tuple[pl.DataFrame,
         .replace_strict(order, default=None, return_dtype=pl.Int32)
         .forward_fill()
     ).filter(~pl.col("is_header"))
+    is_message = pl.col("line").str.contains(MESSAGE)
+    faults.skip("messages between readings", rows.filter(is_message).height)
+    rows = rows.filter(~is_message)
     if rows.is_empty():
         raise BadInput("there is a header but no reading", where=str(path), remedy="Record again")
     cells = rows.with_columns(
         cells=pl.col("line").str.replace_all(",", " ").str.extract_all(r"\S+")
     ).with_columns(fields=pl.col("cells").list.len())
+    cells = faults.drop(cells, pl.col("layout").is_null(), "before the header", value="line")
     parts = []
     for number, names in enumerate(layouts.values()):
         part = cells.filter(layout=number)

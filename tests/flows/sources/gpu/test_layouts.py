@@ -136,6 +136,14 @@ def test_xml_documents_in_a_row_are_read(tmp_path: Path) -> None:
     assert read(document(9, "250.50 W", old=True), tmp_path, UTC)["power_mw"].to_list() == [250_500]
 
 
+@pytest.mark.parametrize("text", [DMON, document(9, "250 W", "300 W") + document(10, "1 W", "2 W")])
+def test_messages_before_and_between_hide_nothing(text: str, tmp_path: Path) -> None:
+    message = "Unable to determine the device handle for GPU 0000:3B:00.0: Unknown Error\n"
+    lines = text.splitlines(keepends=True)
+    staged = stage(message + "".join(lines[:4]) + message + "".join(lines[4:]), tmp_path)
+    assert (staged.readings, staged.faults.count) == (4, 0)
+
+
 def test_a_damaged_document_is_set_aside(tmp_path: Path) -> None:
     texts = [document(second, "250 W") for second in range(9, 13)]
     texts[1] = texts[1].replace("</uuid>", "")
