@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import socket
 import subprocess
@@ -439,3 +440,62 @@ def _samples(url: str) -> int:
         return min((int(series["value"][1]) for series in found), default=0)
     except (OSError, ValueError):
         return 0
+
+
+JUNK = [
+    None,
+    "NaN",
+    "-1",
+    "1e999",
+    "",
+    [],
+    {},
+    "x" * 5000,
+    2**63,
+    "9223372036854775794",
+    True,
+    "0",
+    "-5",
+]
+
+
+def _mutate(value: Any, chance: random.Random) -> Any:
+    """An answer with some of its parts replaced."""
+    if chance.random() < 0.004:
+        return chance.choice(JUNK)
+    if isinstance(value, dict):
+        return {key: _mutate(part, chance) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_mutate(part, chance) for part in value]
+    return value
+
+
+def test_mutated_answers_give_readings_or_a_sentence() -> None:
+    """Of 60 answers with junk in any place, nothing but good samples or a named refusal comes out."""
+    served = Prometheus(stale_s=20)
+    power, energy = steady(400, 300)
+    served.add(dcgm.POWER, GPU0, power, exported_pod="train", pod="dcgm-exporter-x")
+    served.add(dcgm.ENERGY, GPU0, energy, exported_pod="train", pod="dcgm-exporter-x")
+    chance = random.Random(18)
+
+    def answer(path: str, headers: dict[str, str]) -> tuple[int, str, str]:
+        status, kind, text = served(path, headers)
+        return status, kind, json.dumps(_mutate(json.loads(text), chance))
+
+    good = {round(t * 1e6) for t, _ in power}
+    fetched, refused = 0, list[str]()
+    with serving(answer) as server:
+        for _ in range(60):
+            try:
+                found = prometheus.fetch(source(server.url), T, T + timedelta(minutes=5))
+            except SourceError as error:
+                refused.append(str(error))
+                continue
+            fetched += 1
+            readings = found.readings
+            assert set(readings["ts"].to_physical()) <= good | {0}
+            assert readings["power_mw"].drop_nulls().is_in([400_000, 0, 1000]).all()
+            assert {hold.name for hold in found.holds} <= {"train"}
+    assert fetched > 10
+    assert len(refused) > 1
+    assert all(server.url in reason for reason in refused)
