@@ -86,6 +86,7 @@ def ingest_grid(
             f"no grid source {source!r} in wattledger.toml", remedy="See docs/formats.md"
         )
     mapping = settings.grid_sources.get(source)
+    scratch, limits = settings.work / "staging", set_limits(settings)
     outcomes = []
     with open_exclusively(store_of(settings), "grid") as con:
         for path in expand_paths(paths):
@@ -98,14 +99,7 @@ def ingest_grid(
                 continue
             try:
                 with judge_file(path):
-                    data = grid_source.read(
-                        path,
-                        options,
-                        layout,
-                        settings.work / "staging",
-                        mapping,
-                        limits=set_limits(settings),
-                    )
+                    data = grid_source.read(path, options, layout, scratch, mapping, limits)
                 outcomes.append(_load(con, settings, path, digest, data))
             except BadInput as error:
                 outcomes.append(

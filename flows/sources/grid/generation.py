@@ -75,26 +75,11 @@ def build_mix(
         value="kilowatts",
         remedy="Check the unit (--unit MW or kW)",
     )
-    given = rows.drop_nulls("kilowatts")
-    # A type that has no value at all is one that the zone does not have.
-    gaps = rows.join(given.select("type").unique(), on="type", how="semi").height - given.height
-    faults.skip("without a value", gaps)
+    given = _leave_out_missing(rows, faults)
     exact = given.unique(
         [name for name in given.columns if name != "row_no"], keep="first", maintain_order=True
     )
-    # A type that an interval has twice contradicts itself; two types of one fuel add up.
-    keys = ["zone", "type", "valid_from", "valid_to"]
-    twice = pl.len().over(keys) > 1
-    doubled = exact.filter(twice).select(keys).unique().height
-    sound = faults.drop(
-        exact,
-        twice,
-        "the interval is given twice, with two values",
-        value="valid_from",
-        remedy="Check --tz, or remove one of the two rows",
-    )
-    whole = sound.join(faults.rows.select("row_no"), on="row_no", how="anti", maintain_order="left")
-    faults.skip("on rows that were set aside", sound.height - whole.height)
+    whole, doubled = _drop_doubled(exact, faults)
     table = _cut_to_shortest(whole, faults)
     keys = ["zone", "valid_from", "valid_to", "fuel", "source", "is_estimated"]
     mix = table.group_by(keys, maintain_order=True).agg(
@@ -106,6 +91,34 @@ def build_mix(
         layout, mix, faults, count, unit=unit, limits=limits, warnings=warnings, doubled=doubled
     )
     return data.with_duplicates(given.height - exact.height)
+
+
+def _leave_out_missing(rows: pl.DataFrame, faults: RowFaults) -> pl.DataFrame:
+    """Rows that have a value; a type that has none at all is one that the zone does not have."""
+    given = rows.drop_nulls("kilowatts")
+    gaps = rows.join(given.select("type").unique(), on="type", how="semi").height - given.height
+    faults.skip("without a value", gaps)
+    return given
+
+
+def _drop_doubled(rows: pl.DataFrame, faults: RowFaults) -> tuple[pl.DataFrame, int]:
+    """Set aside what an interval has twice of one type, and all of a row that is; count the intervals.
+
+    Two types of one fuel add up; one type twice contradicts itself.
+    """
+    keys = ["zone", "type", "valid_from", "valid_to"]
+    twice = pl.len().over(keys) > 1
+    doubled = rows.filter(twice).select(keys).unique().height
+    sound = faults.drop(
+        rows,
+        twice,
+        "the interval is given twice, with two values",
+        value="valid_from",
+        remedy="Check --tz, or remove one of the two rows",
+    )
+    whole = sound.join(faults.rows.select("row_no"), on="row_no", how="anti", maintain_order="left")
+    faults.skip("on rows that were set aside", sound.height - whole.height)
+    return whole, doubled
 
 
 def _cut_to_shortest(table: pl.DataFrame, faults: RowFaults) -> pl.DataFrame:

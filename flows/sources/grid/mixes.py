@@ -149,19 +149,11 @@ def _read_wide(
     frame = frame.drop("valid_to", strict=False).join(
         ends, on="valid_from", how="left", validate="m:1", maintain_order="left"
     )
-    hours = (pl.col("valid_to") - pl.col("valid_from")).dt.total_microseconds() / 3.6e9
     parts = []
     for place, (column, (name, fuel)) in enumerate(types.items()):
         value = f"_value{place}"
         frame = parse_megawatts(table.faults, frame, column, to=value, field=column)
-        said = (table.options.unit or table.find_unit(column) or unit).lower()
-        if said not in _KILOWATTS:
-            raise BadInput(
-                f"the unit {said!r} is none of generation",
-                where=locate(table.path, 1, column),
-                remedy="Say which it is with --unit MW or kW",
-            )
-        factor = _KILOWATTS[said] / (hours if said.endswith("h") else 1)
+        factor = _find_kilowatts(table, column, unit)
         sign = -1 if "consumption" in column.lower() else 1
         parts.append(
             (
@@ -195,6 +187,23 @@ def _read_wide(
     )
 
 
+def _find_kilowatts(table: Table, column: str, unit: str) -> pl.Expr | float:
+    """What one unit of a column is in kW: as given, as its header says, or the layout's own.
+
+    Raises:
+        BadInput: the header names another unit.
+    """
+    said = (table.options.unit or table.find_unit(column) or unit).lower()
+    if said not in _KILOWATTS:
+        raise BadInput(
+            f"the unit {said!r} is none of generation",
+            where=locate(table.path, 1, column),
+            remedy="Say which it is with --unit MW or kW",
+        )
+    hours = (pl.col("valid_to") - pl.col("valid_from")).dt.total_microseconds() / 3.6e9
+    return _KILOWATTS[said] / hours if said.endswith("h") else _KILOWATTS[said]
+
+
 def read_entsoe_export(table: Table) -> GridData:
     """A row for each interval and production type, as ENTSO-E's platform gives them for download.
 
@@ -211,32 +220,8 @@ def read_entsoe_export(table: Table) -> GridData:
         raise BadInput(
             "no column of market time units", where=locate(table.path, 1), remedy="Add it"
         )
-    text = pl.col(kind).fill_null("")
-    fuels = {
-        value: _TYPES[name]
-        for value in table.frame[kind].drop_nulls().unique()
-        if (name := normalise(value)) in _TYPES
-    }
-    frame = faults.drop(
-        table.frame,
-        ~text.is_in(list(fuels)),
-        "unknown production type",
-        field=kind,
-        value=kind,
-        remedy=f"Known: {', '.join(PRODUCTION_TYPES)}",
-    )
-    frame = frame.with_columns(
-        _series=pl.concat_str(text, pl.col(area) if area else pl.lit(""), separator="|"),
-        _zone=pl.lit(options.zone) if options.zone else _name_area(area),
-    )
-    if not options.zone and (not area or frame["_zone"].n_unique() == 0):
-        table.require_zone()
-    if options.zone and area and frame[area].n_unique() > 1:
-        raise UsageError(
-            f"the file is about {frame[area].n_unique()} areas, and --zone names one",
-            where=str(table.path),
-            remedy="Leave --zone out, or export one area",
-        )
+    text = pl.col(kind)
+    fuels, frame = _find_series(table, kind, area)
     frame = _parse_starts(
         Table(frame, table.path, options, faults, table.names, table.rows, table.limits),
         time,
@@ -258,7 +243,7 @@ def read_entsoe_export(table: Table) -> GridData:
         zone="_zone",
         valid_from="valid_from",
         valid_to="valid_to",
-        fuel=text.replace_strict({k: v[1] for k, v in fuels.items()}, return_dtype=pl.String),
+        fuel=text.replace_strict(fuels, return_dtype=pl.String),
         type=text,
         kilowatts=pl.col("_output") * 1000,
         source=pl.lit(options.provider or _ENTSOE),
@@ -266,6 +251,41 @@ def read_entsoe_export(table: Table) -> GridData:
         row_no=pl.col("row_no").cast(pl.Int64),
     )
     return build_mix("entsoe-export", rows, faults, table.rows, limits=table.limits, unit="MW")
+
+
+def _find_series(table: Table, kind: str, area: str) -> tuple[dict[str, str], pl.DataFrame]:
+    """Production type -> fuel; and the rows of known types, with `_zone` and `_series`.
+
+    Raises:
+        UsageError: no zone is known, or one is given for several areas.
+    """
+    zone = table.options.zone
+    fuels = {
+        value: _TYPES[name][1]
+        for value in table.frame[kind].drop_nulls().unique()
+        if (name := normalise(value)) in _TYPES
+    }
+    frame = table.faults.drop(
+        table.frame,
+        ~pl.col(kind).is_in(list(fuels)).fill_null(False),
+        "unknown production type",
+        field=kind,
+        value=kind,
+        remedy=f"Known: {', '.join(PRODUCTION_TYPES)}",
+    )
+    if not area:
+        table.require_zone()
+    elif zone and frame[area].n_unique() > 1:
+        raise UsageError(
+            f"the file is about {frame[area].n_unique()} areas, and --zone names one",
+            where=str(table.path),
+            remedy="Leave --zone out, or export one area",
+        )
+    of_area = pl.col(area).fill_null("") if area else pl.lit("")
+    return fuels, frame.with_columns(
+        _series=pl.concat_str(kind, of_area, separator="|"),
+        _zone=pl.lit(zone) if zone else _name_area(area).fill_null(""),
+    )
 
 
 def _name_area(area: str) -> pl.Expr:

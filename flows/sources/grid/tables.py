@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -84,6 +85,11 @@ def normalise(name: str, *, bare: bool = False) -> str:
     """
     text = re.sub(r"[\[(][^\])]*[\])]", " ", name) if bare else name
     return re.sub(r"\W+|_+", "_", text.replace("₂", "2").lower()).strip("_")
+
+
+def as_text(value: Any) -> str | None:
+    """A value of an answer as text, as numbers and times are read; None where there is none."""
+    return None if value is None else str(value)
 
 
 def read_table(path: Path, options: Options, limits: Limits, scratch: Path) -> Table:

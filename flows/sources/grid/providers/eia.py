@@ -15,7 +15,7 @@ import httpx
 
 from flows.errors import BadInput
 from flows.settings import GridApiInput
-from flows.sources.grid.answers import list_eia_warnings, read_eia_items
+from flows.sources.grid.eia_answers import list_eia_warnings, read_eia_items
 from flows.sources.grid.providers.base import (
     Ask,
     Page,
