@@ -55,8 +55,15 @@ _COUNTED = (
     "short_steps",
 )
 _SMALLEST = ("first_us", "min_power_mw", "min_util_pct")
-_LARGEST = ("last_us", "max_power_mw", "max_util_pct", "max_counter_mw", "max_energy_mj")
-_LARGEST += ("board_limit_mw", "gap_us")
+_LARGEST = (
+    "last_us",
+    "max_power_mw",
+    "max_util_pct",
+    "max_counter_mw",
+    "max_energy_mj",
+    "board_limit_mw",
+    "gap_us",
+)
 _FACTS = ("sequence", *_COUNTED, *_SMALLEST, *_LARGEST)
 
 _Numbers = npt.NDArray[np.int64]

@@ -118,7 +118,7 @@ def _read_table(path: Path, staged: Staged, source: GpuSource) -> pl.DataFrame:
         lines = scan_lines(plain).filter(pl.col("line").str.strip_chars() != "")
         if source.columns:
             names = source.columns
-            separator = _find_separator(lines.head(1).collect()["line"].first() or "")
+            separator = _find_separator(str(lines.head(1).collect()["line"].first() or ""))
         else:
             first = lines.head(1).collect()
             if first.is_empty():

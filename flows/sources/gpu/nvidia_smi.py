@@ -142,10 +142,13 @@ def _read_csv(
     plain: Path, path: Path, faults: RowFaults
 ) -> tuple[pl.DataFrame, dict[str, str], dict[str, str]]:
     """The rows of a CSV log: row_no, header, place and what was recorded as texts; the names of its columns; units."""
-    lines = scan_lines(plain).filter(pl.col("line").str.strip_chars() != "")
-    lines = lines.with_columns(
-        is_header=pl.col("line").str.to_lowercase().str.contains(r"(?:^|[,;\t|])[\s\"']*timestamp")
-    ).collect(engine="streaming")
+    is_header = r"(?:^|[,;\t|])[\s\"']*timestamp"
+    lines = (
+        scan_lines(plain)
+        .filter(pl.col("line").str.strip_chars() != "")
+        .with_columns(is_header=pl.col("line").str.to_lowercase().str.contains(is_header))
+        .collect(engine="streaming")
+    )
     texts = lines.filter("is_header")["line"].unique(maintain_order=True)
     layouts = {text: _parse_header(text) for text in texts.head(_MOST_LAYOUTS)}
     first = next((text for text, layout in layouts.items() if _is_usable(layout)), None)
