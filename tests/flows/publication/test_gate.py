@@ -112,7 +112,7 @@ def test_a_sensor_that_fails_is_pointed_out(project: Settings) -> None:
     path = segment(project.root)
     broken = (SECOND == 100) & (pl.col("gpu_index") == 0)
     frame = pl.read_parquet(path).with_columns(
-        power_mw=pl.when(broken).then(0).otherwise("power_mw").cast(pl.Int32)
+        power_mw=pl.when(broken).then(20_000).otherwise("power_mw").cast(pl.Int32)
     )
     segments.write(frame, path)
     [outcome] = ingest_gpu(project, [path])
@@ -132,7 +132,7 @@ def test_the_profile_compares_only_steps_that_have_both() -> None:
             "energy_mj": [0, 100, 200, 300, 9000, 8000, 8100],
             "util_pct": 0,
         }
-    )
+    ).with_columns(power_limit_mw=pl.lit(None, pl.Int32))
     [row] = merge_profiles([profile_rows(frame)]).to_dicts()
     halves = [profile_rows(frame[:4]), profile_rows(frame[3:], goes_on=True)]
     assert merge_profiles(halves).to_dicts() == [row]
