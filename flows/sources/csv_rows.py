@@ -130,9 +130,8 @@ def _iterate(
 def _join(lines: Sequence[str], separator: str, count: int) -> tuple[int, list[str] | None]:
     """The fields of a row whose quoted field goes on in the next lines, and how many lines that takes."""
     for last in range(1, len(lines)):
-        alone = _split(lines[last], separator)
-        if alone is not None and len(alone) == count:
-            # The next row: the quote before it was never closed.
+        if lines[last].count(separator) >= count - 1:
+            # A row of its own: the quote before it was never closed.
             break
         fields = _split("\n".join(lines[: last + 1]), separator)
         if fields is not None and len(fields) == count:

@@ -394,9 +394,8 @@ def merge_ranks(read: HistoryRead) -> None:
     merged: dict[str, list[str]] = defaultdict(list)
     flagged: dict[str, list[str]] = defaultdict(list)
     for run in read.measured:
-        beside = by_machine[run.machine] = [
-            other for other in by_machine[run.machine] if other.ended_at > run.started_at
-        ]
+        on_machine = by_machine[run.machine]
+        beside = [o for o in on_machine[-_MOST_BESIDE:] if o.ended_at > run.started_at]
         twin = next((other for other in beside if is_same_measurement(run, other)), None)
         if twin is not None:
             read.faults.skip(TOLD_AGAIN, len(run.rows))
@@ -405,7 +404,7 @@ def merge_ranks(read: HistoryRead) -> None:
         for other in beside[:_MOST_NAMED]:
             flagged[run.run_id].append(other.run_id)
             flagged[other.run_id].append(run.run_id)
-        beside.append(run)
+        on_machine.append(run)
         kept.append(run)
     for run in kept:
         if run.run_id in merged:
@@ -423,6 +422,8 @@ TOLD_AGAIN = "rows that tell the measurement of another run again"
 MAY_OVERLAP = "may_count_twice_with"
 """Label of a run: others on a machine that looks the same, at the same time."""
 _MOST_NAMED = 20
+_MOST_BESIDE = 200
+"""Earlier runs on machines that look the same with which one is compared, the latest first to begin."""
 
 
 def describe_merged(first: str, again: Sequence[str]) -> str:

@@ -155,7 +155,7 @@ def read(
     reading.faults.check(rows)
     whole = [run for run in runs if find_key(run) not in reading.refused]
     for run in runs:
-        if run not in whole:
+        if find_key(run) in reading.refused:
             for number in run.rows:
                 reading.faults.add(number, ANOTHER_ROW, "JobID", run.run_id)
     return RunsRead(reading.faults, whole, rows, _list_warnings(reading, whole), [])
@@ -365,7 +365,8 @@ def _join_jobs(reading: _Reading, key: tuple[str, str], jobs: Sequence[_Job]) ->
             contradicts = older.span.ended_at and older.span.ended_at != newer.span.ended_at
             if contradicts or (older.shares != newer.shares and older.span.ended_at):
                 _refuse_contradiction(reading, key, job)
-            newer.rows = sorted({*last.rows, *job.rows})
+            last.rows += job.rows
+            newer.rows = last.rows
             joined[-1][-1] = newer
         else:
             if last.span.ended_at is None or last.span.ended_at > job.span.started_at:

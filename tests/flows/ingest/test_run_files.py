@@ -108,6 +108,14 @@ def test_a_run_is_never_loaded_in_part(site: Settings, rows: list[str]) -> None:
     assert [r["row_no"] for r in ask(site, "FROM quarantined_row ORDER BY row_no")] == [3, 4]
 
 
+def test_quotes_that_do_not_close_join_no_rows(site: Settings) -> None:
+    rows = [f'"{run}{GOOD[1:]}' for run in "bcdf"]
+    outcome = load(site, "\n".join([COLUMNS, *rows]) + "\n")
+    assert (outcome.verdict, "a quote without its other" in outcome.reason) == ("quarantined", True)
+    text = f'{COLUMNS},note\n{GOOD},"first\nsecond, with a comma"\n'
+    assert load(site, text, "note.csv").rows_loaded == 1
+
+
 def test_a_row_told_twice_counts_once(site: Settings) -> None:
     half = GOOD.replace(",0,1", ",0,0.5")
     outcome = load(site, "\n".join([COLUMNS, half, half]) + "\n")
