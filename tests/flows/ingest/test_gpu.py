@@ -468,11 +468,11 @@ def test_local_grid_times_across_the_end_of_summer_time(project: Settings) -> No
         ("g.csv", "", "the file is empty"),
         ("g.csv", "zone,time,intensity\n", "header but no row"),
         ("g.csv", "a,b\n1,2\n", "no known layout"),
-        ("g.csv", "zone;time;intensity\nX;1;2\n", "separated by ';'"),
+        ("g.csv", "zone;time;intensity\nX;1;2\n", "'1': not a time"),
         (
             "g.csv",
             "zone,time,intensity\nX,2020-01-01T00:00Z,nan\n",
-            "row 2, column 'intensity', value 'nan'",
+            "none of 1 rows has a value",
         ),
         (
             "g.csv",

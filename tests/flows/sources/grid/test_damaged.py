@@ -178,10 +178,10 @@ def test_answers(form: str, seed: int, tmp_path: Path) -> None:
         touched.add(n + 1)
         if rng.random() < 0.2:
             items[n] = rng.choice(JUNK)
-        elif isinstance(items[n], dict):
+        elif isinstance(items[n], dict) and items[n]:
             holder = items[n]
             field = rng.choice(list(holder))
-            if isinstance(holder[field], dict) and rng.random() < 0.7:
+            if isinstance(holder[field], dict) and holder[field] and rng.random() < 0.7:
                 holder = holder[field]
                 field = rng.choice(list(holder))
             holder[field] = rng.choice(JUNK)
