@@ -4,6 +4,24 @@ from __future__ import annotations
 
 from expectations.checks import Suite, at_least, no_rows, not_null
 
+_TOO_MUCH_SHARED = """
+    SELECT gpu_uuid, at_time, total_ppm / 1e6 AS total, run_id, place FROM (
+        SELECT gpu_uuid, at_time, run_id, place,
+            sum(step_ppm) OVER (
+                PARTITION BY gpu_uuid ORDER BY at_time, step_ppm
+            ) AS total_ppm
+        FROM (
+            SELECT gpu_uuid, run_id, place, from_ts AS at_time, share_ppm AS step_ppm
+            FROM {batch}
+            UNION ALL
+            SELECT gpu_uuid, run_id, place, coalesce(to_ts, 'infinity'::TIMESTAMPTZ),
+                -share_ppm
+            FROM {batch}
+        )
+    ) WHERE total_ppm > 1000000
+"""
+"""When a GPU is shared out more than once over."""
+
 
 def build_runs_suite(*, max_days: float, schema: str = "staging") -> Suite:
     """The suite `runs`, on the allocations as they would stand after loading."""
@@ -39,22 +57,7 @@ def build_runs_suite(*, max_days: float, schema: str = "staging") -> Suite:
             no_rows(
                 "shares_add_up",
                 "The shares of one GPU never add up to more than 100 %",
-                """
-                SELECT gpu_uuid, at_time, total_ppm / 1e6 AS total, run_id, place FROM (
-                    SELECT gpu_uuid, at_time, run_id, place,
-                        sum(step_ppm) OVER (
-                            PARTITION BY gpu_uuid ORDER BY at_time, step_ppm
-                        ) AS total_ppm
-                    FROM (
-                        SELECT gpu_uuid, run_id, place, from_ts AS at_time, share_ppm AS step_ppm
-                        FROM {batch}
-                        UNION ALL
-                        SELECT gpu_uuid, run_id, place, coalesce(to_ts, 'infinity'::TIMESTAMPTZ),
-                            -share_ppm
-                        FROM {batch}
-                    )
-                ) WHERE total_ppm > 1000000
-                """,
+                _TOO_MUCH_SHARED,
                 remedy="Two runs claim the same GPU at the same time: correct the times, or give "
                 "each its share",
             ),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -220,37 +219,8 @@ class RowFaults:
         Raises:
             UsageError: an unknown zone.
         """
-        raw = frame[column]
-        if isinstance(raw.dtype, pl.Datetime) and raw.dtype.time_zone:
-            parsed = pl.DataFrame({"utc": raw.dt.cast_time_unit("us").dt.convert_time_zone("UTC")})
-            parsed = parsed.with_columns(naive=pl.lit(None, pl.Datetime("us")))
-        elif isinstance(raw.dtype, pl.Datetime):
-            parsed = pl.DataFrame({"naive": raw.dt.cast_time_unit("us")})
-            parsed = parsed.with_columns(utc=pl.lit(None, pl.Datetime("us", "UTC")))
-        else:
-            parsed = times.parse_texts(raw.cast(pl.String))
-        local = times.resolve_local(parsed["naive"], tz, frame[by] if by else None)
-        now = datetime.now(UTC)
-        marked = frame.with_columns(
-            pl.when(parsed["utc"].is_not_null())
-            .then(parsed["utc"])
-            .otherwise(local["utc"])
-            .alias(to),
-            pl.when(parsed["utc"].is_not_null())
-            .then(None)
-            .when(parsed["naive"].is_null())
-            .then(pl.lit(times.NOT_A_TIME))
-            .otherwise(local["fault"])
-            .alias("_fault"),
-        ).with_columns(
-            pl.when(
-                pl.col("_fault").is_null()
-                & ~pl.col(to).is_between(times.EARLIEST, now + times.FUTURE)
-            )
-            .then(pl.lit(times.UNBELIEVABLE))
-            .otherwise("_fault")
-            .alias("_fault")
-        )
+        parsed = times.parse_column(frame[column], tz, frame[by] if by else None)
+        marked = frame.with_columns(parsed["utc"].alias(to), parsed["fault"].alias("_fault"))
         for fault in marked["_fault"].drop_nulls().unique(maintain_order=True):
             marked = self.drop(
                 marked,

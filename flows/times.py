@@ -208,6 +208,53 @@ def _parse_first(text: pl.Series, formats: tuple[str, ...]) -> pl.Series:
     ).to_series()
 
 
+def parse_column(raw: pl.Series, tz: str, by: pl.Series | None = None) -> pl.DataFrame:
+    """A column of times, as texts or as datetimes, in UTC.
+
+    Args:
+        raw: The times, in the order of the file.
+        tz: The zone of those that carry none; empty if such times are refused.
+        by: What tells the series of a file apart, where it holds several one after the other.
+
+    Returns:
+        `utc` (microseconds), and `fault`: why there is none that can be believed; null where there is.
+
+    Raises:
+        UsageError: an unknown zone.
+    """
+    if isinstance(raw.dtype, pl.Datetime):
+        moments = raw.dt.cast_time_unit("us")
+        nothing = pl.Series([None] * raw.len(), dtype=pl.Datetime("us"))
+        aware = raw.dtype.time_zone is not None
+        parsed = pl.DataFrame(
+            {
+                "utc": moments.dt.convert_time_zone("UTC") if aware else nothing.cast(_UTC),
+                "naive": nothing if aware else moments,
+            }
+        )
+    else:
+        parsed = parse_texts(raw.cast(pl.String))
+    local = resolve_local(parsed["naive"], tz, by)
+    is_aware = pl.col("utc").is_not_null()
+    latest = datetime.now(UTC) + FUTURE
+    return (
+        parsed.with_columns(local["utc"].alias("local"), local["fault"])
+        .select(
+            utc=pl.when(is_aware).then("utc").otherwise("local"),
+            fault=pl.when(is_aware)
+            .then(None)
+            .when(pl.col("naive").is_null())
+            .then(pl.lit(NOT_A_TIME))
+            .otherwise("fault"),
+        )
+        .with_columns(
+            fault=pl.when(pl.col("fault").is_null() & ~pl.col("utc").is_between(EARLIEST, latest))
+            .then(pl.lit(UNBELIEVABLE))
+            .otherwise("fault")
+        )
+    )
+
+
 def resolve_local(naive: pl.Series, tz: str, by: pl.Series | None = None) -> pl.DataFrame:
     """Local times in file order as UTC.
 

@@ -256,9 +256,7 @@ def _compare_table(
         ).fetchall()
     ]
     example = {
-        column: row[column]
-        for column in known
-        if column in declared.key or column in changed
+        column: row[column] for column in known if column in declared.key or column in changed
     }
     detail = (
         f"{count} rows differ, in {', '.join(changed) or 'their number'}: {format_row(example)}"

@@ -175,7 +175,6 @@ def test_bounds_hold_the_value_and_gaps_widen_them() -> None:
     assert bounded["gap_mj"].sum() > 0
 
 
-
 def hole(seconds: int, run_w: float) -> pl.DataFrame:
     """Readings every 10 s: a run for ten minutes, ten idle minutes, a hole, ten idle minutes."""
     rows = [(0, t, run_w * 1000 if t < 600 else 60_000, None) for t in range(0, 1201, 10)]

@@ -58,7 +58,7 @@ def test_hours_without_the_thermal_plants_are_incomplete() -> None:
     for inside in (None, 0.0):
         gas, nuclear = (between(500, 503, mw, inside) for mw in (9000.0, 7000.0))
         found = lacking(mix(WEEKS, {"gas": gas, "nuclear": nuclear, "wind_onshore": 5000.0}))
-        assert found == dict.fromkeys((500, 501, 502), ["gas", "nuclear"])
+        assert found == {slot: ["gas", "nuclear"] for slot in (500, 501, 502)}
 
 
 def test_the_last_hours_of_a_live_answer() -> None:

@@ -6,7 +6,9 @@ from transforms.figures import SUMMED
 from transforms.schema.fields import columns
 from transforms.schema.model import Table
 
-_SLOT_ENERGY = "counter_mj power_integral_mj gap_mj gap_low_mj gap_high_mj filled_mj filled_low_mj held_us"
+_SLOT_ENERGY = (
+    "counter_mj power_integral_mj gap_mj gap_low_mj gap_high_mj filled_mj filled_low_mj held_us"
+)
 _FOOTPRINT_VALUES = " ".join(SUMMED)
 
 TABLES: tuple[Table, ...] = (
