@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from flows.samples.fleet import SimulatedFleet, simulate_fleet
 from flows.samples.fleet_plan import Fleet
 from transforms import energy
-from transforms.energy import GapRule
+from transforms.gaps import GapRule
 
 WORK = Path(__file__).parent / "fleet"
 HOURS = 6

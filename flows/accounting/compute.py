@@ -51,7 +51,7 @@ from flows.warehouse.locks import FIGURES, transaction
 from flows.warehouse.registry import declare_gpus
 from flows.warehouse.store import open_exclusively, store_of
 from transforms import METHOD_VERSION
-from transforms.energy import GapRule
+from transforms.gaps import GapRule
 
 
 @dataclass(frozen=True)

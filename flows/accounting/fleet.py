@@ -18,7 +18,7 @@ from flows.settings import Settings
 from flows.warehouse.frames import load_query
 from transforms import attribution, changes, embodied
 from transforms.constants import BOUNDS, NO_GPU, PPM, SLOT_US
-from transforms.energy import GapRule
+from transforms.gaps import GapRule
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

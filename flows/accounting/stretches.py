@@ -18,7 +18,7 @@ from flows.settings import Settings
 from flows.warehouse.frames import insert, load_query, register, stream_frames, temporary
 from transforms import energy
 from transforms.constants import POWER_SOURCES, SLOT_US
-from transforms.energy import GapRule
+from transforms.gaps import GapRule
 from transforms.schema import TABLES
 
 _BATCH = 1 << 20

@@ -25,7 +25,7 @@ from flows.accounting.fleet import Fleet
 from flows.accounting.stretches import Progress, reduce_segments
 from flows.settings import Cluster, Settings
 from flows.warehouse.lake import LakeStore, read_snapshot
-from transforms.energy import GapRule
+from transforms.gaps import GapRule
 
 _AHEAD = 4
 """Tasks that wait for each worker, so that no more results than these are held at once."""

@@ -33,7 +33,7 @@ from flows.warehouse.locks import FIGURES, tidy_warehouse, transaction
 from flows.warehouse.store import open_exclusively, store_of
 from transforms import energy
 from transforms.constants import SLOT_US
-from transforms.energy import GapRule
+from transforms.gaps import GapRule
 
 _AT_ONCE = 50_000_000
 """Readings that one transaction replaces."""

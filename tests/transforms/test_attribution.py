@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.conftest import T0, readings_frame
 from transforms import attribution, energy
 from transforms.constants import SLOT_US
-from transforms.energy import GapRule
+from transforms.gaps import GapRule
 
 RULE = GapRule()
 Held = tuple[str, int, int, int | None, int]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.conftest import ROOT, T0, readings_frame
 from transforms import energy
 from transforms.constants import SLOT_US
-from transforms.energy import GapRule
+from transforms.gaps import GapRule
 
 RULE = GapRule()
 BASE_US = int(T0.timestamp() * 1_000_000)

@@ -26,7 +26,7 @@ from tests import preloaded
 from tests.conftest import T0, ask, readings_frame, runs_csv, segment, wattledger
 from transforms import energy
 from transforms.constants import SLOT_US
-from transforms.energy import GapRule
+from transforms.gaps import GapRule
 
 FIGURES = "SELECT * FROM run_footprint ORDER BY ALL"
 RUN = "r1,2024-05-01T12:05:00Z,2024-05-01T12:{},node01,all,1"
