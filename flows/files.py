@@ -76,7 +76,17 @@ def refuse_unreadable_name(path: Path) -> None:
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of the bytes of a file, in hexadecimal."""
+    """SHA-256 of the bytes of a file, in hexadecimal.
+
+    Raises:
+        BadInput: a pipe, a device or the like, which may never end.
+    """
+    if not path.is_file():
+        raise BadInput(
+            "not a regular file",
+            where=name_for_people(path),
+            remedy="Write what it gives into a file, and load that",
+        )
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):

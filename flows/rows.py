@@ -266,11 +266,17 @@ class RowFaults:
         for reason, group in self.rows.group_by("reason", maintain_order=True):
             first = group.row(0, named=True)
             place = locate("row", first["row_no"], first["field_name"], first["raw_value"] or None)
-            count = f"{group.height:,} row{'s' if group.height > 1 else ''}"
-            sentences.append(f"{count} set aside: {reason[0]} ({place.removeprefix('row, ')})")
+            sentences.append(
+                f"{count_of(group.height, 'row')} set aside: {reason[0]} ({place.removeprefix('row, ')})"
+            )
         return sentences
 
 
 def describe_skipped(skipped: Mapping[str, int]) -> str:
-    """What was skipped, by reason: `12 job steps, 3 jobs without GPUs`; empty where nothing was."""
-    return ", ".join(f"{count:,} {reason}" for reason, count in skipped.items() if count)
+    """What was skipped, by reason: `job steps (12), jobs without GPUs (3)`; empty where nothing was."""
+    return ", ".join(f"{reason} ({count:,})" for reason, count in skipped.items() if count)
+
+
+def count_of(number: int, noun: str) -> str:
+    """A number of things: `1 run`, `2,000 runs`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

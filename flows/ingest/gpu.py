@@ -11,7 +11,7 @@ import duckdb
 import polars as pl
 
 from flows.errors import BadInput
-from flows.files import expand_paths, hash_file, is_in_spool
+from flows.files import expand_paths, is_in_spool, name_for_people
 from flows.ingest import host
 from flows.ingest.gpu_clean import clean_values, needs_cleaning, set_nameless_aside
 from flows.ingest.gpu_compare import stage_profiles
@@ -30,7 +30,7 @@ from flows.sources.gpu import reader as gpu_source
 from flows.sources.gpu import segments
 from flows.sources.gpu.nvidia_smi import Options
 from flows.sources.gpu.staged import Staged
-from flows.sources.verdict import judge_file
+from flows.sources.verdict import identify_file, judge_file
 from flows.warehouse import registry
 from flows.warehouse.registry import Outcome
 from flows.warehouse.store import explain_disk_errors, open_for_writing, store_of
@@ -152,15 +152,26 @@ def _load_batch(
     return [batch.outcomes[path] for path in files]
 
 
+def _identify(path: Path) -> str | BadInput:
+    """The digest of a file, or why it has none."""
+    try:
+        return identify_file(path)
+    except BadInput as error:
+        return error
+
+
 def _stage_files(
     batch: _Batch, pool: ThreadPoolExecutor, options: Options, source: str, progress: Progress
 ) -> None:
     """Read files that are new into their staged form; refuse those that cannot be read."""
-    digests = list(pool.map(hash_file, batch.files))
-    loaded = registry.find_loaded(batch.con, digests)
+    digests = list(pool.map(_identify, batch.files))
+    loaded = registry.find_loaded(batch.con, [d for d in digests if isinstance(d, str)])
     for path, digest in zip(batch.files, digests, strict=True):
         progress(path)
-        if digest in loaded:
+        if isinstance(digest, BadInput):
+            name = name_for_people(path)
+            batch.outcomes[path] = Outcome(name, "", "quarantined", reason=str(digest))
+        elif digest in loaded:
             batch.outcomes[path] = Outcome(str(path), digest, "known")
         elif digest in batch.staged or digest in batch.hosts:
             batch.waiting.add(path)

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from flows.errors import BadInput
 from flows.factors import find_for_model, is_of_board, read_factors
+from flows.rows import count_of
 from flows.settings import Settings
 from flows.sources.gpu.staged import STAGED, Staged
 from flows.times import describe_span
@@ -244,7 +245,7 @@ def describe_readings(profile: pl.DataFrame, blanks: Mapping[str, int]) -> list[
 def _describe_host(row: dict[str, Any]) -> str:
     models = ", ".join(row["models"]) or "model not said"
     sentence = (
-        f"host {row['host']}: {row['gpus']} GPU{'s' if row['gpus'] > 1 else ''} ({models}), "
+        f"host {row['host']}: {count_of(row['gpus'], 'GPU')} ({models}), "
         f"{describe_span(row['first_ts'], row['last_ts'])}"
     )
     if row["usual_step_ms"] is not None:

@@ -19,7 +19,7 @@ from flows.settings import Settings
 from flows.sources.grid import reader as grid_source
 from flows.sources.grid.layouts import Options
 from flows.sources.grid.series import GridData, Limits
-from flows.sources.verdict import judge_file
+from flows.sources.verdict import identify_file, judge_file
 from flows.warehouse import registry
 from flows.warehouse.frames import register, stage
 from flows.warehouse.locks import transaction
@@ -91,8 +91,14 @@ def ingest_grid(
     with open_exclusively(store_of(settings), "grid") as con:
         for path in expand_paths(paths):
             progress(path)
+            try:
+                content = identify_file(path)
+            except BadInput as error:
+                reason = str(error)
+                outcomes.append(Outcome(name_for_people(path), "", "quarantined", reason=reason))
+                continue
             # The same bytes read with other options are other data.
-            identity = f"{hash_file(path)} {options} {layout} {source}"
+            identity = f"{content} {options} {layout} {source}"
             digest = hashlib.sha256(identity.encode()).hexdigest()
             if registry.find_loaded(con, [digest]):
                 outcomes.append(Outcome(name_for_people(path), digest, "known"))

@@ -6,6 +6,7 @@ import duckdb
 import polars as pl
 
 from flows.ingest.grid_days import Span, find_stored_incomplete
+from flows.rows import count_of
 from flows.settings import Settings
 from flows.sources.grid.series import GridData
 from flows.times import describe_span
@@ -42,7 +43,7 @@ def _describe_intervals(part: pl.DataFrame) -> str:
     )
     span = describe_span(part["valid_from"].min(), part["valid_to"].max())  # type: ignore[arg-type]
     lengths = " and ".join(f"{length:g}" for length in minutes.head(4))
-    return f"{span}, {intervals.height:,} intervals of {lengths} minutes"
+    return f"{span}, {count_of(intervals.height, 'interval')} of {lengths} minutes"
 
 
 def _describe_intensities(part: pl.DataFrame, unit: str) -> str:

@@ -8,13 +8,14 @@ from pathlib import Path
 import duckdb
 
 from flows.errors import BadInput
-from flows.files import expand_paths, hash_file, name_for_people, open_plain_text
+from flows.files import expand_paths, name_for_people, open_plain_text
 from flows.ingest.codecarbon import record_second_meter
 from flows.ingest.progress import Progress, no_progress
+from flows.rows import count_of
 from flows.settings import Settings
 from flows.sources import meters
 from flows.sources.runs import codecarbon
-from flows.sources.verdict import judge_file
+from flows.sources.verdict import identify_file, judge_file
 from flows.times import describe_span
 from flows.warehouse import registry
 from flows.warehouse.frames import insert
@@ -47,8 +48,7 @@ def ingest_meter(
 def _load_file(con: duckdb.DuckDBPyConnection, settings: Settings, path: Path, tz: str) -> Outcome:
     """Load a file of another meter; one that cannot be used goes to quarantine."""
     try:
-        with judge_file(path):
-            digest = f"{hash_file(path)} meter {tz}".strip()
+        digest = f"{identify_file(path)} meter {tz}".strip()
     except BadInput as error:
         return Outcome(name_for_people(path), "", "quarantined", reason=str(error))
     if registry.find_loaded(con, [digest]):
@@ -125,7 +125,7 @@ def _record(
         span = describe_span(intervals[0].valid_from, max(i.valid_to for i in intervals))
         total = sum(interval.energy_mj for interval in intervals) / 3.6e9
         outcome.understood = [
-            f"{len(intervals):,} intervals of {', '.join(names[:5])}{' and others' if len(names) > 5 else ''}, "
+            f"{count_of(len(intervals), 'interval')} of {', '.join(names[:5])}{' and others' if len(names) > 5 else ''}, "
             f"{span}, {total:,.4g} kWh"
         ]
     return outcome

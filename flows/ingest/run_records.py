@@ -11,12 +11,12 @@ from pathlib import Path
 import duckdb
 
 from flows.errors import BadInput
-from flows.files import hash_file, name_for_people
+from flows.files import name_for_people
 from flows.ingest.run_store import store_runs
 from flows.ingest.slurm_runs import find_told_again
 from flows.settings import Settings
 from flows.sources.runs import records
-from flows.sources.verdict import judge_file
+from flows.sources.verdict import identify_file, judge_file
 from flows.warehouse import registry
 from flows.warehouse.frames import insert
 from flows.warehouse.registry import Gpu, Outcome
@@ -39,8 +39,7 @@ def load_records(
     digests: dict[Path, str] = {}
     for path in paths:
         try:
-            with judge_file(path):
-                digests[path] = hash_file(path)
+            digests[path] = identify_file(path)
         except BadInput as error:
             outcomes.append(Outcome(name_for_people(path), "", "quarantined", reason=str(error)))
     loaded = registry.find_loaded(con, list(digests.values()))

@@ -12,17 +12,18 @@ from pathlib import Path
 import duckdb
 
 from flows.errors import BadInput
-from flows.files import expand_paths, hash_file, is_in_spool, name_for_people, open_plain_text
+from flows.files import expand_paths, is_in_spool, name_for_people, open_plain_text
 from flows.ingest.codecarbon import import_history, settle_history
 from flows.ingest.progress import Progress, no_progress
 from flows.ingest.run_records import load_records
 from flows.ingest.run_store import store_runs
 from flows.ingest.slurm_runs import settle_jobs
+from flows.rows import count_of
 from flows.settings import Settings
 from flows.sources.runs import codecarbon, records, sacct
 from flows.sources.runs import table as run_table
 from flows.sources.runs.run import Gpus, KnownGpu, RunsRead
-from flows.sources.verdict import judge_file
+from flows.sources.verdict import identify_file, judge_file
 from flows.times import describe_span
 from flows.warehouse import registry
 from flows.warehouse.registry import Gpu, Outcome
@@ -76,8 +77,7 @@ def _load_file(con: duckdb.DuckDBPyConnection, settings: Settings, path: Path, t
     """Load a file with runs, of whatever kind; one that cannot be used goes to quarantine."""
     gpus = _list_gpus(con)
     try:
-        with judge_file(path):
-            content = hash_file(path)
+        content = identify_file(path)
     except BadInput as error:
         return Outcome(str(path), "", "quarantined", reason=str(error))
     digest = hashlib.sha256(f"{content} runs {tz}".encode()).hexdigest()
@@ -179,7 +179,7 @@ def _describe(read: RunsRead, tz: str) -> list[str]:
     )
     going_on = sum(run.ended_at is None for run in runs)
     sentence = (
-        f"{len(runs):,} run{'s' if len(runs) > 1 else ''} on {len({gpu.gpu_uuid for gpu in held}):,} GPUs, "
+        f"{count_of(len(runs), 'run')} on {count_of(len({gpu.gpu_uuid for gpu in held}), 'GPU')}, "
         f"{describe_span(min(run.started_at for run in runs), last)}, {hours:,.4g} GPU-hours"
     )
     if going_on:

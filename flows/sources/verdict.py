@@ -12,7 +12,7 @@ from traceback import extract_tb
 import polars as pl
 
 from flows.errors import BadInput, SettingsError, UsageError, WattledgerError
-from flows.files import name_for_people, refuse_unreadable_name
+from flows.files import hash_file, name_for_people, refuse_unreadable_name
 
 _log = logging.getLogger(__name__)
 
@@ -63,4 +63,20 @@ def judge_file(path: Path) -> Iterator[None]:
             f"({Path(place.filename).name}, line {place.lineno})",
             where=name_for_people(path),
             remedy="Check the file; if it is sound, please report this with its first lines",
+        ) from None
+
+
+def identify_file(path: Path) -> str:
+    """The digest of a file.
+
+    Raises:
+        BadInput: it cannot be read at all, or is none.
+    """
+    try:
+        return hash_file(path)
+    except OSError as error:
+        raise BadInput(
+            f"cannot be read: {error.strerror or error}",
+            where=name_for_people(path),
+            remedy="Check who may read it",
         ) from None

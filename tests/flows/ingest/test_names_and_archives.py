@@ -100,3 +100,26 @@ def test_bytes_that_are_no_text_cost_their_rows_and_no_more(project: Settings) -
     [row] = ask(project, "SELECT row_no, reason FROM quarantined_row")
     assert row["row_no"] == 502
     assert "not text" in row["reason"]
+
+
+def test_a_pipe_and_a_file_that_nobody_may_read_stop_nothing(
+    project: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe, secret, good = (project.root / name for name in ("pipe.csv", "secret.csv", "good.csv"))
+    os.mkfifo(pipe)
+    secret.write_bytes(log("GPU-0"))
+    good.write_bytes(log("GPU-1"))
+    opened = Path.open
+
+    def refuse(path: Path, *given: object, **options: object) -> object:
+        if path == secret:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *given, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "open", refuse)  # Whoever runs the tests as root may read everything.
+    outcomes = ingest_gpu(project, [pipe, secret, good], OPTIONS)
+    assert [outcome.verdict for outcome in outcomes] == ["quarantined", "quarantined", "loaded"]
+    assert "not a regular file" in outcomes[0].reason
+    assert "Permission denied" in outcomes[1].reason
+    for ingest in (ingest_grid, ingest_runs):
+        assert [o.verdict for o in ingest(project, [pipe, secret])] == ["quarantined"] * 2
