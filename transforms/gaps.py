@@ -74,7 +74,9 @@ def estimate_gaps(gaps: pl.LazyFrame, rule: GapRule, spans: pl.DataFrame) -> pl.
 def _find_holders(gaps: pl.LazyFrame, spans: pl.DataFrame) -> pl.LazyFrame:
     """Add who held the GPU in a gap: held0 and held1 (whether a run did, just after t0 and just before t1), and first and
     last, the times in the gap at which it changed hands (beyond it where it did not)."""
-    borders = _list_borders(spans).lazy()
+    # Whoever counts GPUs in wider numbers asks of the same ones.
+    keys = gaps.collect_schema()["gpu_key"]
+    borders = _list_borders(spans).lazy().with_columns(pl.col("gpu_key").cast(keys))
     # The times of borders stay, as first and last.
     near: dict[str, Any] = {"by": "gpu_key", "check_sortedness": False, "coalesce": False}
     return (

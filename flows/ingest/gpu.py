@@ -71,11 +71,13 @@ def ingest_gpu(
     files = [
         path for path in expand_paths(paths) if path.suffix == ".parquet" or not is_in_spool(path)
     ]
+    options = options or Options()
+    gpu_source.check_options(settings, options, source)
     outcomes: list[Outcome] = []
     with open_for_writing(store_of(settings)) as con, explain_disk_errors(store_of(settings)):
         registry.declare_gpus(con, settings)
         for batch in _split_batches(files):
-            outcomes += _load_batch(con, settings, batch, options or Options(), source, progress)
+            outcomes += _load_batch(con, settings, batch, options, source, progress)
     return outcomes
 
 

@@ -85,6 +85,7 @@ def ingest_grid(
         raise UsageError(
             f"no grid source {source!r} in wattledger.toml", remedy="See docs/formats.md"
         )
+    grid_source.check_options(options)
     mapping = settings.grid_sources.get(source)
     scratch, limits = settings.work / "staging", set_limits(settings)
     outcomes = []

@@ -16,7 +16,7 @@ from flows.settings import Settings
 from flows.sources import meters
 from flows.sources.runs import codecarbon
 from flows.sources.verdict import identify_file, judge_file
-from flows.times import describe_span
+from flows.times import describe_span, parse_zone
 from flows.warehouse import registry
 from flows.warehouse.frames import insert
 from flows.warehouse.locks import transaction
@@ -34,9 +34,11 @@ def ingest_meter(
     the ledger's over the same time (view `meter_reconciliation`).
 
     Raises:
-        UsageError: times are local and no zone was given.
+        UsageError: an unknown time zone.
         WarehouseError: the disk or the warehouse failed.
     """
+    if tz:
+        parse_zone(tz)
     outcomes = []
     with open_exclusively(store_of(settings), "meters") as con:
         for path in expand_paths(paths):

@@ -24,7 +24,7 @@ from flows.sources.runs import codecarbon, records, sacct
 from flows.sources.runs import table as run_table
 from flows.sources.runs.run import Gpus, KnownGpu, RunsRead
 from flows.sources.verdict import identify_file, judge_file
-from flows.times import describe_span
+from flows.times import describe_span, parse_zone
 from flows.warehouse import registry
 from flows.warehouse.registry import Gpu, Outcome
 from flows.warehouse.store import open_exclusively, store_of
@@ -55,8 +55,11 @@ def ingest_runs(
         What became of each file.
 
     Raises:
+        UsageError: an unknown time zone.
         WarehouseError: the disk or the warehouse failed.
     """
+    if tz:
+        parse_zone(tz)
     outcomes = []
     record_files: list[Path] = []
     with open_exclusively(store_of(settings), "runs") as con:

@@ -11,6 +11,23 @@ from flows.settings import Settings
 from flows.sources.gpu import mapped, nvidia_smi, segments
 from flows.sources.gpu.nvidia_smi import Options
 from flows.sources.gpu.staged import Staged
+from flows.times import parse_zone
+
+
+def check_options(settings: Settings, options: Options, source: str) -> None:
+    """Refuse what is wrong for every file, before any is read.
+
+    Raises:
+        UsageError: a source that wattledger.toml does not describe, or an unknown time zone.
+    """
+    if source and source not in settings.sources:
+        names = ", ".join(sorted(settings.sources)) or "none"
+        raise UsageError(
+            f"no source {source!r} in wattledger.toml",
+            remedy=f"Described there: {names}. See docs/formats.md",
+        )
+    if options.tz:
+        parse_zone(options.tz)
 
 
 def stage(
@@ -20,7 +37,7 @@ def stage(
 
     Raises:
         BadInput: the file cannot be used.
-        UsageError: `source` is not described in wattledger.toml, or an option is missing.
+        UsageError: an option is missing.
     """
     digest = digest or hash_file(path)
     staged = Staged(
@@ -31,12 +48,6 @@ def stage(
         faults=RowFaults(path, settings.ingest.max_bad_rows_share),
     )
     if source:
-        if source not in settings.sources:
-            names = ", ".join(sorted(settings.sources)) or "none"
-            raise UsageError(
-                f"no source {source!r} in wattledger.toml",
-                remedy=f"Described there: {names}. See docs/formats.md",
-            )
         return mapped.read(path, staged, source, settings.sources[source], options)
     if path.suffix == ".parquet":
         return segments.read(path, staged)

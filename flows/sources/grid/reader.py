@@ -15,6 +15,7 @@ from flows.sources.grid.generation import build_mix
 from flows.sources.grid.layouts import LAYOUTS, read_described, refuse_unknown
 from flows.sources.grid.series import GRAMS_PER_KWH, GridData, Limits
 from flows.sources.grid.tables import Options, read_table
+from flows.times import parse_zone
 from transforms.constants import SIGNALS
 
 
@@ -44,7 +45,6 @@ def read(
         BadInput: unknown layout, or too many values that cannot be understood, with row and column.
         UsageError: zone or time zone is not in the file and was not given.
     """
-    _check_options(options)
     limits = limits or Limits()
     form = _find_form(path)
     if form == "xml":
@@ -72,7 +72,14 @@ def _find_form(path: Path) -> str:
     return "xml" if first.startswith("<") else "json" if first[:1] in ("{", "[") else "csv"
 
 
-def _check_options(options: Options) -> None:
+def check_options(options: Options) -> None:
+    """Refuse what is wrong for every file, before any is read.
+
+    Raises:
+        UsageError: an unknown signal, unit or time zone.
+    """
+    if options.tz:
+        parse_zone(options.tz)
     if options.signal and options.signal not in SIGNALS:
         raise UsageError(
             f"unknown signal {options.signal!r}", remedy=f"One of {', '.join(SIGNALS)}"

@@ -137,7 +137,7 @@ def test_a_row_told_twice_counts_once(site: Settings) -> None:
 def test_tables_are_read_as_programs_write_them(site: Settings, text: str) -> None:
     outcome = load(site, text)
     assert (outcome.rows_loaded, outcome.rows_quarantined) == (1, 0), outcome
-    assert "1 run on 1 GPUs, 2026-02-03 08:00:00 to 09:00:00 UTC, 1 GPU-hours" in outcome.understood
+    assert "1 run on 1 GPU, 2026-02-03 08:00:00 to 09:00:00 UTC, 1 GPU-hours" in outcome.understood
 
 
 def test_start_and_end_settle_the_repeated_hour(site: Settings) -> None:

@@ -293,7 +293,7 @@ def test_a_broken_chain_is_named(what: str, republished: Settings) -> None:
     if what == "manifest":
         path = first / MANIFEST
         path.chmod(0o644)
-        path.write_text(path.read_text().replace('"method_version": "4"', '"method_version": "5"'))
+        path.write_text(path.read_text().replace('"method_version": "5"', '"method_version": "6"'))
     elif what == "folder":
         shutil.rmtree(first)
     elif what == "link":
@@ -321,7 +321,7 @@ def test_what_cannot_be_checked_is_said(published: Settings) -> None:
         con.execute("UPDATE computation SET method_version = '3'")
     [finding] = check_figures(store_of(published), published.published.resolve())
     assert finding.ok is None
-    assert "it was computed by method 3, this is 4" in finding.detail
+    assert "it was computed by method 3, this is 5" in finding.detail
 
 
 def test_a_publication_by_other_code_is_verified_and_that_is_said(

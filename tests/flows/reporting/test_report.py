@@ -105,6 +105,7 @@ def test_data_docs_are_readable_offline(browser: Any, demo: Path) -> None:
         "slot_signal",
         "footprint",
         "restatement",
+        "grain",
     ]
     browser.find_element("link text", "footprint").click()
     assert "Metered energy = attributed + idle + unallocated" in browser.page_source

@@ -148,4 +148,6 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         read(file(tmp_path, "t,p\n1700000001,10\n2,3,4\n2,3,4\n3,4\n"), SIMPLE)
     project = Settings()
     with pytest.raises(UsageError, match="no source 'lab'"):
-        reader.stage(path, project, Options(), "lab")
+        reader.check_options(project, Options(), "lab")
+    with pytest.raises(UsageError, match="unknown time zone 'Mars'"):
+        reader.check_options(project, Options(tz="Mars"), "")
