@@ -273,6 +273,8 @@ def kill_while() -> Callable[..., None]:
         ours, theirs = PROCESSES.Pipe()
         process = PROCESSES.Process(target=work, args=(*given, theirs))
         process.start()
+        # A child that dies before it begins says nothing.
+        assert ours.poll(120), f"the work did not begin (exit code {process.exitcode})"
         assert ours.recv() == "go"
         time.sleep(after_s)
         process.kill()
@@ -355,6 +357,9 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             break
         except OSError:
             time.sleep(0.1)
+    else:
+        server.kill()
+        pytest.fail("Prefect's server did not begin to answer in two minutes")
     yield api
     server.terminate()
     server.wait(timeout=20)

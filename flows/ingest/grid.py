@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,36 +86,45 @@ def ingest_grid(
             f"no grid source {source!r} in wattledger.toml", remedy="See docs/formats.md"
         )
     grid_source.check_options(options)
-    mapping = settings.grid_sources.get(source)
-    scratch, limits = settings.work / "staging", set_limits(settings)
+    # The same bytes read with other options are other data.
+    given = f"{options} {layout} {source}"
+
+    def read(path: Path) -> GridData:
+        mapping, scratch = settings.grid_sources.get(source), settings.work / "staging"
+        return grid_source.read(path, options, layout, scratch, mapping, set_limits(settings))
+
     outcomes = []
     with open_exclusively(store_of(settings), "grid") as con:
         for path in expand_paths(paths):
             progress(path)
-            try:
-                content = identify_file(path)
-            except BadInput as error:
-                reason = str(error)
-                outcomes.append(Outcome(name_for_people(path), "", "quarantined", reason=reason))
-                continue
-            # The same bytes read with other options are other data.
-            identity = f"{content} {options} {layout} {source}"
-            digest = hashlib.sha256(identity.encode()).hexdigest()
-            if registry.find_loaded(con, [digest]):
-                outcomes.append(Outcome(name_for_people(path), digest, "known"))
-                continue
-            try:
-                with judge_file(path):
-                    data = grid_source.read(path, options, layout, scratch, mapping, limits)
-                outcomes.append(_load(con, settings, path, digest, data))
-            except BadInput as error:
-                outcomes.append(
-                    registry.quarantine_file(con, settings, path, digest, "grid", str(error))
-                )
+            outcomes.append(_load_file(con, settings, path, given, read))
         loaded = [outcome for outcome in outcomes if outcome.verdict == "loaded"]
         if loaded:
             loaded[-1].warnings += warn_of_zones(con, settings)
     return outcomes
+
+
+def _load_file(
+    con: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    path: Path,
+    given: str,
+    read: Callable[[Path], GridData],
+) -> Outcome:
+    """Load a file that is new; one that cannot be used goes to quarantine."""
+    try:
+        content = identify_file(path)
+    except BadInput as error:
+        return Outcome(name_for_people(path), "", "quarantined", reason=str(error))
+    digest = hashlib.sha256(f"{content} {given}".encode()).hexdigest()
+    if registry.find_loaded(con, [digest]):
+        return Outcome(name_for_people(path), digest, "known")
+    try:
+        with judge_file(path):
+            data = read(path)
+        return _load(con, settings, path, digest, data)
+    except BadInput as error:
+        return registry.quarantine_file(con, settings, path, digest, "grid", str(error))
 
 
 def set_limits(settings: Settings) -> Limits:
