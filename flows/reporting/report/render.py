@@ -173,6 +173,7 @@ def _read_evidence(con: duckdb.DuckDBPyConnection, publication_id: str) -> Row:
         ),
         "file_count": _count(con, "segment"),
         "refused": query_rows(con, "FROM quarantine ORDER BY recorded_at"),
+        "set_aside": query_rows(con, load_query("reporting/rows_set_aside")),
         "events": query_rows(con, load_query("reporting/collector_events")),
     }
 

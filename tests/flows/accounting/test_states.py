@@ -55,3 +55,17 @@ def test_every_declared_run_stands_there_with_its_state(loaded: Settings) -> Non
             explain_run(con, "later")
     finally:
         con.close()
+
+
+def test_rows_that_were_set_aside_stand_in_the_report(loaded: Settings) -> None:
+    rows = [
+        f"s{n},2024-05-01T12:0{n}:00Z,2024-05-01T12:0{n + 1}:00Z,node01,0,0.1" for n in range(4)
+    ]
+    bad = "b,2024-05-01T12:00:00Z,<b>soon</b>,node01,0,0.1"
+    [outcome] = ingest_runs(loaded, [runs_csv(loaded.root, [*rows, bad], "slip.csv")])
+    assert (outcome.verdict, outcome.rows_quarantined) == ("loaded", 1)
+    compute(loaded)
+    publish_candidate(loaded)
+    report = (loaded.published / "report.html").read_text()
+    assert "slip.csv</code>: 1 row, not a time (first: row 6)" in report
+    assert "<b>soon" not in report
