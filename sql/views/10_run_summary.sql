@@ -8,6 +8,14 @@ WITH declared AS (
 ),
 counted AS (
     SELECT * FROM run_footprint WHERE kind = 'run'
+),
+on_unknown_board AS (
+    SELECT DISTINCT a.run_id
+    FROM run_allocation AS a
+    SEMI JOIN (
+        FROM segment_profile WHERE limit_from IN ('class', 'default')
+    ) AS p ON p.gpu_uuid = a.gpu_uuid
+    WHERE a.superseded_at IS NULL
 )
 SELECT
     coalesce(f.run_id, r.run_id) AS run_id,
@@ -19,6 +27,14 @@ SELECT
         WHEN r.ended_at IS NULL THEN 'open'
         ELSE 'ended'
     END AS state,
+    nullif(concat_ws(
+        '; ',
+        CASE WHEN r.run_id IN (SELECT run_id FROM on_unknown_board)
+            THEN 'board limit known by class only' END,
+        CASE WHEN r.labels ->> '$.shares_assumed' IS NOT NULL THEN 'shares assumed' END,
+        'counted once with ' || (r.labels ->> '$.counted_once_with'),
+        'may count twice with ' || (r.labels ->> '$.may_count_twice_with')
+    ), '') AS flags,
     r.name,
     r.owner,
     r.run_model,

@@ -11,7 +11,7 @@ TABLES: tuple[Table, ...] = (
         "one training run",
         "Energy, carbon and water of every run, with bounds and measured share",
         columns(
-            "run_id state name owner run_model started_at ended_at gpus gpu_hours "
+            "run_id state flags name owner run_model started_at ended_at gpus gpu_hours "
             "energy_kwh energy_low_kwh energy_high_kwh energy_measured_share gap_kwh filled_kwh it_kwh "
             "facility_kwh facility_low_kwh facility_high_kwh facility_measured_share "
             "co2e_kg co2e_low_kg co2e_high_kg co2e_measured_share "

@@ -6,11 +6,13 @@ import pytest
 
 from flows.accounting.compute import compute
 from flows.errors import UsageError
+from flows.ingest.gpu import ingest_gpu
 from flows.ingest.runs import ingest_runs
 from flows.publication.publish import publish_candidate
 from flows.publication.reader import read_runs
 from flows.reporting.explain import explain_run
 from flows.settings import Settings, load
+from flows.sources.gpu.nvidia_smi import Options
 from flows.warehouse.store import store_of
 from tests.conftest import ask, runs_csv
 
@@ -69,3 +71,19 @@ def test_rows_that_were_set_aside_stand_in_the_report(loaded: Settings) -> None:
     report = (loaded.published / "report.html").read_text()
     assert "slip.csv</code>: 1 row, not a time (first: row 6)" in report
     assert "<b>soon" not in report
+
+
+def test_a_run_on_a_board_that_no_table_knows_is_flagged(loaded: Settings) -> None:
+    log = loaded.root / "odd.csv"
+    lines = ["timestamp, index, uuid, name, power.draw [W]"]
+    lines += [
+        f"2024/05/01 12:00:{s:02d}.000, 0, GPU-odd, NVIDIA H100 Nobody Knows, 300 W"
+        for s in range(60)
+    ]
+    log.write_text("\n".join(lines) + "\n")
+    assert ingest_gpu(loaded, [log], Options(tz="UTC", host="odd"))[0].verdict == "loaded"
+    rows = ["on-odd,2024-05-01T12:00:00Z,2024-05-01T12:00:30Z,odd,0,1"]
+    ingest_runs(loaded, [runs_csv(loaded.root, rows, "odd_runs.csv")])
+    compute(loaded)
+    flags = {row["run_id"]: row["flags"] for row in ask(loaded, "FROM run_summary")}
+    assert flags == {"r1": None, "on-odd": "board limit known by class only"}

@@ -185,6 +185,12 @@ FIELDS: tuple[Field, ...] = (
         "`ended`; `open` (it goes on); `no readings` (nobody metered it: all is filled); `not begun` at the last "
         "reading; `holds nothing` (no time, or no GPU). The last two have no figures",
     ),
+    Field(
+        "flags",
+        "VARCHAR",
+        "What to know before the figure is used: a board whose limit is known by its class only, shares that were "
+        "assumed, records that were counted once or may count twice; null where there is nothing",
+    ),
     Field("owner", "VARCHAR", "Person or team"),
     Field("run_model", "VARCHAR", "Model that the run trains"),
     Field("labels", "VARCHAR", "Free labels as a JSON object"),
