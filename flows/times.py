@@ -186,26 +186,37 @@ def parse_texts(text: pl.Series) -> pl.DataFrame:
         `utc`, where the text names its zone, and `naive`, where it does not; both null where it is no time.
     """
     clean = text.str.strip_chars(" \t\r\"'")
-    spaced = (
-        clean.str.replace(r"(?i)\s*(z|utc|gmt)$", "+00:00")
-        .str.replace(r"^(\d{4})/(\d{2})/(\d{2})", "$1-$2-$3")
-        .str.replace(r"^(\d{4}-\d{2}-\d{2})T", "$1 ")
-        .str.replace(r"(:\d{2}(?:\.\d+)?)\s*([+-]\d{2})$", "$1 $2:00")
-        .str.replace(r"(:\d{2}(?:\.\d+)?)\s*([+-]\d{2}:?\d{2})$", "$1 $2")
-    )
-    aware = _parse_first(spaced, _AWARE_FORMATS)
-    return pl.DataFrame(
-        {
-            "utc": aware.cast(pl.Datetime("us", "UTC")),
-            "naive": _parse_first(clean, _NAIVE_FORMATS).cast(pl.Datetime("us")),
-        }
-    )
+    naive = _parse_by_first(clean, _NAIVE_FORMATS).cast(pl.Datetime("us"))
+    utc = pl.Series([None], dtype=_UTC).new_from_index(0, clean.len())
+    # Patterns cost more than formats, and most files have one format throughout.
+    rest = (naive.is_null() & clean.is_not_null()).arg_true()
+    if rest.len():
+        spaced = (
+            clean.gather(rest)
+            .str.replace(r"(?i)\s*(z|utc|gmt)$", "+00:00")
+            .str.replace(r"^(\d{4})/(\d{2})/(\d{2})", "$1-$2-$3")
+            .str.replace(r"^(\d{4}-\d{2}-\d{2})T", "$1 ")
+            .str.replace(r"(:\d{2}(?:\.\d+)?)\s*([+-]\d{2})$", "$1 $2:00")
+            .str.replace(r"(:\d{2}(?:\.\d+)?)\s*([+-]\d{2}:?\d{2})$", "$1 $2")
+        )
+        utc = utc.scatter(rest, _parse_by_first(spaced, _AWARE_FORMATS).cast(_UTC))
+    return pl.DataFrame({"utc": utc, "naive": naive})
 
 
-def _parse_first(text: pl.Series, formats: tuple[str, ...]) -> pl.Series:
-    return pl.select(
-        pl.coalesce(text.str.to_datetime(form, time_unit="us", strict=False) for form in formats)
-    ).to_series()
+def _parse_by_first(text: pl.Series, formats: tuple[str, ...]) -> pl.Series:
+    """Each text by the first format that fits it; the next format is tried of those that are left."""
+    parsed: pl.Series | None = None
+    for form in formats:
+        if parsed is None:
+            parsed = text.str.to_datetime(form, time_unit="us", strict=False)
+            continue
+        rest = (parsed.is_null() & text.is_not_null()).arg_true()
+        if rest.is_empty():
+            break
+        more = text.gather(rest).str.to_datetime(form, time_unit="us", strict=False)
+        parsed = parsed.scatter(rest, more)
+    assert parsed is not None
+    return parsed
 
 
 def parse_column(raw: pl.Series, tz: str, by: pl.Series | None = None) -> pl.DataFrame:
