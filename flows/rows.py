@@ -232,6 +232,10 @@ class RowFaults:
             )
         return marked.drop("_fault")
 
+    def count_allowed(self, rows: int) -> int:
+        """How many of some rows may be bad: the share of them, and one in any case."""
+        return max(1, int(rows * self.max_share))
+
     def check(self, rows: int, contradictions: int = 0) -> None:
         """Refuse the file if too many of its rows are bad; one bad row among good ones never is.
 
@@ -243,8 +247,8 @@ class RowFaults:
             BadInput: too many, or all of them.
         """
         bad = self.rows
-        allowed = max(1, int(rows * self.max_share))
-        if bad.is_empty() or (bad.height - contradictions <= allowed and bad.height < rows):
+        is_few = bad.height - contradictions <= self.count_allowed(rows) and bad.height < rows
+        if bad.is_empty() or is_few:
             return
         causes = bad.filter(pl.col("reason") != ANOTHER_ROW)
         first = (causes if causes.height else bad).row(0, named=True)

@@ -171,10 +171,9 @@ def _stage_files(
     for path, digest in zip(batch.files, digests, strict=True):
         progress(path)
         if isinstance(digest, BadInput):
-            name = name_for_people(path)
-            batch.outcomes[path] = Outcome(name, "", "quarantined", reason=str(digest))
+            batch.outcomes[path] = registry.refuse_unread(path, digest)
         elif digest in loaded:
-            batch.outcomes[path] = Outcome(str(path), digest, "known")
+            batch.outcomes[path] = Outcome(name_for_people(path), digest, "known")
         elif digest in batch.staged or digest in batch.hosts:
             batch.waiting.add(path)
         elif path.suffix == ".parquet" and not source and segments.is_host_segment(path):

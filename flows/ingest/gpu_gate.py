@@ -137,7 +137,7 @@ def set_rows_aside(
     names = {failure.check.name for failure in failures}
     if not names <= set(ROWS_WHERE) - OF_WHOLE_FILES:
         return False
-    allowed = max(1, int(staged.rows_read * settings.ingest.max_bad_rows_share))
+    allowed = staged.faults.count_allowed(staged.rows_read)
     found: dict[int, tuple[str, str, Any, str]] = {}
     for failure in failures:
         column = ROWS_WHERE[failure.check.name][0]

@@ -115,7 +115,7 @@ def _load_file(
     try:
         content = identify_file(path)
     except BadInput as error:
-        return Outcome(name_for_people(path), "", "quarantined", reason=str(error))
+        return registry.refuse_unread(path, error)
     digest = hashlib.sha256(f"{content} {given}".encode()).hexdigest()
     if registry.find_loaded(con, [digest]):
         return Outcome(name_for_people(path), digest, "known")

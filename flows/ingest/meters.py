@@ -52,7 +52,7 @@ def _load_file(con: duckdb.DuckDBPyConnection, settings: Settings, path: Path, t
     try:
         digest = f"{identify_file(path)} meter {tz}".strip()
     except BadInput as error:
-        return Outcome(name_for_people(path), "", "quarantined", reason=str(error))
+        return registry.refuse_unread(path, error)
     if registry.find_loaded(con, [digest]):
         return Outcome(name_for_people(path), digest, "known")
     try:

@@ -41,7 +41,7 @@ def load_records(
         try:
             digests[path] = identify_file(path)
         except BadInput as error:
-            outcomes.append(Outcome(name_for_people(path), "", "quarantined", reason=str(error)))
+            outcomes.append(registry.refuse_unread(path, error))
     loaded = registry.find_loaded(con, list(digests.values()))
     by_run: dict[str, list[_RecordFile]] = {}
     for path, digest in digests.items():

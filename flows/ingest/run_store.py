@@ -121,7 +121,7 @@ def _set_aside(runs: Sequence[Run], reasons: Mapping[str, str], faults: RowFault
     """Set the rows of runs at fault aside, unless they are too many, or all."""
     at_fault = [run for run in runs if run.run_id in reasons]
     rows = sum(len(run.rows) for run in at_fault)
-    allowed = max(1, int(sum(len(run.rows) for run in runs) * faults.max_share))
+    allowed = faults.count_allowed(sum(len(run.rows) for run in runs))
     if not at_fault or len(at_fault) == len(runs) or (rows > allowed and len(at_fault) > 1):
         return False
     for run in at_fault:

@@ -82,22 +82,23 @@ def _load_file(con: duckdb.DuckDBPyConnection, settings: Settings, path: Path, t
     try:
         content = identify_file(path)
     except BadInput as error:
-        return Outcome(str(path), "", "quarantined", reason=str(error))
-    digest = hashlib.sha256(f"{content} runs {tz}".encode()).hexdigest()
+        return registry.refuse_unread(path, error)
+    # What can be read from accounting depends on the GPUs that are known by then.
+    digest, with_gpus = (
+        hashlib.sha256(f"{content} runs {tz}{known}".encode()).hexdigest()
+        for known in ("", f" {gpus.devices}")
+    )
+    # A file is of one kind, so it is known by one of them at most.
+    if loaded := registry.find_loaded(con, [digest, with_gpus]):
+        return Outcome(name_for_people(path), loaded.pop(), "known")
     try:
         with judge_file(path), open_plain_text(path, settings.work / "staging") as plain:
             with plain.open(encoding="utf-8-sig", errors="replace") as file:
                 head = [line[:100_000].rstrip("\n") for line in islice(file, _HEAD_LINES)]
-            is_accounting = sacct.is_sacct(head)
-            if is_accounting:
-                # What can be read from accounting depends on the GPUs that are known by then.
-                known = f"{content} runs {tz} {gpus.devices}"
-                digest = hashlib.sha256(known.encode()).hexdigest()
-            if registry.find_loaded(con, [digest]):
-                return Outcome(str(path), digest, "known")
             share = settings.ingest.max_bad_rows_share
             read: RunsRead | codecarbon.HistoryRead
-            if is_accounting:
+            if sacct.is_sacct(head):
+                digest = with_gpus
                 read, kind = sacct.read(path, plain, gpus, tz, share), "sacct"
             elif any(codecarbon.is_emissions(line) for line in head[:1]):
                 read, kind = codecarbon.read(path, plain, tz, share), "codecarbon"

@@ -17,6 +17,7 @@ import polars as pl
 import pyarrow as pa
 
 from expectations.checks import Verdict
+from flows.errors import BadInput
 from flows.files import name_for_people
 from flows.rows import RowFaults
 from flows.settings import Settings
@@ -47,6 +48,11 @@ class Outcome:
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def refuse_unread(path: Path, error: BadInput) -> Outcome:
+    """What becomes of a file whose bytes nobody could read: there is nothing to keep of it."""
+    return Outcome(name_for_people(path), "", "quarantined", reason=str(error))
 
 
 def find_loaded(con: duckdb.DuckDBPyConnection, digests: Sequence[str]) -> set[str]:
