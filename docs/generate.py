@@ -81,6 +81,7 @@ def command_line() -> str:
         "| 5 | the warehouse or the disk failed: what was acknowledged is stored |",
         "| 6 | a flow failed |",
         "| 7 | no NVIDIA driver or GPU to collect from |",
+        "| 8 | out of memory: figures were neither confirmed nor changed |",
         "| 130 | interrupted |",
         "",
         "`wattledger run` ends as its command does; 127 and 126 as in a shell: not found, not runnable.",

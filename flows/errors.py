@@ -92,9 +92,31 @@ class WarehouseBusy(WattledgerError):
 
 
 class WarehouseError(WattledgerError):
-    """The warehouse cannot be opened or written: newer than the code, damaged, disk full."""
+    """A database cannot be opened, read or written. What follows says why; waiting helps with none of it."""
 
     exit_code = 5
+
+
+class WarehouseDamaged(WarehouseError):
+    """A database's bytes are not what was written, or it is no database at all."""
+
+
+class WarehouseNewer(WarehouseError):
+    """A newer Wattledger, or a newer DuckDB, wrote it."""
+
+
+class WarehouseForbidden(WarehouseError):
+    """This user may not read or write it, or nobody may: a read-only file system."""
+
+
+class DiskFailed(WarehouseError):
+    """The disk is full, a quota or limit is reached, or the device fails."""
+
+
+class OutOfMemory(WattledgerError):
+    """A computation needs more memory than it may have. It says nothing about figures."""
+
+    exit_code = 8
 
 
 class LakeAway(WarehouseError):

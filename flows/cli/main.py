@@ -2,7 +2,8 @@
 
 Heavy imports wait until a command runs. Exit codes: 0 fine, 1 usage or settings, 2 bad input or no answer (the good
 part was done), 3 the gate refused or verification failed, 4 the warehouse (or this host's collector) is busy,
-5 the warehouse or disk failed, 6 a flow failed, 7 no GPU driver. `wattledger run` ends as its command does.
+5 the warehouse or disk failed (damaged, full, forbidden, newer), 6 a flow failed, 7 no GPU driver, 8 out of memory.
+`wattledger run` ends as its command does.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 fine, 1 usage or settings, 2 bad input, 3 gate or verification failed, "
-    "4 warehouse or collector busy, 5 warehouse or disk failed, 6 flow failed, 7 no GPU driver. "
+    "4 warehouse or collector busy, 5 warehouse or disk failed, 6 flow failed, 7 no GPU driver, 8 out of memory. "
     "`wattledger run` ends as its command does.",
 )
 for group in (project, service, loading, figures, publications, node):
@@ -68,7 +69,22 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+    except Exception as error:
+        failure = _explain_storage(error)
+        if failure is None:
+            raise
+        _print_error(str(failure))
+        sys.exit(failure.exit_code)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _explain_storage(error: Exception) -> WattledgerError | None:
+    """The sentence for a database that failed while it was read; None for every other error."""
+    if "duckdb" not in sys.modules and not isinstance(error, MemoryError):
+        return None
+    from flows.warehouse.failures import explain_failure
+
+    return explain_failure(error)
 
 
 def _print_error(text: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 
 from flows.errors import WarehouseBusy, WarehouseError
-from flows.settings import PUBLISHED_DATABASE
+from flows.warehouse.failures import explain_failure, first_line
 
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     # Nothing is fetched behind the user's back, and no query can make DuckDB do so.
@@ -24,7 +24,6 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "write_buffer_row_group_count": 1,
 }
 _POLL_S = 0.1
-_RESTORE = "Check that it is a DuckDB file of this version and that the disk is writable"
 
 
 def connect(
@@ -39,27 +38,27 @@ def connect(
 
     Raises:
         WarehouseBusy: another process holds the file for writing.
-        WarehouseError: it is not a DuckDB file, there is no permission, or the disk is full.
+        WarehouseError: it cannot be opened, and waiting would not help; its class says why.
     """
+    if path.exists() and not path.is_file():
+        # A pipe would be waited for, for ever.
+        raise WarehouseError(
+            "it is a folder" if path.is_dir() else "not a regular file",
+            where=str(path),
+            remedy="Check the path",
+        )
     deadline = time.monotonic() + wait_s
     while True:
         try:
             con = duckdb.connect(str(path), read_only=read_only, config=_CONFIG)
             break
-        except duckdb.IOException as error:
-            if "lock" not in str(error).lower():
-                raise WarehouseError(first_line(error), where=str(path), remedy=_RESTORE) from None
-            if time.monotonic() < deadline:
-                time.sleep(_POLL_S)
-                continue
-            raise WarehouseBusy(
-                "another process is writing it",
-                where=str(path),
-                remedy="Wait for it to end, or query "
-                f"published/{PUBLISHED_DATABASE}, which is never locked",
-            ) from None
         except duckdb.Error as error:
-            raise WarehouseError(first_line(error), where=str(path), remedy=_RESTORE) from None
+            failure = explain_failure(error, path) or WarehouseError(
+                f"cannot be opened: {first_line(error)}", where=str(path), remedy="Check the file"
+            )
+            if not isinstance(failure, WarehouseBusy) or time.monotonic() >= deadline:
+                raise failure from None
+            time.sleep(_POLL_S)
     con.execute("SET TimeZone = 'UTC'")
     return con
 
@@ -67,8 +66,3 @@ def connect(
 def connect_in_memory() -> duckdb.DuckDBPyConnection:
     """A connection that holds nothing yet and leaves nothing behind."""
     return connect(Path(":memory:"))
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, of bounded length."""
-    return str(error).splitlines()[0][:300]

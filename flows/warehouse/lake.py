@@ -17,9 +17,10 @@ from pathlib import Path
 
 import duckdb
 
-from flows.errors import LakeAway, WarehouseBusy, WarehouseError
+from flows.errors import LakeAway, WarehouseBusy, WarehouseError, WattledgerError
 from flows.settings import Lake
-from flows.warehouse.connection import connect_in_memory, first_line
+from flows.warehouse.connection import connect_in_memory
+from flows.warehouse.failures import explain_failure, first_line
 from flows.warehouse.frames import quote_literal
 
 NAME = "warehouse"
@@ -68,7 +69,7 @@ class LakeStore:
             con.execute(f"USE {NAME}")
         except duckdb.Error as error:
             con.close()
-            raise self.explain_failure(error) from None
+            raise self._explain_absence(error) from None
         except BaseException:
             con.close()
             raise
@@ -81,13 +82,15 @@ class LakeStore:
         con.execute(f"SET allowed_directories = [{quote_literal(self.data_path)}]")
         con.execute("SET enable_external_access = false")
 
-    def explain_error(self, error: duckdb.Error) -> WarehouseError | None:
+    def explain_failure(self, error: Exception) -> WattledgerError | None:
+        if isinstance(error, OSError | MemoryError | duckdb.OutOfMemoryException):
+            return explain_failure(error, self)
         # Where the catalogue cannot be asked, DuckDB reports it as an error of the query.
         if isinstance(error, _QUERY_ERRORS) and "from DuckLake" not in str(error):
             return None
-        return self.explain_failure(error)
+        return self._explain_absence(error)
 
-    def explain_failure(self, error: Exception) -> WarehouseError:
+    def _explain_absence(self, error: Exception) -> LakeAway:
         return LakeAway(
             f"it went away: {first_line(error)}",
             where=str(self),

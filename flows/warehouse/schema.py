@@ -9,7 +9,7 @@ from importlib.resources.abc import Traversable
 
 import duckdb
 
-from flows.errors import WarehouseError
+from flows.errors import WarehouseError, WarehouseNewer
 from flows.warehouse import lake
 from flows.warehouse.frames import quote_literal
 from flows.warehouse.locks import commit_or_roll_back
@@ -43,7 +43,7 @@ def migrate(con: duckdb.DuckDBPyConnection, place: str) -> list[int]:
     applied = dict(con.execute("SELECT version, sha256 FROM schema_migration").fetchall())
     migrations = {int(file.name.split("_")[0]): file for file in _list_sql("migrations")}
     if newer := sorted(set(applied) - set(migrations)):
-        raise WarehouseError(
+        raise WarehouseNewer(
             f"it was written by a newer Wattledger (migration {newer[-1]}; this one knows {max(migrations)})",
             where=place,
             remedy="Upgrade Wattledger; this version leaves the file untouched",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,9 +10,10 @@ from typing import Protocol
 
 import duckdb
 
-from flows.errors import WarehouseError
+from flows.errors import WattledgerError
 from flows.settings import Settings
-from flows.warehouse.connection import connect, connect_in_memory, first_line
+from flows.warehouse.connection import connect, connect_in_memory
+from flows.warehouse.failures import explain_failure
 from flows.warehouse.frames import quote_literal
 from flows.warehouse.lake import LakeStore
 from flows.warehouse.locks import WAIT_S, hold_lock
@@ -48,11 +48,8 @@ class Store(Protocol):
     def restrict(self, con: duckdb.DuckDBPyConnection) -> None:
         """Let a connection read nothing but this store."""
 
-    def explain_error(self, error: duckdb.Error) -> WarehouseError | None:
-        """What an error of DuckDB means where the disk or the lake failed; None where we are at fault."""
-
-    def explain_failure(self, error: Exception) -> WarehouseError:
-        """The sentence for a store that failed, with what is safe."""
+    def explain_failure(self, error: Exception) -> WattledgerError | None:
+        """The sentence where disk, memory or lake failed, with what is safe; None where we are at fault."""
 
 
 @dataclass(frozen=True)
@@ -76,23 +73,19 @@ class FileStore:
         return connect(self.path, read_only=read_only, wait_s=self.wait_s)
 
     def attach(self, con: duckdb.DuckDBPyConnection, name: str) -> None:
-        con.execute(f"ATTACH {quote_literal(self.path)} AS {name} (READ_ONLY)")
+        try:
+            con.execute(f"ATTACH {quote_literal(self.path)} AS {name} (READ_ONLY)")
+        except duckdb.Error as error:
+            failure = explain_failure(error, self.path)
+            if failure is None:
+                raise
+            raise failure from None
 
     def restrict(self, con: duckdb.DuckDBPyConnection) -> None:
         con.execute("SET enable_external_access = false")
 
-    def explain_error(self, error: duckdb.Error) -> WarehouseError | None:
-        if isinstance(error, duckdb.IOException | duckdb.FatalException):
-            return self.explain_failure(error)
-        return None
-
-    def explain_failure(self, error: Exception) -> WarehouseError:
-        return WarehouseError(
-            f"cannot write: {first_line(error)}",
-            where=str(self),
-            remedy="Free some space or fix the permissions and run it again: what was acknowledged is "
-            "stored, nothing is half done",
-        )
+    def explain_failure(self, error: Exception) -> WattledgerError | None:
+        return explain_failure(error, self.path)
 
 
 def store_of(settings: Settings) -> Store:
@@ -102,20 +95,13 @@ def store_of(settings: Settings) -> Store:
     return FileStore(settings.root / "warehouse.duckdb", settings.wait_s)
 
 
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
-
-
 @contextmanager
 def explain_disk_errors(store: Store) -> Iterator[None]:
-    """Turn a failing disk, or a lake that went away, into a `WarehouseError` that says what is safe."""
+    """Turn a failing disk, too little memory, or a lake that went away, into a sentence that says what is safe."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in _DISK:
-            raise
-        raise store.explain_failure(error) from None
-    except duckdb.Error as error:
-        failure = store.explain_error(error)
+    except (OSError, MemoryError, duckdb.Error) as error:
+        failure = store.explain_failure(error)
         if failure is None:
             raise
         raise failure from None

@@ -56,7 +56,7 @@ def test_an_edited_migration_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.duckdb"
     path.write_text("this is not a database " * 1000)
-    with pytest.raises(WarehouseError, match="Check that it is a DuckDB file"):
+    with pytest.raises(WarehouseError, match="it is not a DuckDB file"):
         open_warehouse(FileStore(path))
 
 
