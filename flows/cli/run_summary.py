@@ -1,4 +1,4 @@
-"""Summarize a run right after it: `python -m flows.cli.run_summary RECORD [PROJECT]` prints JSON.
+"""Summarize a run right after it: `python -m flows.cli.run_summary RECORD FOLDER [PROJECT]` prints JSON.
 
 The ledger's own computation runs on a scratch database that holds this run alone: the readings of the
 spool and, with a project, its sites, factors and grid data. The summary covers only this host's part of
@@ -45,18 +45,19 @@ _OF_ENERGY = ("energy_", "gpu_", "gap_", "filled_")
 _NOTHING = Quantity(value=0, low=0, high=0)
 
 
-def summarize_run(record: Record, project: Path | None = None) -> dict[str, Any]:
+def summarize_run(record: Record, folder: Path, project: Path | None = None) -> dict[str, Any]:
     """Compute the energy of a run's GPUs on this host and, with a project, CO2e and water.
 
     Args:
         record: What the run recorded of itself.
+        folder: The folder of its host in the spool; no field of a record is believed to name it.
         project: Folder of a project that knows this host's site and grid.
 
     Returns:
         run_id, seconds, exit_code, gpus; `whole_host_*` where CPU and memory were read; the columns of
         `run_summary` where GPUs were read; `factors` says why CO2e and water are missing, if they are.
     """
-    evidence = _collect_evidence(record)
+    evidence = _collect_evidence(record, Spool(folder.parent, folder.name))
     summary: dict[str, Any] = {
         "run_id": record.run_id,
         "seconds": (evidence.last - evidence.first).total_seconds(),
@@ -95,11 +96,10 @@ class _Evidence:
     last: datetime
 
 
-def _collect_evidence(record: Record) -> _Evidence:
+def _collect_evidence(record: Record, spool: Spool) -> _Evidence:
     """Read what the spool holds of a run."""
     first = datetime.fromisoformat(record.started_at)
     last = datetime.fromisoformat(record.ended_at or utc_now())
-    spool = Spool(Path(record.readings), record.host)
     shares: dict[str, int] = {}
     for device in list_devices(record):
         shares[device.gpu_uuid] = min(PPM, shares.get(device.gpu_uuid, 0) + device.share_ppm)
@@ -292,7 +292,8 @@ def _format_energy(kwh: float) -> str:
 def main(words: list[str]) -> int:
     """Print the summary as JSON; `lines` holds it for people."""
     record = load_record(Path(words[0]))
-    summary = summarize_run(record, Path(words[1]) if len(words) > 1 else None)
+    project = Path(words[2]) if len(words) > 2 else None
+    summary = summarize_run(record, Path(words[1]), project)
     summary["lines"] = format_summary(summary, record)
     print(json.dumps(summary, default=_plain_text))
     return 0

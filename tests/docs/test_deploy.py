@@ -36,7 +36,7 @@ def test_slurm_scripts_record_a_job_and_never_fail_it(tmp_path: Path, driver: Pa
     }
     for script, ended in (("slurm-prolog.sh", False), ("slurm-epilog.sh", True)):
         subprocess.run(["sh", str(DEPLOY / script)], env=env, check=True, cwd=tmp_path, timeout=60)
-        [path] = (tmp_path / "spool" / HOST / "runs").glob("*.json")
+        [path] = (tmp_path / "spool" / HOST / "runs").glob("*/*.json")
         record = json.loads(path.read_text())
         assert record["run_id"] == "test-1"
         assert (record["ended_at"] is not None) == ended

@@ -111,7 +111,8 @@ class Node:
         return [event["event"] for segment in self.meta("events") for event in segment]
 
     def records(self) -> list[dict[str, Any]]:
-        return [json.loads(p.read_text()) for p in sorted(self.spool.runs.glob("*.json"))]
+        files = [*self.spool.runs.glob("*.json"), *self.spool.runs.glob("*/*.json")]
+        return [json.loads(p.read_text()) for p in sorted(files)]
 
 
 def longest_gap_s(readings: pl.DataFrame, uuid: str) -> float:

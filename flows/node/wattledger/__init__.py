@@ -19,6 +19,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["Tracked", "open", "track"]
 __version__ = "0.1.0"
 
-_PATIENCE_S = 30.0
+_PATIENCE_S, _SUMMARY_S = 30.0, 180.0
+"""How long the helper may take: to begin or to end, and to compute the summary."""
 
 
 class Tracked(ContextDecorator):
@@ -89,7 +91,7 @@ class Tracked(ContextDecorator):
             self.run_id = self._ask_helper(begin).get("run_id", "")
             if not self.run_id:
                 raise ValueError("its helper ended at once")
-        except (OSError, ValueError) as error:
+        except Exception as error:  # The program goes on, whatever this is.
             print(f"wattledger: the run is not recorded: {error}", file=sys.stderr)
         return self
 
@@ -99,8 +101,8 @@ class Tracked(ContextDecorator):
         if helper is None or os.getpid() != self._pid:
             return
         self._helper = helper
-        with suppress(OSError, ValueError):
-            self.summary = self._ask_helper({"exit_code": exit_code})
+        with suppress(Exception):
+            self.summary = self._ask_helper({"exit_code": exit_code}, _SUMMARY_S)
         self._helper = None
         for pipe in (helper.stdin, helper.stdout):
             with suppress(OSError):
@@ -109,13 +111,17 @@ class Tracked(ContextDecorator):
         with suppress(subprocess.TimeoutExpired):
             helper.wait(timeout=_PATIENCE_S)
 
-    def _ask_helper(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """Send the helper a line of JSON; returns its answer, empty where it gives none."""
+    def _ask_helper(
+        self, message: Mapping[str, Any], seconds: float = _PATIENCE_S
+    ) -> dict[str, Any]:
+        """Send the helper a line of JSON; returns its answer, empty where it gives none in time."""
         assert self._helper is not None
         assert self._helper.stdin is not None
         assert self._helper.stdout is not None
-        self._helper.stdin.write(json.dumps(message) + "\n")
+        self._helper.stdin.write(json.dumps(message, default=str) + "\n")
         self._helper.stdin.flush()
+        if not select.select([self._helper.stdout], [], [], seconds)[0]:
+            raise TimeoutError(f"its helper gave no answer for {seconds:g} s")
         answer = json.loads(self._helper.stdout.readline() or "{}")
         return answer if isinstance(answer, dict) else {}
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import stat
 from collections.abc import Collection
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
 import polars as pl
 
 from flows.sources.gpu.segments import COLUMNS, HOST_COLUMNS
 from flows.sources.gpu.staged import fill_columns
+from wattledger.files import open_plain
 from wattledger.readings import QUANTITIES
 from wattledger.spool.spool import Spool
 
@@ -79,7 +83,9 @@ def _list_segments(spool: Spool, first: datetime, last: datetime) -> list[Path]:
     return [
         path
         for path in sorted(spool.folder.glob("*.parquet"))
-        if path.stat().st_mtime >= first.timestamp() and _parse_start(path) <= last
+        if stat.S_ISREG(path.lstat().st_mode)
+        and path.stat().st_mtime >= first.timestamp()
+        and _parse_start(path) <= last
     ]
 
 
@@ -91,17 +97,29 @@ def _parse_start(path: Path) -> datetime:
         return datetime.min.replace(tzinfo=UTC)
 
 
+_MOST_BYTES, _MOST_ROWS, _MOST_STEPS = 2 << 30, 5_000_000, 500_000
+"""Of a journal, which may be another user's: its size, the rows that are taken, and hundreds of SQLite's steps."""
+
+
 def _query_journal(
     journal: Path, query: str, values: tuple[object, ...]
 ) -> list[tuple[object, ...]]:
-    """Rows of a journal; none if it has just been sealed."""
+    """Rows of a journal; none if it has just been sealed, or is no journal."""
     try:
-        con = sqlite3.connect(f"file:{journal}?mode=ro", uri=True, timeout=5)
-    except sqlite3.Error:
+        with open_plain(journal) as handle:
+            if os.fstat(handle).st_size > _MOST_BYTES:
+                return []
+        con = sqlite3.connect(f"{journal.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+    except (sqlite3.Error, OSError):
         return []
+    steps = count()
     try:
-        return con.execute(query, values).fetchall()
-    except sqlite3.OperationalError:
+        # Its schema is data, too: a view in place of a table must neither call functions nor go on for ever.
+        con.execute("PRAGMA trusted_schema = OFF")
+        con.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1 << 20)
+        con.set_progress_handler(lambda: next(steps) > _MOST_STEPS, 100)
+        return con.execute(query, values).fetchmany(_MOST_ROWS)
+    except sqlite3.DatabaseError:
         return []
     finally:
         con.close()
@@ -122,7 +140,10 @@ def _read_journal(
     schema = {"gpu_uuid": pl.String(), "info": pl.String(), "ts": pl.Int64()}
     quantities = {name: COLUMNS[name] for name in QUANTITIES}
     frame = pl.DataFrame(rows, schema={**schema, **quantities}, orient="row")
-    infos = {text: json.loads(text) for text in frame["info"].unique()}
+    try:
+        infos = {text: json.loads(text) for text in frame["info"].unique()}
+    except (ValueError, RecursionError):
+        return None
 
     def take_info(name: str) -> pl.Expr:
         values = {text: info[name] for text, info in infos.items()}

@@ -26,9 +26,10 @@ from wattledger.collect.lane import Lane
 from wattledger.collect.storage import Storage
 from wattledger.config import Config
 from wattledger.meters.nvml import Driver, DriverMissing, NvmlGpu
-from wattledger.process import print_to_stderr
+from wattledger.process import pid_namespace, print_to_stderr, start_token
 from wattledger.readings import Gpu, Values
 from wattledger.runs.active import ActiveRuns
+from wattledger.runs.fields import clean_text
 from wattledger.spool.journal import Reading
 from wattledger.spool.spool import Spool, default_root, hostname
 
@@ -42,6 +43,10 @@ _TICK_S = 0.5
 """The main thread looks around so often."""
 _FIRST_S = 0.05
 """Time for a sweep: then the first readings are stored."""
+_MOST_US = 1 << 53
+"""Microseconds since 1970 beyond which no time is believed (the year 2255)."""
+_MOST_REFUSED = 1000
+"""Events about records that are left alone, until the collector is started again."""
 _LOGGED_TIMES = 3
 """An event of one kind and GPU is reported so often; all are recorded."""
 _UNREPORTED = {"started", "stopped", "recovered", "slow_call"}
@@ -63,6 +68,7 @@ class Collector:
         self._storage = Storage(self.spool, config)
         self._runs = ActiveRuns(self.spool.runs, self.host)
         self._event_counts: dict[tuple[str, str | None], int] = {}
+        self._refused: set[str] = set()
         # What is read.
         self._driver = Driver()
         self._gpus: list[NvmlGpu] = []
@@ -96,6 +102,12 @@ class Collector:
             which = f" GPU {gpu.index} ({gpu.uuid})" if gpu else ""
             more = " (not said again)" if count == _LOGGED_TIMES else ""
             self._report(f"{event.replace('_', ' ')}{which}: {detail}{more}")
+
+    def _note_record(self, sentence: str) -> None:
+        """Record that something in the users' folders is left alone, once; a flood of such is cut off."""
+        if sentence not in self._refused and len(self._refused) < _MOST_REFUSED:
+            self._refused.add(sentence)
+            self.note("record_refused", None, clean_text(sentence))
 
     def check_clock(self) -> None:
         if jumped := self._clock.check():
@@ -133,9 +145,13 @@ class Collector:
             self._report(f"another collector runs on {self.host} (pid {pid}); it goes on")
             return BUSY
         before = self.spool.read_status()
-        self._runs = ActiveRuns(self.spool.runs, self.host, before.get("runs_alive"))
+        self._runs = ActiveRuns(
+            self.spool.runs, self.host, before.get("runs_alive"), self._note_record
+        )
         # Readings that exist are in the past, even if somebody set the clock back since.
-        self._clock = Clock(not_before_us=int(before.get("stored_until_us", 0)) + 1)
+        stored_until_us = before.get("stored_until_us")
+        known = isinstance(stored_until_us, int) and 0 < stored_until_us < _MOST_US
+        self._clock = Clock(not_before_us=stored_until_us + 1 if known else 1)
         missing = "" if self.config.dcgm_url else self._open_driver()
         if missing and self.config.gpus_required:
             self._report(missing)
@@ -357,6 +373,8 @@ class Collector:
         return {
             "state": state,
             "pid": os.getpid(),
+            "pid_started": start_token(os.getpid()),
+            "pid_namespace": pid_namespace(),
             "host": self.host,
             "driver_version": self._driver.version,
             "period_s": self.config.period_s,
@@ -370,7 +388,7 @@ class Collector:
             "spool_problem": self._spool_problem,
             "driver_problem": self._driver_problem,
             "clock_offset_us": self._clock.offset_us,
-            "runs_active": sorted(self._runs.run_ids()),
+            "runs_active": self._runs.run_ids(),
             "runs_alive": self._runs.alive,
         }
 
@@ -378,7 +396,12 @@ class Collector:
 def run_as_command() -> NoReturn:
     """Collect with the configuration that the command line gives as JSON."""
     config = Config.from_json(sys.argv[1] if len(sys.argv) > 1 else "{}")
-    code = Collector(config, print_to_stderr).run()
+    try:
+        collector = Collector(config, print_to_stderr)
+    except OSError as error:
+        print_to_stderr(str(error))
+        sys.exit(DISK)
+    code = collector.run()
     sys.stdout.flush()
     # A call that hangs in the driver must not keep the process from ending.
     os._exit(code)

@@ -7,15 +7,19 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from wattledger.collect.sink import Sink
 from wattledger.config import Config
 from wattledger.meters.dcgm import ScrapedGpu, make_run_id, parse_gpus
 from wattledger.process import start_token
 from wattledger.readings import QUANTITIES, Gpu, Held
+from wattledger.runs.fields import clean_text
 from wattledger.runs.records import Record, make_slug, utc_now
 from wattledger.spool.spool import Spool
 
+_MOST_BYTES = 64 << 20
+"""Of a page of metrics; a cut one is none that can be read to its end, and the next is tried."""
 _Pod = tuple[str, str]
 """Namespace and name."""
 
@@ -46,7 +50,8 @@ class Exporter(threading.Thread):
         began_ns = time.monotonic_ns()
         try:
             with urllib.request.urlopen(url, timeout=max(1.0, self._config.period_s)) as answer:
-                scraped = parse_gpus(answer.read().decode(), self._config.run_label)
+                text = answer.read(_MOST_BYTES)
+                scraped = parse_gpus(text.decode(), self._config.run_label)
         except (OSError, ValueError) as error:
             if not self._down:
                 self._sink.note("exporter_lost", None, f"{url}: {error}")
@@ -63,7 +68,7 @@ class Exporter(threading.Thread):
                 pods.setdefault(pod, {})[held.instance or held.gpu_uuid] = held
         try:
             self._pods.update(pods)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self._sink.note("record_failed", None, str(error))
 
     def _identify(self, seen: ScrapedGpu) -> Gpu:
@@ -83,6 +88,13 @@ class PodRuns:
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
         self._records: dict[_Pod, Record] = {}
+        self._made: Path | None = None
+
+    @property
+    def _folder(self) -> Path:
+        if self._made is None:
+            self._made = self._spool.make_own_runs()
+        return self._made
 
     def update(self, pods: Mapping[_Pod, Mapping[str, Held]]) -> None:
         """Write the beginning and the end of runs, as pods come and go with their GPUs.
@@ -96,24 +108,24 @@ class PodRuns:
         for pod, record in list(self._records.items()):
             if sorted(pods.get(pod, {})) != sorted(h.instance or h.gpu_uuid for h in record.gpus):
                 record.ended_at, record.ended_by = utc_now(), "pod"
-                record.save(self._spool.runs)
+                record.save(self._folder)
                 del self._records[pod]
         for pod, held in pods.items():
             if pod not in self._records:
                 self._records[pod] = record = self._begin_record(*pod, held.values())
-                record.save(self._spool.runs)
+                record.save(self._folder)
 
     def _begin_record(self, namespace: str, name: str, gpus: Iterable[Held]) -> Record:
         host, pid = self._spool.host, os.getpid()
         return Record(
             record_id=f"{host}-{time.time_ns() // 1000:x}-{make_slug(name)}",
-            run_id=make_run_id(namespace, name),
-            name=name,
-            owner=namespace,
+            run_id=clean_text(make_run_id(namespace, name)),
+            name=clean_text(name),
+            owner=clean_text(namespace),
             host=host,
             started_at=utc_now(),
             gpus=list(gpus),
-            kubernetes={"namespace": namespace, "pod": name},
+            kubernetes={"namespace": clean_text(namespace), "pod": clean_text(name)},
             # The collector stands for the pod: if it goes, the record gets its end.
             pid=pid,
             pid_started=start_token(pid) or "",

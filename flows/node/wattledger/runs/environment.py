@@ -14,6 +14,7 @@ from pathlib import Path
 
 from wattledger.process import start_token
 from wattledger.readings import Gpu, Held
+from wattledger.runs.fields import clean_text
 from wattledger.runs.records import Record, make_slug, utc_now
 
 RUN_ID = "WATTLEDGER_RUN_ID"
@@ -45,13 +46,13 @@ def begin_record(
     found_id, id_notes = identify_run(environment, title, host)
     held, gpu_notes = find_visible_gpus(environment, gpus)
     return Record(
-        record_id=f"{host}-{time.time_ns() // 1000:x}-{secrets.token_hex(4)}",
-        run_id=run_id or found_id,
-        name=title,
-        owner=_find_owner(environment),
+        record_id=f"{make_slug(host)}-{time.time_ns() // 1000:x}-{secrets.token_hex(4)}",
+        run_id=clean_text(run_id or found_id),
+        name=clean_text(title),
+        owner=clean_text(_find_owner(environment)),
         host=host,
         started_at=utc_now(),
-        labels=dict(labels or {}),
+        labels={clean_text(str(key)): str(value) for key, value in (labels or {}).items()},
         gpus=held,
         ranks=read_ranks(environment),
         slurm=read_slurm(environment),
@@ -90,7 +91,7 @@ def identify_run(environment: Mapping[str, str], title: str, host: str) -> tuple
     )
     if run_id:
         return run_id, []
-    if environment.get("MASTER_ADDR") and int(environment.get("WORLD_SIZE") or 1) > 1:
+    if environment.get("MASTER_ADDR") and environment.get("WORLD_SIZE", "1") not in ("", "1"):
         return _parent_run_id(environment, title, host)
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     return f"{make_slug(title)}-{moment}-{secrets.token_hex(2)}", []
@@ -157,7 +158,11 @@ def read_ranks(environment: Mapping[str, str]) -> dict[str, int]:
     """Rank, local rank and world size, from torchrun, Slurm or MPI."""
     ranks = {}
     for rank, names in _RANKS.items():
-        number = next((environment[n] for n in names if environment.get(n, "").isdigit()), None)
+        # Nine digits at most: no job is larger, and an integer of the ledger holds them.
+        number = next(
+            (environment[n] for n in names if re.fullmatch("[0-9]{1,9}", environment.get(n, ""))),
+            None,
+        )
         if number is not None:
             ranks[rank] = int(number)
     return ranks
@@ -185,7 +190,7 @@ _SLURM = [
 
 def read_slurm(environment: Mapping[str, str]) -> dict[str, str]:
     """Slurm's variables about the job."""
-    return {name: environment[name] for name in _SLURM if environment.get(name)}
+    return {name: clean_text(environment[name]) for name in _SLURM if environment.get(name)}
 
 
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -204,7 +209,7 @@ def read_kubernetes(environment: Mapping[str, str]) -> dict[str, str]:
     if not pod["namespace"]:
         with suppress(OSError):
             pod["namespace"] = _NAMESPACE.read_text("utf-8").strip()
-    return {name: value for name, value in pod.items() if value}
+    return {name: clean_text(value) for name, value in pod.items() if value}
 
 
 def find_visible_gpus(

@@ -7,6 +7,7 @@ two; if the node goes down meanwhile, it ends when the collector last saw the no
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from wattledger.meters.nvml import Driver, DriverMissing
 from wattledger.process import THE_MACHINE, start_token
@@ -48,11 +49,16 @@ def begin_job(environment: Mapping[str, str], spool: Spool) -> Record:
     record.record_id = record_id
     record.pid, record.pid_started = THE_MACHINE, start_token(THE_MACHINE) or ""
     record.readings = str(spool.root.resolve())
+    uid = environment.get("SLURM_JOB_UID", "")
+    record.owner_uid = int(uid) if uid.isdecimal() and len(uid) < 10 else None
     spool.create()
-    path = spool.runs / f"{record_id}.json"
-    if path.exists() and (begun := load_record(path)).ended_at is None:
-        return begun
-    record.save(spool.runs)
+    # The prolog's own folder: no user can have put anything there.
+    folder = spool.make_own_runs()
+    with suppress(FileNotFoundError):
+        begun = load_record(folder / f"{record_id}.json")
+        if begun.ended_at is None:
+            return begun
+    record.save(folder)
     return record
 
 
@@ -63,13 +69,16 @@ def end_job(environment: Mapping[str, str], spool: Spool) -> Record:
         NoJob: none has begun here.
         OSError, ValueError: its record cannot be read or written.
     """
-    path = spool.runs / f"{_record_id(environment, spool.host)}.json"
-    if not path.exists():
-        raise NoJob(f"no job has begun here: {path} is not there")
-    record = load_record(path)
+    name = f"{_record_id(environment, spool.host)}.json"
+    folders = [spool.make_own_runs(), spool.runs] if spool.runs.exists() else []
+    # An older version's prolog wrote into `runs` itself.
+    begun = [folder for folder in folders if (folder / name).exists()]
+    if not begun:
+        raise NoJob(f"no job has begun here: {spool.runs} has no {name} of ours")
+    record = load_record(begun[0] / name)
     if record.ended_at is None:
         record.ended_at, record.ended_by = utc_now(), "epilog"
         code = environment.get("SLURM_JOB_EXIT_CODE2", "").partition(":")[0]
         record.exit_code = int(code) if code.isdigit() else None
-        record.save(spool.runs)
+        record.save(begun[0])
     return record

@@ -46,7 +46,7 @@ def launch_command(command: Sequence[str], options: Options) -> int:
         code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_RUNNABLE
         session.end(code)
         return code
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         session.record_process(pid)
     status = _pass_signals_until_end(pid, session)
     if os.WIFSIGNALED(status):

@@ -15,10 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from wattledger.files import write_file
+from wattledger.files import read_plain, write_file
 from wattledger.readings import Held
+from wattledger.runs.fields import check_fields, is_plain_name
 
 FORMAT_KEY, FORMAT = "wattledger_run_record", 1
+MAX_BYTES = 1 << 20
+"""How large the file of a record may be; what Wattledger writes has some 2 KB."""
 
 
 @dataclass
@@ -48,6 +51,8 @@ class Record:
     readings: str = ""
     """Spool that holds the readings of this host."""
     notes: list[str] = field(default_factory=list)
+    owner_uid: int | None = None
+    """The user whose process it is, where root wrote the record; else the file's owner is."""
 
     @property
     def is_first_here(self) -> bool:
@@ -55,11 +60,24 @@ class Record:
         return self.ranks.get("local_rank", 0) == 0
 
     def save(self, folder: Path) -> Path:
-        """Write the record, synced, in one step."""
+        """Write the record into a folder, synced, in one step.
+
+        Raises:
+            OSError: it cannot be written.
+            ValueError: its id is no name of a file.
+        """
+        if not is_plain_name(self.record_id):
+            raise ValueError(f"the record id {self.record_id[:80]!r} is no name of a file")
         path = folder / f"{self.record_id}.json"
-        text = json.dumps({FORMAT_KEY: FORMAT, **asdict(self)}, indent=2, sort_keys=True)
-        write_file(path, text)
+        write_file(path, self.as_text())
         return path
+
+    def as_text(self) -> str:
+        """The record as its file holds it."""
+        fields = asdict(self)
+        if self.owner_uid is None:
+            del fields["owner_uid"]
+        return json.dumps({FORMAT_KEY: FORMAT, **fields}, indent=2, sort_keys=True)
 
 
 def load_record(path: Path) -> Record:
@@ -67,16 +85,33 @@ def load_record(path: Path) -> Record:
 
     Raises:
         ValueError: the file is not a run record.
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, is none, or is too large for a record.
     """
-    fields = json.loads(path.read_text("utf-8"))
+    return parse_record(read_plain(path, MAX_BYTES))
+
+
+def parse_record(data: bytes) -> Record:
+    """A record from the bytes of its file, whoever wrote them.
+
+    Raises:
+        ValueError: they are not a run record, or a field is not what it should be.
+    """
+    try:
+        fields = json.loads(data.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     if not isinstance(fields, dict) or fields.pop(FORMAT_KEY, None) != FORMAT:
         raise ValueError("not a run record of a version known here")
-    return make_record(fields)
+    check_fields(fields)
+    record = make_record(fields)
+    for moment in (record.started_at, record.ended_at):
+        if moment is not None and datetime.fromisoformat(moment).tzinfo is None:
+            raise ValueError("a time without zone")
+    return record
 
 
 def make_record(fields: Mapping[str, Any]) -> Record:
-    """A record from its fields.
+    """A record from its fields, which were checked before.
 
     Raises:
         ValueError: they are not the fields of a record.
@@ -102,4 +137,4 @@ def format_utc(us: int) -> str:
 
 def make_slug(title: str) -> str:
     """A name as part of an id or a file's name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", title).strip("-") or "run"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", title)[:80].strip("-.") or "run"

@@ -47,11 +47,19 @@ class Session:
         self.record: Record | None = None
         self._report = (lambda text: None) if options.quiet else report
         self._spool: Spool | None = None
+        self._folder: Path | None = None
         self._path: Path | None = None
         self._period_s = options.period_s
 
     def begin(self, program: Sequence[str], environment: Mapping[str, str], pid: int) -> str:
-        """Start recording for process `pid`; returns the run id."""
+        """Start recording for process `pid`; returns the run id, empty where nothing can be recorded."""
+        try:
+            self._begin(program, environment, pid)
+        except Exception as error:  # The command runs, whatever this is.
+            self._report(f"the run is not recorded: {error}")
+        return self.record.run_id if self.record is not None else ""
+
+    def _begin(self, program: Sequence[str], environment: Mapping[str, str], pid: int) -> None:
         host = hostname()
         gpus, missing = _list_gpus()
         options = self.options
@@ -69,26 +77,26 @@ class Session:
             self._report(missing)
         for note in record.notes:
             self._report(note)
-        try:
-            self._spool = self._find_or_start_collector(host)
-            record.readings = str(self._spool.root.resolve())
-            record.started_at = utc_now()
-            self.record_process(pid)
-        except OSError as error:
-            self._report(f"the run is not recorded: {error}")
-        return record.run_id
+        self._spool = self._find_or_start_collector(host)
+        record.readings = str(self._spool.root.resolve())
+        record.started_at = utc_now()
+        self.record_process(pid)
 
     def record_process(self, pid: int) -> None:
         """Write into the record which process the run is.
 
         Raises:
-            OSError: the record cannot be written.
+            OSError, ValueError: the record cannot be written.
         """
         if self.record is None or self._spool is None:
             return
         self.record.pid, self.record.pid_started = pid, start_token(pid) or ""
         self.record.pid_namespace = pid_namespace()
-        self._path = self.record.save(self._spool.runs)
+        self._path = self.record.save(self._folder or self._make_folder(self._spool))
+
+    def _make_folder(self, spool: Spool) -> Path:
+        self._folder = spool.make_own_runs()
+        return self._folder
 
     def beat(self) -> None:
         """Show that the run is alive to a collector that cannot see its process."""
@@ -108,7 +116,8 @@ class Session:
             if (status := spool.read_running_status()) is not None and os.access(
                 spool.runs, os.W_OK
             ):
-                self._period_s = float(status.get("period_s", 1.0))
+                with suppress(TypeError, ValueError):
+                    self._period_s = min(60.0, float(status.get("period_s", 1.0)))
                 return spool
         own.create()
         self._start_collector(own)
@@ -140,7 +149,8 @@ class Session:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             status = spool.read_running_status()
-            if status and int(status.get("stored_until_us", 0)) >= until_us:
+            stored_until_us = status.get("stored_until_us") if status else None
+            if isinstance(stored_until_us, int) and stored_until_us >= until_us:
                 return True
             time.sleep(0.02)
         return False
@@ -154,8 +164,8 @@ class Session:
         record.ended_at, record.ended_by = format_utc(ended_us), by
         record.exit_code = exit_code
         try:
-            record.save(spool.runs)
-        except OSError as error:
+            record.save(self._path.parent)
+        except (OSError, ValueError) as error:
             self._report(f"the end of the run is not recorded: {error}")
             return None
         if self.options.quiet or not record.is_first_here:
@@ -167,7 +177,8 @@ class Session:
 
     def _summarize(self) -> dict[str, Any] | None:
         """What this host's GPUs drew for the run: the ledger's own formulas on the spool's readings."""
-        words = [str(self._path)]
+        assert self._spool is not None
+        words = [str(self._path), str(self._spool.folder)]
         if self.options.project:
             words.append(self.options.project)
         try:
@@ -185,7 +196,7 @@ class Session:
             return None
         try:
             summary = json.loads(completed.stdout)
-        except ValueError:
+        except (ValueError, RecursionError):
             why = (completed.stderr.strip().splitlines() or ["no reason given"])[-1]
             self._report(f"the run is recorded ({self._path}), but its summary failed: {why}")
             return None

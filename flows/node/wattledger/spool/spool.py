@@ -4,25 +4,37 @@ SPOOL/HOST/collector.lock      held by the collector that runs
 SPOOL/HOST/collector.json      its state, written anew at every flush
 SPOOL/HOST/open/*.sqlite       journals: the readings of the segment that is being written
 SPOOL/HOST/*.parquet           finished segments
-SPOOL/HOST/runs/*.json         run records
+SPOOL/HOST/runs/UID/*.json     run records of a user, in a folder of that user
+
+Only the collector writes into SPOOL/HOST. Every user of the host may add a folder to `runs`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
+import re
+import secrets
 import socket
+import stat
 import time
 from pathlib import Path
 from typing import Any
 
-from wattledger.files import write_file
+from wattledger.files import make_own_folder, open_plain, read_plain, write_file
+from wattledger.process import pid_namespace, start_token
 from wattledger.spool.journal import Journal, delete_journal
 
 SYSTEM_SPOOL = Path("/var/lib/wattledger/spool")
 JOURNALS, RUNS = "open", "runs"
+_MOST_STATUS = 16 << 20
+"""Bytes that collector.json may have."""
+_SILENT_S = 60.0
+"""A collector whose process cannot be seen from here still runs while its state is no older."""
+_USER_FOLDER = re.compile(r"(0|[1-9][0-9]{0,9})(-[0-9a-f]{8})?")
 
 SAMPLE_KEY, COLLECTOR_KEY, EVENTS_KEY = (
     "wattledger.sample",
@@ -48,10 +60,18 @@ def default_root() -> Path:
     return Path(state) / "wattledger" / "spool"
 
 
+def parse_user_folder(name: str) -> int | None:
+    """The user whose records a folder in `runs` holds, by its name; None where it is no such folder."""
+    found = _USER_FOLDER.fullmatch(name)
+    return int(found[1]) if found else None
+
+
 class Spool:
     """The folder of one host in a spool."""
 
     def __init__(self, root: Path, host: str) -> None:
+        if "/" in host or "\0" in host or host in ("", ".", ".."):
+            raise OSError(errno.EINVAL, "not the name of a host (WATTLEDGER_HOST)", host)
         self.root, self.host = root, host
         self.folder = root / host
         self.journals = self.folder / JOURNALS
@@ -61,23 +81,46 @@ class Spool:
         self._lock: Any = None
 
     def create(self) -> None:
-        """Make the folders.
+        """Make the folders of a collector.
 
         Raises:
-            OSError: they cannot be made or written.
+            OSError: they cannot be made or written, or are another user's.
         """
-        self.journals.mkdir(parents=True, exist_ok=True)
-        if not self.runs.exists():
-            self.runs.mkdir(exist_ok=True)
-            if os.geteuid() == 0:
-                # Like /tmp: every user of the host may add run records, and change only their own.
-                self.runs.chmod(0o1777)
+        self.root.mkdir(parents=True, exist_ok=True)
+        for folder in (self.folder, self.journals, self.runs):
+            make_own_folder(folder)
+        if os.geteuid() == 0:
+            # Like /tmp: every user of the host may add a folder, and change only their own.
+            self.runs.chmod(0o1777)
+            self.make_own_runs()
+
+    def make_own_runs(self) -> Path:
+        """The folder in `runs` where this user's records go, made if it is not there.
+
+        Where another user has taken its name, ours has a name with a random ending.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        uid = os.geteuid()
+        folder = self.runs / str(uid)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(0o755)
+        found = folder.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == uid:
+            return folder
+        folder = self.runs / f"{uid}-{secrets.token_hex(4)}"
+        folder.mkdir(0o755)
+        return folder
 
     def lock(self) -> bool:
         """Become this host's collector; False where another one is."""
-        # Opened and kept: the lock lives as long as the process, however it ends.
-        lock = self._lock_path.open("a")
+        # Opened and kept: the lock lives as long as the process, however it ends. Only its owner may open it:
+        # whoever could read it could hold it, and keep the collector from starting.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        lock = os.fdopen(os.open(self._lock_path, flags, 0o600), "r+b", buffering=0)
         try:
+            os.fchmod(lock.fileno(), 0o600)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.close()
@@ -88,20 +131,35 @@ class Spool:
     def read_running_status(self) -> dict[str, Any] | None:
         """The state of the collector that runs here; None where none runs."""
         try:
-            with self._lock_path.open() as lock:
+            with open_plain(self._lock_path) as lock:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except OSError:
                     return self.read_status()
+        except PermissionError:
+            # Another user's collector: its lock is closed to us, its state is not.
+            status = self.read_status()
+            return status if self._is_alive(status) else None
         except OSError:
             pass
         return None
 
+    def _is_alive(self, status: dict[str, Any]) -> bool:
+        """Whether the process of a state runs, as far as can be seen without its lock."""
+        pid = status.get("pid")
+        if status.get("state") != "collecting" or not isinstance(pid, int):
+            return False
+        if status.get("pid_namespace") == pid_namespace():
+            return pid > 0 and start_token(pid) == status.get("pid_started")
+        with contextlib.suppress(OSError):
+            return time.time() - self._status_path.lstat().st_mtime < _SILENT_S
+        return False
+
     def read_status(self) -> dict[str, Any]:
         """The last collector.json; empty where there is none."""
         try:
-            status = json.loads(self._status_path.read_text("utf-8"))
-        except (OSError, ValueError):
+            status = json.loads(read_plain(self._status_path, _MOST_STATUS))
+        except (OSError, ValueError, RecursionError):
             return {}
         return status if isinstance(status, dict) else {}
 
@@ -111,8 +169,12 @@ class Spool:
             write_file(self._status_path, json.dumps(status, indent=2), sync=False)
 
     def list_journals(self) -> list[Path]:
-        """Journals in the folder, oldest first."""
-        return sorted(self.journals.glob("*.sqlite"))
+        """Journals in the folder, oldest first; what is no regular file is none."""
+        return [
+            path
+            for path in sorted(self.journals.glob("*.sqlite"))
+            if stat.S_ISREG(path.lstat().st_mode)
+        ]
 
     def begin_journal(self, meta: dict[str, Any], at_us: int) -> Journal:
         """Start a journal.
@@ -135,6 +197,6 @@ class Spool:
             with contextlib.suppress(OSError), os.scandir(folder) as entries:
                 for entry in entries:
                     with contextlib.suppress(OSError):
-                        if entry.is_file():
-                            total += entry.stat().st_size
+                        if entry.is_file(follow_symlinks=False):
+                            total += entry.stat(follow_symlinks=False).st_size
         return total
