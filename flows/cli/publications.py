@@ -174,7 +174,10 @@ def verify(
         typer.Option(help="Public key (PEM) that must have signed.", show_default="[ledger]"),
     ] = None,
     expect: Annotated[
-        str, typer.Option(help="Digest of the manifest, if you have it from elsewhere.")
+        str,
+        typer.Option(
+            help="Digest that its manifest must have: of the last publication, or the one named."
+        ),
     ] = "",
     project: Project = Path(),
     json_: Json = False,
@@ -182,7 +185,7 @@ def verify(
     """Verify the ledger or a bundle: chain, digests, every figure computed again; exits with 3 if a check fails."""
     from flows.cli.output import publications as output
     from flows.publication.bundle import verify_bundle
-    from flows.publication.findings import Trust
+    from flows.publication.findings import Trust, find_unverified
     from flows.publication.verify import verify_ledger
 
     trust = Trust(key, expect)
@@ -197,8 +200,30 @@ def verify(
         print_json([asdict(finding) for finding in findings])
     else:
         output.print_findings(findings)
-    if any(finding.ok is False for finding in findings):
+    if any(finding.ok is False for finding in findings) or find_unverified(findings):
         raise typer.Exit(3)
+
+
+@commands.command()
+def sign(
+    expect: Annotated[
+        str,
+        typer.Option(help="Digest of the last publication's manifest, as `publish` printed it."),
+    ] = "",
+    project: Project = Path(),
+    json_: Json = False,
+) -> None:
+    """Sign publications from before there was a key, once everything about them is verified."""
+    settings = load_settings(project)
+    from flows.cli.output import publications as output
+    from flows.publication.signing import sign_ledger
+
+    with progress("verifying and signing", hidden=json_):
+        signed = sign_ledger(settings, expect)
+    if json_:
+        print_json({"signed": signed})
+    else:
+        output.print_signed(signed)
 
 
 @commands.command()

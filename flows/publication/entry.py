@@ -9,7 +9,7 @@ import duckdb
 
 from flows import __version__
 from flows.publication.gate import Decision
-from flows.publication.manifest import digest_entry, digest_to_chain
+from flows.publication.manifest import digest_entry
 from flows.warehouse.digests import (
     digest_code,
     digest_factors,
@@ -56,7 +56,8 @@ def build_entry(
         "factor_digest": digest_factors(con),
         "validation_digest": _digest_decision(decision),
         "output_digest": digest_outputs(con),
-        "previous_digest": digest_to_chain(last) if last else "",
+        # One from before there were manifests is named by the digest of its row.
+        "previous_digest": (last["manifest_sha256"] or last["digest"]) if last else "",
         "settings_digest": digest_settings(settings),
         "code_digest": digest_code(),
         "reason": reason or None,
@@ -81,7 +82,9 @@ def _digest_decision(decision: Decision) -> str:
 
 
 def is_unchanged(con: duckdb.DuckDBPyConnection, last: Entry, entry: Entry) -> bool:
-    """Whether a publication would say what the last one says, of the same evidence."""
+    """Whether a publication would say what the last one says, of the same evidence, and can be vouched for."""
+    if not last["manifest_sha256"]:
+        return False
     digests = ("input_digest", "factor_digest", "settings_digest", "output_digest")
     if any(last[name] != entry[name] for name in digests):
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 from flows.errors import UsageError
@@ -15,9 +16,35 @@ def database_in(folder: Path) -> Path:
 
 def list_publications(settings: Settings) -> list[Path]:
     """Folders of all publications, oldest first."""
-    return sorted(
-        folder for folder in settings.publications.glob("*") if database_in(folder).is_file()
+    folders = (
+        folder
+        for folder in settings.publications.glob("[0-9]*")
+        if is_folder(folder) and is_regular(database_in(folder))
     )
+    return sorted(folders, key=_read_number)
+
+
+def _read_number(folder: Path) -> tuple[int, str]:
+    """The number of a publication, by which folders are put in order; 10000 comes after 9999."""
+    number = folder.name.split("-")[0]
+    return (int(number) if number.isdecimal() else 0, folder.name)
+
+
+def is_regular(path: Path) -> bool:
+    """Whether a path is a file itself, not a link to one."""
+    return _read_kind(path) == stat.S_IFREG
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder itself, not a link to one."""
+    return _read_kind(path) == stat.S_IFDIR
+
+
+def _read_kind(path: Path) -> int | None:
+    try:
+        return stat.S_IFMT(path.lstat().st_mode)
+    except OSError:
+        return None
 
 
 def find_publication(settings: Settings, publication: str = "") -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any
 import duckdb
 
 from flows.errors import WarehouseError
-from flows.files import hash_file
+from flows.files import hash_file, name_for_people
 from flows.publication.findings import Finding, Trust
-from flows.publication.folders import database_in
+from flows.publication.folders import database_in, is_regular
+from flows.publication.keys import is_signed_by
 from flows.publication.manifest import (
     MANIFEST,
     SIGNATURE,
@@ -21,18 +23,12 @@ from flows.publication.manifest import (
     digest_files,
     digest_tables,
     digest_views,
-    is_signed_by,
 )
 from flows.warehouse.connection import connect
 
 
 def check_folder(
-    folder: Path,
-    trust: Trust,
-    previous: str | None,
-    entry: Mapping[str, Any],
-    *,
-    vouched: bool = False,
+    folder: Path, trust: Trust, previous: str | None, entry: Mapping[str, Any]
 ) -> Iterator[Finding]:
     """Check a publication's folder against its manifest, and the manifest against the chain.
 
@@ -41,20 +37,20 @@ def check_folder(
         trust: What is known from elsewhere.
         previous: Digest of the manifest before; None if it is not known.
         entry: The ledger's row; empty where there is no ledger.
-        vouched: A later publication, which names this one by digest, is signed.
     """
     name = folder.name
     path = folder / MANIFEST
-    if not path.is_file():
-        # Nor has a warehouse that no later version has opened yet the column for it.
-        is_older = bool(entry) and entry.get("manifest_sha256") is None
-        detail = "published before there were manifests" if is_older else "it is missing"
-        yield Finding(name, "manifest", MANIFEST, None if is_older else False, detail)
+    if not is_regular(path):
+        detail = (
+            "it is missing: nobody can vouch for this publication, also if it is from before there were "
+            "manifests"
+        )
+        yield Finding(name, "manifest", MANIFEST, False, detail)
         return
     if entry:
-        same = hash_file(path) == entry["manifest_sha256"]
+        same = hash_file(path) == entry.get("manifest_sha256")
         yield Finding(name, "manifest", MANIFEST, same, "not the one of the ledger")
-    yield _check_signature(folder, trust, vouched)
+    yield _check_signature(folder, trust)
     try:
         manifest = json.loads(path.read_bytes())
         files, tables, views = (dict(manifest[part]) for part in ("files", "tables", "views"))
@@ -64,19 +60,22 @@ def check_folder(
         return
     yield from checks
     yield from _check_files(folder, files)
-    yield from _check_database(folder, tables, views)
+    yield from _check_database(
+        folder, tables, views, str(manifest["publication"].get("method_version"))
+    )
 
 
-def _check_signature(folder: Path, trust: Trust, vouched: bool) -> Finding:
+def _check_signature(folder: Path, trust: Trust) -> Finding:
     path = folder / SIGNATURE
+    is_signed = is_regular(path)
+    if os.path.lexists(path) and not is_signed:
+        return Finding(folder.name, "signature", SIGNATURE, False, "it is no file")
     if trust.public_key is None:
-        detail = "signed, but no public key was given" if path.is_file() else "not signed"
+        detail = "signed, but no public key was given" if is_signed else "not signed"
         return Finding(folder.name, "signature", SIGNATURE, None, detail)
-    if not path.is_file():
-        ok, detail = (
-            (None, "not signed, but one after it is") if vouched else (False, "it is missing")
-        )
-        return Finding(folder.name, "signature", SIGNATURE, ok, detail)
+    if not is_signed:
+        detail = "it is missing. `wattledger sign` signs publications from before there was a key"
+        return Finding(folder.name, "signature", SIGNATURE, False, detail)
     manifest = (folder / MANIFEST).read_bytes()
     signed = is_signed_by(trust.public_key, path.read_bytes(), manifest)
     return Finding(folder.name, "signature", SIGNATURE, signed, "it is not by this key")
@@ -105,21 +104,27 @@ def _check_entry(
 def _check_files(folder: Path, expected: Mapping[str, Any]) -> Iterator[Finding]:
     actual = digest_files(folder)
     for name in sorted({*actual, *expected}):
+        found = actual.get(name, {})
         detail = (
             "it is missing"
-            if name not in actual
+            if not found
+            else f"it is {found['kind']}"
+            if "kind" in found
             else "the manifest does not know it"
             if name not in expected
             else "its bytes were changed"
         )
-        same = actual.get(name) == expected.get(name)
-        yield Finding(folder.name, "file", name, same, detail)
+        same = "sha256" in found and found == expected.get(name)
+        yield Finding(folder.name, "file", name_for_people(name), same, detail)
 
 
 def _check_database(
-    folder: Path, tables: Mapping[str, Any], views: Mapping[str, Any]
+    folder: Path, tables: Mapping[str, Any], views: Mapping[str, Any], method: str
 ) -> Iterator[Finding]:
     path = database_in(folder)
+    if not is_regular(path):
+        yield Finding(folder.name, "table", path.name, False, "it is no file")
+        return
     try:
         con = connect(path, read_only=True)
     except WarehouseError as error:
@@ -128,11 +133,14 @@ def _check_database(
     try:
         with closing(con):
             actual_tables, actual_views = digest_tables(con), digest_views(con)
+            computed_by = con.execute("SELECT method_version FROM computation").fetchall()
     except duckdb.Error as error:
         yield Finding(folder.name, "table", path.name, False, f"damaged: {error}")
         return
     yield from _compare_contents(folder.name, "table", tables, actual_tables)
     yield from _compare_contents(folder.name, "view", views, actual_views)
+    detail = f"the manifest says {method}, the figures {computed_by}"
+    yield Finding(folder.name, "entry", "method_version", computed_by == [(method,)], detail)
 
 
 def _compare_contents(

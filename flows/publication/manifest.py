@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from flows.errors import SettingsError
 from flows.files import hash_file
-from flows.settings import Settings
+from flows.publication.folders import is_folder, is_regular
 from flows.warehouse.digests import digest_rows, digest_text
 from flows.warehouse.frames import query_rows, quote_literal
 
@@ -44,12 +44,10 @@ _DIGESTED = (
 )
 
 
-def digest_to_chain(entry: Mapping[str, Any]) -> str | None:
-    """The digest by which the next publication names this one: of its manifest.
-
-    Of a publication from before there were manifests it is that of its row; None where there is no row.
-    """
-    return entry.get("manifest_sha256") or entry.get("digest")
+def digest_to_chain(folder: Path) -> str | None:
+    """The digest by which the next publication names this one: of its manifest; None where there is none."""
+    manifest = folder / MANIFEST
+    return hash_file(manifest) if is_regular(manifest) else None
 
 
 def build_manifest(
@@ -104,65 +102,51 @@ def list_tables(con: duckdb.DuckDBPyConnection, database: str = "") -> set[str]:
 
 
 def digest_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and digest of every file of a publication but its manifest and signature."""
+    """Size and digest of every file of a publication but its manifest and signature, by path.
+
+    What is no file (a link, a pipe, a device, a folder with nothing in it) has its `kind` instead; nothing
+    of that is opened or followed.
+    """
     return {
-        path.relative_to(folder).as_posix(): {
-            "bytes": path.stat().st_size,
-            "sha256": hash_file(path),
-        }
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in (MANIFEST, SIGNATURE)
+        path.relative_to(folder).as_posix(): _digest_entry(path)
+        for path in sorted(_walk(folder))
+        if path not in (folder / MANIFEST, folder / SIGNATURE)
     }
 
 
-def sign_manifest(settings: Settings, manifest: bytes) -> bytes | None:
-    """The Ed25519 signature of a manifest with the key of [ledger], if there is one.
+_KINDS = {
+    stat.S_IFLNK: "a link",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "an empty folder",
+}
 
-    Raises:
-        SettingsError: the key cannot be read, or is of another kind.
-    """
-    if not settings.ledger.signing_key:
-        return None
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    path = settings.root / settings.ledger.signing_key
+def _walk(folder: Path) -> Iterator[Path]:
+    """Everything below a folder but the folders that hold something."""
+    folders = [folder]
+    while folders:
+        parent = folders.pop()
+        try:
+            inside = list(parent.iterdir())
+        except OSError:  # Where nobody may look into it, the folder itself is named.
+            inside = []
+        if not inside:
+            yield parent
+        for path in inside:
+            if is_folder(path):
+                folders.append(path)
+            else:
+                yield path
+
+
+def _digest_entry(path: Path) -> dict[str, Any]:
+    kind = stat.S_IFMT(path.lstat().st_mode)
+    if kind != stat.S_IFREG:
+        return {"kind": _KINDS.get(kind, "no file")}
     try:
-        key = load_pem_private_key(path.read_bytes(), None)
-    except (OSError, ValueError, TypeError) as error:
-        raise _explain_key(path, str(error)) from None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise _explain_key(path, "it is of another kind")
-    return key.sign(manifest)
-
-
-def is_signed_by(path: Path, signature: bytes, manifest: bytes) -> bool:
-    """Whether the signature is by the Ed25519 key whose public part is in a PEM file.
-
-    Raises:
-        SettingsError: the key cannot be read, or is of another kind.
-    """
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
-    try:
-        key = load_pem_public_key(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise _explain_key(path, str(error)) from None
-    if not isinstance(key, Ed25519PublicKey):
-        raise _explain_key(path, "it is of another kind")
-    try:
-        key.verify(signature, manifest)
-    except InvalidSignature:
-        return False
-    return True
-
-
-def _explain_key(path: Path, why: str) -> SettingsError:
-    return SettingsError(
-        f"cannot use the key: {why.splitlines()[0] if why else 'unreadable'}",
-        where=str(path),
-        remedy="It should be an Ed25519 key in PEM: openssl genpkey -algorithm ed25519; see "
-        "docs/verification.md",
-    )
+        return {"bytes": path.lstat().st_size, "sha256": hash_file(path)}
+    except OSError:
+        return {"kind": "a file that may not be read"}

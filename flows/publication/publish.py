@@ -31,7 +31,8 @@ from flows.publication.gate import (
     record_verdicts,
     run_suites,
 )
-from flows.publication.manifest import MANIFEST, SIGNATURE, build_manifest, sign_manifest
+from flows.publication.keys import check_keys, sign_manifest
+from flows.publication.manifest import MANIFEST, SIGNATURE, build_manifest
 from flows.settings import Override, Settings
 from flows.warehouse.connection import connect
 from flows.warehouse.frames import query_rows
@@ -49,6 +50,8 @@ class Published:
     report: Path
     summary: Path
     data_docs: Path
+    manifest_sha256: str
+    """Digest of its manifest, to be kept elsewhere: `verify --expect`."""
     changed: bool
     """False where nothing had changed since the publication before, which then stands."""
     warnings: list[str]
@@ -77,7 +80,7 @@ def publish_candidate(
     from flows.reporting.report.render import write_report
 
     overrides = collect_overrides(settings, overrides)
-    sign_manifest(settings, b"")  # A key that cannot be used is reported before the work.
+    check_keys(settings)  # A key that cannot be used is reported before the work.
     with open_exclusively(store_of(settings), FIGURES, wait_s=0) as con:
         put_last_in_force(con, settings)
         folder = _create_draft_folder(settings)
@@ -205,6 +208,7 @@ def _describe(settings: Settings, entry: Entry, decision: Decision, *, changed: 
         report=folder / "report.html",
         summary=folder / "summary.html",
         data_docs=folder / "data_docs" / "index.html",
+        manifest_sha256=entry["manifest_sha256"] or "",
         changed=changed,
         warnings=decision.list_warnings(),
     )

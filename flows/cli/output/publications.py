@@ -15,7 +15,7 @@ from flows.cli.output.console import make_console, make_table
 from flows.cli.output.figures import make_runs_table
 from flows.cli.output.loading import print_refusals
 from flows.publication.bundle import Bundled
-from flows.publication.findings import Finding
+from flows.publication.findings import Finding, find_unverified
 from flows.publication.publish import Published
 from flows.publication.reader import PublishedFigures
 from flows.publication.retention import RolledUp
@@ -86,6 +86,11 @@ def print_published(published: Published, figures: PublishedFigures) -> None:
         ("Data Docs", published.data_docs),
     ):
         console.print(f"  {name:<10} {escape(str(path))}", soft_wrap=True)
+    if published.manifest_sha256:
+        console.print(
+            f"digest of its manifest, to be kept elsewhere (verify --expect): {published.manifest_sha256}",
+            soft_wrap=True,
+        )
 
 
 def _print_restatements(console: Console, restated: Sequence[dict[str, Any]]) -> None:
@@ -168,10 +173,18 @@ def print_findings(findings: Sequence[Finding]) -> None:
         elif finding.ok is None:
             console.print(f"[yellow]not checked:[/] {escape(place)}", soft_wrap=True)
     failed = sum(finding.ok is False for finding in findings)
+    unchecked = sum(finding.ok is None for finding in findings)
     if failed:
         console.print(f"\n[bold red]{failed} of {len(findings):,} checks failed[/]")
+    elif (unverified := find_unverified(findings)) is not None:
+        console.print(
+            f"\n[bold red]not verified[/]: no check failed, but the figures of {unverified.publication_id} were "
+            "not computed again",
+            soft_wrap=True,
+        )
     else:
-        console.print(f"\n[bold green]verified[/]: {len(findings):,} checks, none failed")
+        left = f"; {unchecked:,} could not be made, as said above" if unchecked else ""
+        console.print(f"\n[bold green]verified[/]: {len(findings):,} checks, none failed{left}")
 
 
 def _mark_results(results: Sequence[bool | None]) -> str:
@@ -189,6 +202,12 @@ def print_bundle(bundled: Bundled) -> None:
         f"digest of its manifest: {bundled.manifest_sha256}",
         soft_wrap=True,
     )
+
+
+def print_signed(signed: Sequence[str]) -> None:
+    """Print which publications were signed now."""
+    what = f"signed {', '.join(signed)}" if signed else "every publication is signed already"
+    make_console().print(what, soft_wrap=True)
 
 
 def print_rolled_up(rolled_up: RolledUp) -> None:

@@ -24,6 +24,7 @@ from flows.publication.integrity import check_folder
 from flows.publication.manifest import MANIFEST, SIGNATURE, list_tables
 from flows.publication.publish import publish_candidate
 from flows.publication.reproduction import check_figures, check_kept_inputs, check_warehouse
+from flows.publication.signing import sign_ledger
 from flows.publication.verify import verify_ledger
 from flows.settings import Settings
 from flows.warehouse.connection import connect
@@ -342,19 +343,17 @@ def test_a_publication_by_other_code_is_verified_and_that_is_said(
 
 
 @pytest.mark.parametrize(
-    ("row", "ok"),
-    [
-        ({"sequence": 1, "manifest_sha256": None}, None),
-        ({"sequence": 1}, None),
-        ({"sequence": 1, "manifest_sha256": "f"}, False),
-        ({}, False),
-    ],
+    "row",
+    [{"sequence": 1, "manifest_sha256": None}, {"sequence": 1}, {"manifest_sha256": "f"}, {}],
 )
-def test_publications_from_before_manifests_are_told_apart(
-    row: dict[str, Any], ok: bool | None, tmp_path: Path
+def test_a_publication_without_manifest_is_never_verified(
+    row: dict[str, Any], tmp_path: Path
 ) -> None:
+    """Whatever the warehouse says of it, also if it is from before there were manifests."""
     [finding] = check_folder(tmp_path, Trust(), "", row)
-    assert (finding.what, finding.ok) == ("manifest", ok)
+    assert (finding.what, finding.ok) == ("manifest", False)
+    assert finding.publication_id == tmp_path.name
+    assert "nobody can vouch for this publication" in finding.detail
 
 
 def test_nothing_published_is_said(project: Settings) -> None:
@@ -382,11 +381,13 @@ def test_a_signature_is_checked_by_us_and_by_openssl(published: Settings, tmp_pa
     ingest_grid(project, [project.root / "grid.csv"])
     compute(project)
     folder = publish_candidate(project).folder
-    assert list_failures(verify_ledger(project, "0002")) == set()
-    # The first was published before there was a key, but the second names it.
-    assert [
-        o.publication_id[:4] for o in verify_ledger(project) if o.what == "signature" and not o.ok
-    ] == ["0001"]
+    # The first was published before there was a key.
+    first = project.publications / sorted(p.name for p in project.publications.iterdir())[0]
+    assert list_failures(verify_ledger(project)) == {("signature", SIGNATURE)}
+    assert sign_ledger(project) == [first.name]
+    assert (first / SIGNATURE).stat().st_mode & 0o222 == 0
+    assert list_failures(verify_ledger(project)) == set()
+    assert sign_ledger(project) == []
     asked = ["openssl", "pkeyutl", "-verify", "-pubin", "-rawin"]
     files = ["-in", folder / MANIFEST, "-sigfile", folder / SIGNATURE]
     checked = subprocess.run(
