@@ -10,6 +10,7 @@ import logging
 import os
 import warnings
 from contextlib import contextmanager, suppress
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,7 +156,14 @@ class Gate:
 
     def build_docs(self) -> None:
         """Write the Data Docs of what ran."""
+        store = self._context.validation_results_store
         with _silence_great_expectations():
+            # Its pages show values as they are, and a value can be markup.
+            for key in store.list_keys():
+                record = store.get(key)
+                for answer in record.results:
+                    answer.result = _escape_texts(answer.result)
+                store.set(key, record)
             self._context.build_data_docs()
 
     def _build_expectation(self, check: Check) -> Any:
@@ -178,6 +186,17 @@ class Gate:
             unexpected = int(answer.result.get("unexpected_count") or 0)
             rows = answer.result.get("unexpected_index_list") or []
         return Result(check, bool(answer.success), unexpected, [dict(row) for row in rows])
+
+
+def _escape_texts(value: Any) -> Any:
+    """A result with every text in it written as HTML."""
+    if isinstance(value, str):
+        return escape(value)
+    if isinstance(value, dict):
+        return {_escape_texts(key): _escape_texts(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_escape_texts(item) for item in value]
+    return value
 
 
 def _by_check(answers: Sequence[Any]) -> dict[str, Any]:

@@ -173,6 +173,7 @@ def _list_overrides(settings: Settings, units: dict[str, str]) -> Iterator[Facto
                 remedy=f"Known factors: {', '.join(sorted(units))}",
             )
         for scope, value in scopes.items():
+            _check_override(name, scope, value, units[name])
             yield Factor(
                 name,
                 scope,
@@ -184,6 +185,31 @@ def _list_overrides(settings: Settings, units: dict[str, str]) -> Iterator[Facto
                 "project",
                 "override",
             )
+
+
+_MOST = {"1": 100, "a": 100, "g/kWh": 1e4, "L/kWh": 1e4, "W": 1e5, "kg": 1e7, "L": 1e9}
+"""The most that a factor in a unit can be; more is a slip of the pen."""
+
+_AT_LEAST_ONE = ("pue",)
+_ABOVE_ZERO = ("hardware_lifetime_years", "hardware_utilisation")
+_SHARES = ("hardware_utilisation", "training_power_share")
+
+
+def _check_override(name: str, scope: str, value: Quantity, unit: str) -> None:
+    """Refuse what a factor cannot be, whatever it is of.
+
+    Raises:
+        SettingsError: it is too large for its unit, or divides by nothing.
+    """
+    least = 1 if name in _AT_LEAST_ONE else 0
+    most = 1 if name in _SHARES else _MOST[unit]
+    is_nothing = name in _ABOVE_ZERO and value.low == 0
+    if value.low < least or value.high > most or is_nothing:
+        above = f"more than 0 and at most {most:g}" if is_nothing else f"{least} to {most:g}"
+        raise SettingsError(
+            f"a factor {name} [{unit}] is {above}, got {value.low:g} to {value.high:g}",
+            where=f"setting factors.{name}.{scope}",
+        )
 
 
 def _replace_factors(factors: Iterable[Factor], overrides: Sequence[Factor]) -> list[Factor]:

@@ -9,11 +9,12 @@ from datetime import UTC, date, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from flows.errors import SettingsError
+from flows.errors import SettingsError, UsageError
 from transforms.constants import FILE_FEED, SERIES_TIERS, TIERS
 
 FILE_NAME = "wattledger.toml"
@@ -31,7 +32,7 @@ GATE_TABLES = frozenset({"project", "gate", "override", "retention"})
 class Strict(BaseModel):
     """A table in which unknown names are refused."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Quantity(Strict):
@@ -71,7 +72,78 @@ class Quantity(Strict):
             raise ValueError(
                 f"needs 0 <= low <= value <= high, got {self.low}, {self.value}, {self.high}"
             )
+        if self.high > 1e9:
+            raise ValueError(f"cannot be more than 1e9 in any unit, got {self.high:g}")
         return self
+
+
+def _limit(most: float, unit: str) -> Any:
+    """A quantity that cannot be more than `most`: beyond it, a slip of the pen is all that it can be."""
+
+    def check(quantity: Quantity) -> Quantity:
+        if quantity.high > most:
+            raise ValueError(f"cannot be more than {most:g} {unit}, got {quantity.high:g}")
+        return quantity
+
+    return AfterValidator(check)
+
+
+Pue = Annotated[Quantity, _limit(10, "kWh of the facility per kWh of its computers")]
+OverheadW = Annotated[Quantity, _limit(20_000, "W per GPU")]
+Intensity = Annotated[Quantity, _limit(10_000, "g/kWh")]
+WaterPerKwh = Annotated[Quantity, _limit(10_000, "L/kWh")]
+Wue = Annotated[Quantity, _limit(100, "L/kWh")]
+
+_YEAR_H = 8784
+Hours = Annotated[float, Field(ge=0, le=10 * _YEAR_H)]
+SomeHours = Annotated[float, Field(gt=0, le=10 * _YEAR_H)]
+Seconds = Annotated[float, Field(ge=0, le=30 * 86_400)]
+SomeSeconds = Annotated[float, Field(gt=0, le=30 * 86_400)]
+Minutes = Annotated[float, Field(ge=0, le=31 * 1440)]
+SomeMinutes = Annotated[float, Field(gt=0, le=31 * 1440)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Times = Annotated[float, Field(gt=1, le=1e6)]
+"""So many times as much."""
+Part = Annotated[float, Field(gt=0, le=1e6)]
+"""A part of something, which may be more than all of it: a tolerance."""
+
+
+def _check_name(name: str) -> str:
+    if not name.strip() or len(name) > _NAME_CHARS or not name.isprintable():
+        raise ValueError(
+            f"needs 1 to {_NAME_CHARS} characters that can be printed, got {name!r:.80}"
+        )
+    return name
+
+
+_NAME_CHARS = 200
+Name = Annotated[str, AfterValidator(_check_name)]
+
+
+def _check_tz(tz: str) -> str:
+    if tz:
+        from flows.times import parse_zone
+
+        try:
+            parse_zone(tz)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+    return tz
+
+
+TimeZone = Annotated[str, AfterValidator(_check_tz)]
+"""An IANA name or an offset; empty where files say it themselves."""
+
+
+def _check_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable():
+        raise ValueError(f"needs http:// or https:// and a host, got {url!r:.80}")
+    return url
+
+
+Url = Annotated[str, AfterValidator(_check_url)]
+UrlIfAny = Annotated[str, AfterValidator(lambda url: _check_url(url) if url else url)]
 
 
 def _assume_utc(moment: datetime | None) -> datetime | None:
@@ -80,6 +152,11 @@ def _assume_utc(moment: datetime | None) -> datetime | None:
 
 Utc = Annotated[datetime, AfterValidator(_assume_utc)]
 """A time; without a zone it is UTC."""
+
+
+def _check_period(valid_from: datetime | None, valid_to: datetime | None) -> None:
+    if valid_from is not None and valid_to is not None and valid_from >= valid_to:
+        raise ValueError("valid_to must be after valid_from")
 
 
 class Onsite(Strict):
@@ -100,21 +177,21 @@ class Onsite(Strict):
 class Site(Strict):
     """A data centre: its grid zone, PUE, WUE and host overhead, optionally for a period."""
 
-    name: str
-    zone: str
+    name: Name
+    zone: Name
     hosts: list[str] = ["*"]
     like: str = "default"
     """Scope of the factors pue and wue_l_per_kwh (an operator, a climate) where none is given."""
-    pue: Quantity | None = None
-    wue_l_per_kwh: Quantity | None = None
+    pue: Pue | None = None
+    wue_l_per_kwh: Wue | None = None
     server: str = ""
     """Scope of the factor host_overhead_w_per_gpu, for example DGX-H100, where none is given, and of
     server_embodied_kg."""
-    host_overhead_w_per_gpu: Quantity | None = None
+    host_overhead_w_per_gpu: OverheadW | None = None
     """Everything of the host but its GPUs, where the collector did not meter the host."""
-    host_rest_w_per_gpu: Quantity = Quantity(value=0, low=0, high=0)
+    host_rest_w_per_gpu: OverheadW = Quantity(value=0, low=0, high=0)
     """What is neither GPU, CPU nor memory (network, fans, conversion), where it did."""
-    gpus_per_server: Annotated[int, Field(gt=0)] | None = None
+    gpus_per_server: Annotated[int, Field(gt=0, le=100_000)] | None = None
     """GPUs among which a server's embodied carbon is divided; if left out, those seen on the host."""
     onsite: Onsite | None = None
     valid_from: Utc | None = None
@@ -124,6 +201,7 @@ class Site(Strict):
     def _check_pue(self) -> Site:
         if self.pue is not None and self.pue.low < 1:
             raise ValueError(f"PUE is at least 1, got {self.pue.low}")
+        _check_period(self.valid_from, self.valid_to)
         return self
 
 
@@ -133,17 +211,17 @@ class Contract(Strict):
     One of `share`, `energy_mwh` and `deliveries` says how much it covers.
     """
 
-    name: str
+    name: Name
     site: str
     instrument: Literal["ppa", "certificate", "tariff"]
     matching: Literal["hourly", "annual"] = "annual"
     share: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of all grid energy of the site, for a supplier's tariff."""
-    energy_mwh: Annotated[float, Field(gt=0)] | None = None
+    energy_mwh: Annotated[float, Field(gt=0, le=1e9)] | None = None
     """Volume between valid_from and valid_to, which accrues evenly."""
     deliveries: str = ""
     """CSV of valid_from, valid_to, energy_kwh, relative to the project folder."""
-    intensity_g_per_kwh: Quantity = Quantity(value=0, low=0, high=0)
+    intensity_g_per_kwh: Intensity = Quantity(value=0, low=0, high=0)
     valid_from: Utc
     valid_to: Utc
     source: str = ""
@@ -152,8 +230,7 @@ class Contract(Strict):
     def _check_coverage(self) -> Contract:
         if sum((self.share is not None, self.energy_mwh is not None, bool(self.deliveries))) != 1:
             raise ValueError("needs one of share, energy_mwh and deliveries")
-        if self.valid_from >= self.valid_to:
-            raise ValueError("valid_to must be after valid_from")
+        _check_period(self.valid_from, self.valid_to)
         return self
 
 
@@ -161,7 +238,7 @@ class Tariff(Strict):
     """What a kWh costs at a site; of the tariffs that fit a moment, the last one counts."""
 
     site: str
-    price_per_kwh: Annotated[float, Field(ge=0)]
+    price_per_kwh: Annotated[float, Field(ge=0, le=1e9)]
     """In the currency of [project]."""
     from_hour: Annotated[int, Field(ge=0, le=23)] = 0
     to_hour: Annotated[int, Field(ge=1, le=24)] = 24
@@ -176,10 +253,11 @@ class Tariff(Strict):
     def _check_hours(self) -> Tariff:
         try:
             ZoneInfo(self.tz)
-        except (ZoneInfoNotFoundError, ValueError):
+        except (ZoneInfoNotFoundError, ValueError, OSError):
             raise ValueError(f"no time zone is called {self.tz!r}") from None
         if self.from_hour == self.to_hour or not self.weekdays:
             raise ValueError("a tariff needs at least one hour and one day of the week")
+        _check_period(self.valid_from, self.valid_to)
         return self
 
 
@@ -189,10 +267,10 @@ class Zone(Strict):
     signal: Literal["average_lifecycle", "average_direct"] = "average_lifecycle"
     country: str = ""
     """ISO 3166-1 alpha-2, where the zone's name does not begin with it; or `world`."""
-    fallback_intensity_g_per_kwh: Quantity | None = None
-    ewif_l_per_kwh: Quantity | None = None
-    withdrawal_l_per_kwh: Quantity | None = None
-    residual_g_per_kwh: Quantity | None = None
+    fallback_intensity_g_per_kwh: Intensity | None = None
+    ewif_l_per_kwh: WaterPerKwh | None = None
+    withdrawal_l_per_kwh: WaterPerKwh | None = None
+    residual_g_per_kwh: Intensity | None = None
     """Residual mix, where no series of it is loaded."""
     transmission_loss: Quantity | None = None
     """Share of generation lost on the way; adds a figure of its own (scope 3, category 3)."""
@@ -211,17 +289,17 @@ class Grid(Strict):
 
     ladder: list[str] = list(TIERS)
     """Tiers, best first; water takes all of them, as few zones publish their generation by fuel."""
-    settle_h: Annotated[float, Field(ge=0)] = 48
+    settle_h: Hours = 48
     """Hours after which a provider's day counts as final and is not fetched again."""
     shift_h: Annotated[int, Field(ge=0, le=168)] = 24
     """Hours earlier and later for which finished runs are compared; 0 turns it off."""
-    max_missing_share: Annotated[float, Field(ge=0, le=1)] = 0.02
+    max_missing_share: Share = 0.02
     """Part of the generation that may be missing from an interval of a mix (docs/method.md, "Complete mixes")."""
     reference_days: Annotated[int, Field(ge=1, le=366)] = 31
     """Days before and after an interval that say which fuels its feed normally reports."""
-    stop_days: Annotated[int, Field(ge=1)] = 7
+    stop_days: Annotated[int, Field(ge=1, le=366)] = 7
     """Days without a fuel after which it may have stopped for good, or not have begun."""
-    max_stop_share: Annotated[float, Field(ge=0, le=1)] = 0.1
+    max_stop_share: Share = 0.1
     """Largest part of the generation that stops for good overnight; what carried more is missing."""
 
     @model_validator(mode="after")
@@ -237,10 +315,10 @@ class Grid(Strict):
 class Gpu(Strict):
     """GPUs of a host that are known without readings, or a model for GPUs whose log names none."""
 
-    host: str
-    indices: list[int] = []
-    uuids: list[str] = []
-    model: str | None = None
+    host: Name
+    indices: list[Annotated[int, Field(ge=0, le=100_000)]] = []
+    uuids: list[Name] = []
+    model: Name | None = None
 
 
 class Column(Strict):
@@ -257,7 +335,7 @@ class GpuSource(Strict):
     """Names by position, for files without a header line."""
     ts: Column
     ts_format: str = ""
-    tz: str = ""
+    tz: TimeZone = ""
     power: Column | None = None
     power_by_gpu: dict[str, str] = {}
     """Wide files: GPU index -> column of its power; the unit is `power_unit`."""
@@ -287,7 +365,7 @@ class GridSource(Strict):
     intensity: Column
     zone: str
     signal: str = "average_lifecycle"
-    tz: str = ""
+    tz: TimeZone = ""
     estimated: str = ""
     source: str = ""
 
@@ -295,17 +373,17 @@ class GridSource(Strict):
 class Readings(Strict):
     """What a believable reading is, and how gaps are treated."""
 
-    max_gap_s: Annotated[float, Field(gt=0)] = 30
-    max_bridge_s: Annotated[float, Field(gt=0)] = 3600
-    max_power_w: Annotated[float, Field(gt=0)] = 3000
-    limit_tolerance: Annotated[float, Field(ge=1)] = 1.6
-    future_tolerance_s: Annotated[float, Field(ge=0)] = 300
+    max_gap_s: SomeSeconds = 30
+    max_bridge_s: SomeSeconds = 3600
+    max_power_w: Annotated[float, Field(gt=0, le=1e6)] = 3000
+    limit_tolerance: Annotated[float, Field(ge=1, le=100)] = 1.6
+    future_tolerance_s: Seconds = 300
 
 
 class Ingest(Strict):
     """How much of a file may be bad before all of it is refused."""
 
-    max_bad_rows_share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    max_bad_rows_share: Share = 0.01
     """Part of the rows of a file that are set aside one by one; past it, the file is refused. One bad
     row among good ones never is the whole file's fault."""
 
@@ -313,24 +391,24 @@ class Ingest(Strict):
 class Gate(Strict):
     """Thresholds of the checks that guard publication."""
 
-    min_carbon_coverage: Annotated[float, Field(ge=0, le=1)] = 1.0
-    max_filled_share: Annotated[float, Field(ge=0, le=1)] = 1.0
-    max_intensity_g_per_kwh: Annotated[float, Field(gt=0)] = 3000
-    max_run_days: Annotated[float, Field(gt=0)] = 400
-    second_meter_tolerance: Annotated[float, Field(gt=0)] = 0.1
-    max_fallback_share: Annotated[float, Field(ge=0, le=1)] = 1.0
-    min_completeness: Annotated[float, Field(ge=0, le=1)] = 0.9
+    min_carbon_coverage: Share = 1.0
+    max_filled_share: Share = 1.0
+    max_intensity_g_per_kwh: Annotated[float, Field(gt=0, le=1e6)] = 3000
+    max_run_days: Annotated[float, Field(gt=0, le=36_525)] = 400
+    second_meter_tolerance: Part = 0.1
+    max_fallback_share: Share = 1.0
+    min_completeness: Share = 0.9
     """Part of the readings of an hour that its recorder should have made."""
-    counter_power_tolerance: Annotated[float, Field(gt=0)] = 0.2
-    meter_tolerance: Annotated[float, Field(gt=0)] = 0.1
+    counter_power_tolerance: Part = 0.2
+    meter_tolerance: Part = 0.1
     """Difference from other meters of hosts and sites."""
-    max_run_jump: Annotated[float, Field(gt=1)] = 2.0
+    max_run_jump: Times = 2.0
     """Energy per GPU-hour of a run, times that of the run of its family before it."""
-    max_year_jump: Annotated[float, Field(gt=1)] = 2.0
+    max_year_jump: Times = 2.0
     """Energy per GPU-hour and CO2e per kWh of a site, times those of the same month a year before."""
     fail_on: list[str] = []
     """Checks (SUITE.CHECK) that only warn as they come, and are to refuse here."""
-    max_restatement: Annotated[float, Field(gt=0)] = 0.1
+    max_restatement: Part = 0.1
     """Change of a run's published energy or CO2e beyond which a restatement is pointed out."""
 
 
@@ -358,7 +436,7 @@ class Ledger(Strict):
 class Retention(Strict):
     """What becomes of readings that are old and published (docs/verification.md)."""
 
-    roll_up_after_days: Annotated[float, Field(gt=0)] | None = None
+    roll_up_after_days: Annotated[float, Field(gt=0, le=36_525)] | None = None
     """Age at which the pipeline replaces them by their sums over five minutes; never, if left out."""
 
 
@@ -368,9 +446,9 @@ class GpuInput(Strict):
     paths: list[str]
     source: str = ""
     host: str = ""
-    tz: str = ""
+    tz: TimeZone = ""
     model: str = ""
-    gpus_per_sweep: int = 0
+    gpus_per_sweep: Annotated[int, Field(ge=0, le=100_000)] = 0
 
 
 class GridInput(Strict):
@@ -382,7 +460,7 @@ class GridInput(Strict):
     zone: str = ""
     signal: str = ""
     unit: str = ""
-    tz: str = ""
+    tz: TimeZone = ""
     provider: str = ""
 
 
@@ -390,7 +468,7 @@ class RunsInput(Strict):
     """Run tables that the pipeline looks for."""
 
     paths: list[str]
-    tz: str = ""
+    tz: TimeZone = ""
 
 
 class PrometheusInput(Strict):
@@ -398,12 +476,12 @@ class PrometheusInput(Strict):
 
     name: str = "prometheus"
     """Names its folder under `fetched/`."""
-    url: str
+    url: Url
     selector: str = ""
     """Label matchers, for example {cluster="a"}."""
-    step_s: Annotated[float, Field(ge=1)] = 15
+    step_s: Annotated[float, Field(ge=1, le=86_400)] = 15
     """No longer than its scrape interval, or samples are left out."""
-    lookback_h: Annotated[float, Field(gt=0)] = 24
+    lookback_h: SomeHours = 24
     """How far back the first fetch goes."""
     run_label: str = "pod"
     """Label of the series that names the run."""
@@ -428,20 +506,20 @@ class GridApiInput(Strict):
     """What the provider calls the zone, where that differs."""
     signal: Literal["", "average_lifecycle", "average_direct"] = ""
     """For Electricity Maps: which of its two kinds of emission factors."""
-    url: str = ""
+    url: UrlIfAny = ""
     """Base URL, where it is not the provider's own."""
     token_env: str = ""
     """Environment variable with the token (WattTime: `user:password`); docs/providers.md."""
     token_block: str = ""
     """Prefect Secret block with the token, instead of the environment."""
-    requests_per_s: Annotated[float, Field(gt=0)] | None = None
-    cache_min: Annotated[float, Field(ge=0)] = 60
+    requests_per_s: Annotated[float, Field(gt=0, le=1000)] | None = None
+    cache_min: Minutes = 60
     """Minutes for which an answer serves the same request again."""
-    timeout_s: Annotated[float, Field(gt=0)] = 60
+    timeout_s: SomeSeconds = 60
     retries: Annotated[int, Field(ge=0, le=10)] = 4
-    max_wait_s: Annotated[float, Field(ge=0)] = 120
+    max_wait_s: Seconds = 120
     """Longest wait that a provider may ask for; beyond it, the next one is asked."""
-    lookback_h: Annotated[float, Field(gt=0)] = 24
+    lookback_h: SomeHours = 24
     """How far back the first fetch goes, where there are no readings yet."""
 
     @model_validator(mode="after")
@@ -464,25 +542,47 @@ class Inputs(Strict):
     runs: list[RunsInput] = []
 
 
+def _check_cron(expression: str) -> str:
+    from cronsim import CronSim, CronSimError
+
+    try:
+        if len(expression.split()) == 5 and next(
+            CronSim(expression, datetime(2024, 1, 1, tzinfo=UTC)), None
+        ):
+            return expression
+    except CronSimError:
+        pass
+    raise ValueError(
+        "needs the five fields of a cron expression (minute, hour, day, month, day of the week) that "
+        f"come round one day, got {expression!r:.80}"
+    )
+
+
 class Schedule(Strict):
     """When `wattledger serve` does what (docs/operation.md)."""
 
-    ingest_min: Annotated[float, Field(gt=0)] = 5
+    ingest_min: SomeMinutes = 5
     """Minutes between looks for new data."""
-    footprint_min: Annotated[float, Field(gt=0)] = 60
+    footprint_min: SomeMinutes = 60
     """Minutes between computations."""
-    publish: str = "15 2 * * *"
+    publish: Annotated[str, AfterValidator(_check_cron)] = "15 2 * * *"
     """When to publish: a cron expression, in UTC."""
-    wait_s: Annotated[float, Field(ge=0)] = 900
+    wait_s: Seconds = 900
     """How long a run waits while another one writes the warehouse."""
     port: Annotated[int, Field(ge=0, lt=65536)] = 4200
     """Port of Prefect's server and interface on this machine, where no other server is configured; 0: any."""
 
 
+def _check_project_name(name: str) -> str:
+    if not set("/%&<>").isdisjoint(name):
+        raise ValueError(f"cannot have / % & < or > (Prefect's names cannot), got {name!r:.80}")
+    return _check_name(name)
+
+
 class Project(Strict):
     """What the project is called; the title heads its report."""
 
-    name: str = "wattledger"
+    name: Annotated[str, AfterValidator(_check_project_name)] = "wattledger"
     title: str = ""
     currency: str = "USD"
     """Of all tariffs."""
@@ -491,7 +591,7 @@ class Project(Strict):
 class Lake(Strict):
     """A warehouse that several machines share (docs/scale.md), in place of warehouse.duckdb."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
     attach: str
     """`ducklake:postgres:` and how to connect to PostgreSQL: `dbname=ledger host=db user=wattledger`. Its
@@ -534,10 +634,10 @@ class Cluster(Strict):
     workers see the project folder under the same path).
     """
 
-    workers: Annotated[int, Field(gt=0)] = 4
+    workers: Annotated[int, Field(gt=0, le=100_000)] = 4
     address: str = ""
     """For example tcp://scheduler:8786."""
-    files: Annotated[int, Field(gt=0)] = 256
+    files: Annotated[int, Field(gt=0, le=1_000_000)] = 256
     """Files that one task loads."""
 
 
@@ -691,7 +791,7 @@ def parse(text: str, path: Path) -> Settings:
     """
     try:
         return Settings(**dict(FileSettings.model_validate(tomllib.loads(text))))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise SettingsError(f"not valid TOML: {error}", where=str(path)) from None
     except ValidationError as error:
         raise explain_invalid(error, path) from None
@@ -702,7 +802,7 @@ def explain_invalid(error: ValidationError, path: object) -> SettingsError:
     first = error.errors()[0]
     setting = ".".join(str(part) for part in first["loc"])
     return SettingsError(
-        f"{first['msg']} (got {first['input']!r:.80})",
+        f"{first['msg'].removeprefix('Value error, ')} (got {first['input']!r:.80})",
         where=f"{path}, setting {setting}",
         remedy="See docs/settings.md for every setting",
     )

@@ -44,13 +44,16 @@ def serve(project: Project = Path()) -> None:
     """Run on a schedule until told to stop: load, compute, publish, as [schedule] says."""
     settings = load_settings(project)
     from flows.cli.output import service as output
+    from flows.orchestration.project import describe_writers
     from flows.orchestration.run import serve_on_schedule
+    from flows.orchestration.server import find_password
 
+    password, warning = find_password(settings), describe_writers(settings)
     with progress("starting Prefect") as advance:
 
         def started(interface: str) -> None:
             advance(1, None)
-            output.print_schedule(settings, interface)
+            output.print_schedule(settings, interface, password, warning)
 
         serve_on_schedule(settings, started)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -19,10 +18,10 @@ from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 
-from flows import settings as settings_module
 from flows.accounting.energy import MeteredSlots, meter_windows
 from flows.accounting.fleet import Fleet
 from flows.accounting.stretches import Progress, reduce_segments
+from flows.orchestration.project import load_project
 from flows.settings import Cluster, Settings
 from flows.warehouse.lake import LakeStore, read_snapshot
 from transforms.gaps import GapRule
@@ -108,7 +107,7 @@ _OPTIONS: dict[str, Any] = {
 
 
 def _connect_to_snapshot(project: str, snapshot: int) -> duckdb.DuckDBPyConnection:
-    settings = settings_module.load(Path(project))
+    settings = load_project(project)
     assert settings.lake is not None
     return LakeStore(settings.lake, settings.root, snapshot=snapshot).connect(read_only=True)
 

@@ -11,7 +11,6 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -25,7 +24,6 @@ from prefect.server.schemas.schedules import CronSchedule
 from prefect.states import Cancelled
 from prefect.types.entrypoint import EntrypointType
 
-from flows import settings as settings_module
 from flows.accounting.compute import Computed
 from flows.ingest.fetch_prometheus import fetch_prometheus
 from flows.orchestration.artifacts import create_files_artifact
@@ -37,6 +35,7 @@ from flows.orchestration.pipeline import (
     publish_flow,
     roll_up_readings,
 )
+from flows.orchestration.project import load_project
 from flows.publication.publish import Published
 from flows.settings import Settings
 from flows.warehouse.connection import connect
@@ -45,8 +44,7 @@ from flows.warehouse.registry import Outcome
 
 def _load_settings(project: str) -> Settings:
     """The settings of a flow on a schedule: it waits while another process writes the warehouse."""
-    wait_s = settings_module.load(Path(project)).schedule.wait_s
-    return settings_module.load(Path(project), wait_s)
+    return load_project(project, load_project(project).schedule.wait_s)
 
 
 @flow(name="wattledger-ingest")

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 from prefect import Flow, flow, task
 
-from flows import settings as settings_module
 from flows.accounting.compute import Computed, compute
 from flows.errors import GateFailed, LakeAway, SourceError, WarehouseBusy
 from flows.ingest.fetch_grid import fetch_zone
@@ -24,6 +23,7 @@ from flows.ingest.grid import ingest_grid
 from flows.ingest.grid_days import Span
 from flows.ingest.runs import ingest_runs
 from flows.orchestration.artifacts import create_publication_artifacts, emit_gate_failed
+from flows.orchestration.project import load_project
 from flows.orchestration.provider_tasks import make_ask, set_rate_limits
 from flows.publication.publish import Published, publish_candidate
 from flows.publication.retention import RolledUp, roll_up_old_readings
@@ -89,7 +89,7 @@ def _should_retry(task: Any, task_run: Any, state: Any) -> bool:
 def load_gpu_files(
     project: str, source: GpuInput, files: list[Path], wait_s: float = 0.0
 ) -> list[Outcome]:
-    settings = settings_module.load(Path(project), wait_s)
+    settings = load_project(project, wait_s)
     options = nvidia_smi.Options(source.host, source.tz, source.model, source.gpus_per_sweep)
     return ingest_gpu(settings, files, options, source.source)
 
@@ -107,7 +107,7 @@ def _load_gpu_input(project: str, settings: Settings, source: GpuInput) -> list[
 
 @task(name="fetch from Prometheus", retries=2, retry_delay_seconds=[1, 5])
 def fetch_readings(project: str, source: PrometheusInput, wait_s: float = 0.0) -> list[Outcome]:
-    return fetch_prometheus(settings_module.load(Path(project), wait_s), source)
+    return fetch_prometheus(load_project(project, wait_s), source)
 
 
 def _fetch_prometheus_input(project: str, source: PrometheusInput, wait_s: float) -> list[Outcome]:
@@ -131,7 +131,7 @@ def fetch_grid_flow(
     Without a span: the days that are needed and not final; with one (ISO dates, the last excluded):
     just those, again and past the cache.
     """
-    settings = settings_module.load(Path(project), wait_s)
+    settings = load_project(project, wait_s)
     sources = [s for s in settings.input.grid_api if not zones or s.zone in zones]
     if not sources:
         return []
@@ -147,7 +147,7 @@ def fetch_grid_flow(
 
 @task(name="load grid data")
 def load_grid_files(project: str, source: GridInput, wait_s: float = 0.0) -> list[Outcome]:
-    settings = settings_module.load(Path(project), wait_s)
+    settings = load_project(project, wait_s)
     files = _find_files(settings, source.paths)
     options = Options(source.zone, source.signal, source.unit, source.tz, source.provider)
     return ingest_grid(settings, files, options, source.layout, source.source) if files else []
@@ -155,29 +155,29 @@ def load_grid_files(project: str, source: GridInput, wait_s: float = 0.0) -> lis
 
 @task(name="load training runs")
 def load_run_files(project: str, source: RunsInput, wait_s: float = 0.0) -> list[Outcome]:
-    settings = settings_module.load(Path(project), wait_s)
+    settings = load_project(project, wait_s)
     files = _find_files(settings, source.paths)
     return ingest_runs(settings, files, source.tz) if files else []
 
 
 @task(name="compute footprints")
 def compute_footprints(project: str, wait_s: float = 0.0) -> Computed:
-    return compute(settings_module.load(Path(project), wait_s))
+    return compute(load_project(project, wait_s))
 
 
 @task(name="gate and publish")
 def gate_and_publish(project: str, reason: str = "", wait_s: float = 0.0) -> Published:
-    return publish_candidate(settings_module.load(Path(project), wait_s), reason=reason)
+    return publish_candidate(load_project(project, wait_s), reason=reason)
 
 
 @task(name="roll up old readings")
 def roll_up_readings(project: str, wait_s: float = 0.0) -> RolledUp:
-    return roll_up_old_readings(settings_module.load(Path(project), wait_s))
+    return roll_up_old_readings(load_project(project, wait_s))
 
 
 @flow(name="ingest-gpu")
 def ingest_gpu_flow(project: str, wait_s: float = 0.0) -> list[Outcome]:
-    settings = settings_module.load(Path(project), wait_s)
+    settings = load_project(project, wait_s)
     outcomes: list[Outcome] = []
     for prometheus in settings.input.prometheus:
         outcomes += _fetch_prometheus_input(project, prometheus, wait_s)
@@ -188,7 +188,7 @@ def ingest_gpu_flow(project: str, wait_s: float = 0.0) -> list[Outcome]:
 
 @flow(name="ingest-grid")
 def ingest_grid_flow(project: str, wait_s: float = 0.0) -> list[Outcome]:
-    settings = settings_module.load(Path(project), wait_s)
+    settings = load_project(project, wait_s)
     outcomes: list[Outcome] = []
     for source in settings.input.grid:
         outcomes += load_grid_files(project, source, wait_s)
@@ -199,7 +199,7 @@ def ingest_grid_flow(project: str, wait_s: float = 0.0) -> list[Outcome]:
 
 @flow(name="ingest-runs")
 def ingest_runs_flow(project: str, wait_s: float = 0.0) -> list[Outcome]:
-    settings = settings_module.load(Path(project), wait_s)
+    settings = load_project(project, wait_s)
     outcomes: list[Outcome] = []
     for source in settings.input.runs:
         outcomes += load_run_files(project, source, wait_s)
@@ -208,7 +208,7 @@ def ingest_runs_flow(project: str, wait_s: float = 0.0) -> list[Outcome]:
 
 @flow(name="footprint")
 def footprint_flow(project: str, wait_s: float = 0.0) -> Computed:
-    settings = settings_module.load(Path(project), wait_s)
+    settings = load_project(project, wait_s)
     if settings.cluster is None:
         return compute_footprints(project, wait_s)
     from flows.orchestration.dask import OnCluster
@@ -222,7 +222,7 @@ def publish_flow(project: str, reason: str = "", wait_s: float = 0.0) -> Publish
     try:
         published = gate_and_publish(project, reason, wait_s)
     except GateFailed as error:
-        emit_gate_failed(settings_module.load(Path(project), wait_s), error)
+        emit_gate_failed(load_project(project, wait_s), error)
         raise
     create_publication_artifacts(published)
     return published
@@ -239,7 +239,7 @@ def _put_on_cluster(flow: Flow[[str, float], _R], settings: Settings) -> Flow[[s
 
 def load_everything(project: str, wait_s: float = 0.0) -> Report:
     """Load all that wattledger.toml names, each file once."""
-    settings = settings_module.load(Path(project), wait_s)
+    settings = load_project(project, wait_s)
     return Report(
         gpu=_put_on_cluster(ingest_gpu_flow, settings)(project, wait_s),
         grid=ingest_grid_flow(project, wait_s),
@@ -249,7 +249,7 @@ def load_everything(project: str, wait_s: float = 0.0) -> Report:
 
 def compute_everything(project: str, wait_s: float = 0.0) -> Computed:
     """Bring the figures up to date."""
-    settings = settings_module.load(Path(project), wait_s)
+    settings = load_project(project, wait_s)
     return _put_on_cluster(footprint_flow, settings)(project, wait_s)
 
 
@@ -260,7 +260,7 @@ def pipeline_flow(project: str) -> Report:
     Bad files go to quarantine and the good ones go on. A failed gate raises `GateFailed` and
     leaves what was published.
     """
-    settings = settings_module.load(Path(project))
+    settings = load_project(project)
     # Held open over the whole run: only one process may write, and it is known at the start.
     with open_for_writing(store_of(settings)) as con, hold_lock(con, PIPELINE, wait_s=0):
         report = load_everything(project)

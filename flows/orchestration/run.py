@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from flows.errors import PipelineFailed
+from flows.orchestration.project import serve_only
 from flows.orchestration.server import use_prefect_api
 from flows.settings import Settings
 
@@ -78,6 +79,7 @@ def serve_on_schedule(settings: Settings, started: Callable[[str], None]) -> Non
         started: Called with the address of Prefect's interface once the deployments are there.
     """
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    serve_only(settings)
     with use_prefect_api(settings, lasting=True) as api:
         from flows.orchestration.deployments import serve_deployments
 

@@ -1,12 +1,14 @@
-"""Which Prefect server a flow talks to: the person's own where one is set up, else a temporary one.
+"""Which Prefect server a flow talks to: the person's own where one is set up, else one that is started here.
 
-The temporary server keeps its state and its log in the project (.wattledger/prefect). A person's own
-server, profile and home are never touched.
+A server that is started here keeps its state and its log in the project (.wattledger/prefect, .wattledger/serve),
+listens on loopback, and answers only who knows its password: any user of the machine, and any page in a browser on it,
+can reach loopback. A person's own server, profile and home are never touched.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from pathlib import Path
 
 from flows.errors import PipelineFailed
 from flows.orchestration import server_process
-from flows.settings import Settings
+from flows.settings import FILE_NAME, Settings
 
 _QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -85,25 +87,90 @@ def use_prefect_api(settings: Settings, *, lasting: bool = False) -> Iterator[st
     if has_own_server():
         yield os.environ.get("PREFECT_API_URL", "")
         return
-    home = (settings.work / ("serve" if lasting else "prefect")).resolve()
+    home = _find_home(settings, lasting=lasting)
     home.mkdir(parents=True, exist_ok=True)
+    home.chmod(0o700)
     os.environ["PREFECT_HOME"] = str(home)
     os.environ["PREFECT_PROFILES_PATH"] = str(home / "profiles.toml")
-    port = (settings.schedule.port if lasting else 0) or _find_free_port()
-    server = _start_server(home, port, lasting=lasting)
-    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    with _listen(settings.schedule.port if lasting else 0) as listener:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        environment = {
+            "PREFECT_API_URL": f"{address}/api",
+            **_guard_server(address, _keep_password(home) if lasting else _make_password()),
+        }
+        os.environ |= environment
+        server = _start_server(home, listener, lasting=lasting)
+        try:
+            import prefect  # noqa: F401  (loads while the server starts)
+
+            _wait_until_up(server, address, _log_of(home))
+            yield os.environ["PREFECT_API_URL"]
+        finally:
+            _stop_server(server)
+            for name in environment:
+                os.environ.pop(name, None)
+
+
+def find_password(settings: Settings) -> Path | None:
+    """The file with user and password of the server that `serve` starts; None where the person has a server."""
+    return None if has_own_server() else _find_home(settings, lasting=True) / _PASSWORD
+
+
+_PASSWORD = "password"
+
+
+def _find_home(settings: Settings, *, lasting: bool) -> Path:
+    return (settings.work / ("serve" if lasting else "prefect")).resolve()
+
+
+def _listen(port: int) -> socket.socket:
+    """Take a port of loopback, any that is free for 0.
+
+    This process keeps it as long as the server is needed, and the server inherits it: nobody else can answer there in the
+    server's place and be sent its password.
+    """
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        import prefect  # noqa: F401  (loads while the server starts)
+        listener.bind(("127.0.0.1", port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise PipelineFailed(
+            f"port {port} cannot be used: {error.strerror}",
+            where=f"{FILE_NAME}, setting schedule.port",
+            remedy="Stop what listens there, set another port, or 0 for any",
+        ) from None
+    return listener
 
-        _wait_until_up(server, port, _log_of(home))
-        yield os.environ["PREFECT_API_URL"]
-    finally:
-        _stop_server(server)
-        os.environ.pop("PREFECT_API_URL", None)
+
+def _guard_server(address: str, password: str) -> dict[str, str]:
+    """Settings of Prefect by which a server answers those who know a password, and pages of its own."""
+    return {
+        "PREFECT_SERVER_API_AUTH_STRING": password,
+        "PREFECT_API_AUTH_STRING": password,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": address,
+    }
 
 
-def _start_server(home: Path, port: int, *, lasting: bool) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", server_process.__name__, str(port), str(os.getpid())]
+def _keep_password(home: Path) -> str:
+    """User and password of a lasting server: made once, for people who open its interface again."""
+    path = home / _PASSWORD
+    if not path.exists():
+        # Nobody else's from the first moment.
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(_make_password() + "\n")
+    return path.read_text("utf-8").strip()
+
+
+def _make_password() -> str:
+    return f"wattledger:{secrets.token_urlsafe(24)}"
+
+
+def _start_server(home: Path, listener: socket.socket, *, lasting: bool) -> subprocess.Popen[bytes]:
+    socket_no = listener.fileno()
+    command = [sys.executable, "-m", server_process.__name__, str(socket_no), str(os.getpid())]
     with _log_of(home).open("wb") as log:
         return subprocess.Popen(
             [*command, "lasting"] if lasting else command,
@@ -115,6 +182,7 @@ def _start_server(home: Path, port: int, *, lasting: bool) -> subprocess.Popen[b
             stdout=log,
             stderr=log,
             stdin=subprocess.DEVNULL,
+            pass_fds=[socket_no],
         )
 
 
@@ -131,19 +199,13 @@ def _log_of(home: Path) -> Path:
     return home / "server.log"
 
 
-def _find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait_until_up(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_until_up(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline:
         if server.poll() is not None:
             break
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=2):
+            with urllib.request.urlopen(f"{address}/api/health", timeout=2):
                 return
         except OSError:
             time.sleep(0.05)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import uuid
@@ -18,11 +19,11 @@ import pyarrow as pa
 
 from expectations.checks import Verdict
 from flows.errors import BadInput
-from flows.files import name_for_people
+from flows.files import name_for_people, open_regular
 from flows.rows import RowFaults
 from flows.settings import Settings
 from flows.warehouse.frames import insert, load_query, query_rows
-from flows.warehouse.locks import transaction
+from flows.warehouse.locks import MOMENT, transaction
 
 
 @dataclass
@@ -119,7 +120,7 @@ def record_files(con: duckdb.DuckDBPyConnection, files: Sequence[File]) -> list[
     keys = [int(newest) + number for number in range(1, len(files) + 1)]
     rows = pa.Table.from_pylist([vars(file) for file in files], _FILE_TYPES)
     rows = rows.append_column("segment_key", pa.array(keys, pa.int32()))
-    insert(con, "segment", rows, loaded_at="now()")
+    insert(con, "segment", rows, loaded_at=MOMENT)
     return keys
 
 
@@ -149,7 +150,7 @@ def quarantine_rows(con: duckdb.DuckDBPyConnection, segment_id: str, rows: pl.Da
     )
     if rows.height:
         named = rows.select(pl.lit(segment_id).alias("segment_id"), pl.all())
-        insert(con, "quarantined_row", named, recorded_at="now()")
+        insert(con, "quarantined_row", named, recorded_at=MOMENT)
 
 
 def quarantine_file(
@@ -161,13 +162,14 @@ def quarantine_file(
     reason: str,
     source_format: str = "",
 ) -> Outcome:
-    """Keep the bytes of a refused file and the reason; offering it again adds nothing."""
+    """Keep the bytes of a refused file, for nobody else to read, and the reason; offering it again adds nothing."""
     kept = settings.quarantine / f"{segment_id[:12]}-{_shorten_name(path)}"
     if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        part = kept.with_name(kept.name + ".part")
-        shutil.copyfile(path, part)
-        part.replace(kept)
+        kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            _copy_privately(path, kept)
+        except BadInput as error:  # It became a link meanwhile.
+            return refuse_unread(path, error)
     row = {
         "segment_id": segment_id,
         "source_name": name_for_people(path),
@@ -181,12 +183,23 @@ def quarantine_file(
             {"segment_id": segment_id, "reason": reason},
         ).fetchall()
         if not recorded:
-            insert(con, "quarantine", [row], recorded_at="now()")
+            insert(con, "quarantine", [row], recorded_at=MOMENT)
             record_file(
                 con,
                 File(segment_id, name_for_people(path), source_format or "unread", "quarantined"),
             )
     return Outcome(name_for_people(path), segment_id, "quarantined", reason=reason)
+
+
+def _copy_privately(path: Path, target: Path) -> None:
+    """Copy a file, never what a link in its place leads to: others wrote it, and may read what lies here."""
+    part = target.with_name(f"{target.name}.part")
+    with open_regular(path) as source:
+        part.unlink(missing_ok=True)
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as copy:
+            shutil.copyfileobj(source, copy)
+    part.replace(target)
 
 
 def _shorten_name(path: Path) -> str:
@@ -203,7 +216,7 @@ def record_verdict(con: duckdb.DuckDBPyConnection, verdict: Verdict) -> str:
     """Write a verdict as rows (inside the caller's transaction), and give its id."""
     identity = {"validation_id": uuid.uuid4().hex, "suite": verdict.suite.name}
     summary = {**identity, "success": verdict.success, "checked_rows": verdict.checked_rows}
-    insert(con, "validation_run", [summary], recorded_at="now()")
+    insert(con, "validation_run", [summary], recorded_at=MOMENT)
     insert(
         con,
         "validation_result",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.errors import SettingsError
+from flows.factors import read_factors
 from flows.settings import Settings, load, parse
 
 
@@ -26,3 +27,65 @@ def test_a_record_gives_the_same_settings_again(tmp_path: Path) -> None:
     record = settings.to_record()
     assert not {"root", "wait_s"} & set(record)
     assert Settings.from_record(record).to_record() == record
+
+
+SITE = '[[site]]\nname = "main"\nzone = "XX"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "setting", "reason"),
+    [
+        (SITE + "pue = 1e300", "site.0.pue", "cannot be more than"),
+        (SITE + "pue = 12", "site.0.pue", "cannot be more than 10 kWh"),
+        (SITE + "pue = nan", "site.0.pue.value", "finite"),
+        (SITE + "pue = 0.9", "site.0", "PUE is at least 1"),
+        (SITE + "wue_l_per_kwh = inf", "site.0.wue_l_per_kwh.value", "finite"),
+        (SITE + "host_overhead_w_per_gpu = 1e6", "site.0.host_overhead_w_per_gpu", "W per GPU"),
+        (SITE + "valid_from = 2025-01-01\nvalid_to = 2024-01-01", "site.0", "valid_to"),
+        (SITE.replace("main", ""), "site.0.name", "characters that can be printed"),
+        (SITE.replace("XX", "X\\u001b[2J"), "site.0.zone", "characters that can be printed"),
+        ("[zones.X]\nfallback_intensity_g_per_kwh = 1e5", "zones.X.fallback_", "g/kWh"),
+        ('[schedule]\npublish = "nightly"', "schedule.publish", "five fields"),
+        ('[schedule]\npublish = "0 0 30 2 *"', "schedule.publish", "come round one day"),
+        ('[schedule]\npublish = "* * * * * *"', "schedule.publish", "five fields"),
+        ("[schedule]\ningest_min = 1e300", "schedule.ingest_min", "less than or equal"),
+        ("[schedule]\nwait_s = -1", "schedule.wait_s", "greater than or equal to 0"),
+        ("[schedule]\nport = 70000", "schedule.port", "less than 65536"),
+        ("[retention]\nroll_up_after_days = -1", "retention.roll_up_after_days", "greater than 0"),
+        ("[retention]\nroll_up_after_days = inf", "retention.roll_up_after_days", "finite"),
+        ("[readings]\nmax_gap_s = 1e300", "readings.max_gap_s", "less than or equal"),
+        ("[grid]\nsettle_h = 1e300", "grid.settle_h", "less than or equal"),
+        ('[[input.runs]]\npaths = []\ntz = "Mars/Base"', "input.runs.0.tz", "unknown time zone"),
+        ('[[input.gpu]]\npaths = []\ngpus_per_sweep = -1', "input.gpu.0.gpus_per_sweep", "greater"),
+        ('[[input.prometheus]]\nurl = "file:///etc/passwd"', "input.prometheus.0.url", "https://"),
+        (
+            '[[input.grid_api]]\nprovider = "eia"\nzone = "X"\nurl = "ftp://x"',
+            "input.grid_api.0.url",
+            "https://",
+        ),
+        ('[project]\nname = "a/b"', "project.name", "cannot have"),
+        ('[[gpu]]\nhost = "h"\nindices = [-1]', "gpu.0.indices.0", "greater than or equal to 0"),
+        (f"[project]\ntitle = {'[' * 5000}", "", "not valid TOML"),
+    ],
+)  # fmt: skip
+def test_contents_are_checked_on_loading(text: str, setting: str, reason: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        parse(text, Path("wattledger.toml"))
+    assert reason in str(refused.value)
+    assert f"setting {setting}" in str(refused.value) or not setting
+    assert "Value error" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[factors.pue]\ndefault = 0.5',
+        '[factors.pue]\ndefault = 101',
+        "[factors.hardware_lifetime_years]\ndefault = { value = 4, low = 0, high = 5 }",
+        "[factors.hardware_utilisation]\ndefault = 1.5",
+        '[factors.lifecycle_g_per_kwh]\ncoal = 1e6',
+    ],
+)  # fmt: skip
+def test_a_factor_is_what_its_unit_allows(text: str) -> None:
+    with pytest.raises(SettingsError, match="a factor"):
+        read_factors(parse(text, Path("wattledger.toml")))

@@ -21,6 +21,7 @@ from flows.errors import SettingsError, SourceError
 from flows.settings import PrometheusInput
 from flows.sources.gpu.segments import COLUMNS
 from flows.sources.gpu.staged import fill_columns
+from flows.sources.secret_hosts import check_secret_host
 from flows.times import EARLIEST, FUTURE
 from wattledger.meters import dcgm
 from wattledger.readings import Held
@@ -116,6 +117,7 @@ def _open_client(source: PrometheusInput) -> httpx.Client:
                 where="input.prometheus.token_env",
                 remedy="Export the token for Prometheus under this name",
             )
+        check_secret_host(source.url, f"input.prometheus {source.name!r}")
         headers["Authorization"] = f"Bearer {token}"
     transport = httpx.HTTPTransport(retries=2)
     return httpx.Client(timeout=_TIMEOUT_S, headers=headers, transport=transport)

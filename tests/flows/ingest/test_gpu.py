@@ -330,7 +330,10 @@ def test_a_file_that_is_not_believed_goes_to_quarantine_and_others_go_on(
     assert "bad.csv" in refused.reason
     assert ask(project, "SELECT count(*) FROM gpu_reading") == [(3600,)]
     [(kept, reason)] = ask(project, "SELECT kept_path, reason FROM quarantine")
-    assert (project.root / str(kept)).read_bytes() == bad.read_bytes()
+    copy = project.root / str(kept)
+    assert copy.read_bytes() == bad.read_bytes()
+    # What others wrote, and what they may have found, is for the ledger's owner alone.
+    assert (copy.stat().st_mode & 0o777, copy.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     assert reason == refused.reason
     # Offered again it is refused again, and recorded once.
     assert ingest_gpu(project, [bad], UTC_OPTIONS)[0].verdict == "quarantined"

@@ -12,6 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -58,11 +59,12 @@ def until(true: Callable[[], Any], seconds: float, what: str) -> Any:
     raise AssertionError(f"after {seconds} s: {what}")
 
 
-def post(api: str, path: str, **given: Any) -> Any:
+def post(api: str, path: str, password: str = "", **given: Any) -> Any:
     """Ask the API of a Prefect server."""
-    request = urllib.request.Request(
-        f"{api}/{path}", json.dumps(given).encode(), {"Content-Type": "application/json"}
-    )
+    headers = {"Content-Type": "application/json"}
+    if password:
+        headers["Authorization"] = f"Basic {b64encode(password.encode()).decode()}"
+    request = urllib.request.Request(f"{api}/{path}", json.dumps(given).encode(), headers)
     for _ in range(20):
         try:
             with urllib.request.urlopen(request, timeout=20) as answer:
@@ -90,13 +92,15 @@ class Serving:
             )  # fmt: skip
         said = until(self._address, 90, self.log.read_text())
         self.api = f"{said}/api"
+        file = re.search(r"sign in with the line in (.+)", self.log.read_text())
+        self.password = Path(file[1]).read_text().strip() if file else ""
 
     def _address(self) -> str:
         found = re.search(r"interface at (\S+)", self.log.read_text())
         return found[1] if found else ""
 
     def post(self, path: str, **given: Any) -> Any:
-        return post(self.api, path, **given)
+        return post(self.api, path, self.password, **given)
 
     def runs(self, flow: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.post(
@@ -181,6 +185,7 @@ def test_serve(tmp_path: Path) -> None:
             env = {
                 **os.environ,
                 "PREFECT_API_URL": first.api,
+                "PREFECT_API_AUTH_STRING": first.password,
                 "PREFECT_HOME": str(tmp_path / "home"),
             }
             subprocess.run(
@@ -193,6 +198,10 @@ def test_serve(tmp_path: Path) -> None:
             assert "intensity_believable" in got[0]["text"]
         assert len(list((root / "publications").glob("0*"))) == 1
         assert_apart(first.runs("wattledger-ingest"))
+        assert_strangers_are_refused(first)
+        assert_other_projects_are_refused(
+            first, deployments["catch_up_flow"]["id"], make_project(tmp_path / "other")
+        )
     finally:
         first.end(signal.SIGKILL)
     killed = datetime.now(UTC)
@@ -273,6 +282,45 @@ def test_an_upgrade_that_moved_the_flows(tmp_path: Path, on_server: dict[str, st
     assert entrypoints[old["id"]] == "flows.orchestration.deployments.ingest_new_flow"
     [run] = post(server, "flow_runs/filter", flow_runs={"id": {"any_": [missed["id"]]}})
     assert (run["state_type"], run["state"]["message"]) == ("CANCELLED", "missed")
+
+
+def assert_strangers_are_refused(serving: Serving) -> None:
+    """Neither other users of the machine nor pages in a browser on it can use the API."""
+    for password in ("", "wattledger:guessed"):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            post(serving.api, "deployments/filter", password)
+        assert refused.value.code == 401
+    asked = urllib.request.Request(
+        f"{serving.api}/deployments/filter",
+        headers={"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"},
+        method="OPTIONS",
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(asked, timeout=20)
+    assert refused.value.code == 400
+    assert "Access-Control-Allow-Origin" not in refused.value.headers
+    home = serving.log.parent / ".wattledger" / "serve"
+    assert home.stat().st_mode & 0o077 == 0
+    assert (home / "password").stat().st_mode & 0o077 == 0
+
+
+def assert_other_projects_are_refused(serving: Serving, deployment: str, other: Settings) -> None:
+    """Whoever reaches the API cannot make the service work in a folder of their own."""
+    started = serving.post(
+        f"deployments/{deployment}/create_flow_run", parameters={"project": str(other.root)}
+    )
+
+    def find_end() -> dict[str, Any] | None:
+        [run] = serving.post("flow_runs/filter", flow_runs={"id": {"any_": [started["id"]]}})
+        return run if run["state_type"] in ("FAILED", "CRASHED", "COMPLETED", "CANCELLED") else None
+
+    end = until(find_end, 60, serving.log.read_text())
+    assert end["state_type"] == "FAILED", end["state"]
+    assert "started for another project" in end["state"]["message"]
+    assert sorted(path.name for path in other.root.iterdir()) == [
+        "warehouse.duckdb",
+        "wattledger.toml",
+    ]
 
 
 def assert_apart(runs: list[dict[str, Any]]) -> None:

@@ -11,11 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import polars as pl
 import pytest
 from selenium.webdriver.common.print_page_options import PrintOptions
 
 from flows import settings as settings_module
+from flows.accounting.compute import compute
+from flows.ingest.gpu import ingest_gpu
+from flows.ingest.grid import ingest_grid
+from flows.ingest.runs import ingest_runs
+from flows.publication.gate import check_candidate
 from flows.reporting.report.render import write_report
+from flows.sources.gpu import segments
+from tests.conftest import grid_csv, make_project, segment
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +160,53 @@ def test_names_from_outside_are_only_text(browser: Any, demo_copy: Path, tmp_pat
         assert "owned" not in browser.title.replace(nasty, "")
         assert browser.find_elements("css selector", "script, img") == []
         assert nasty in text(browser, where)
+
+
+MARKUP = (
+    "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+    "<a href=\"javascript:document.title='owned'\">x</a><h1>All checks passed</h1><!-- \"';--"
+)
+
+
+def test_names_in_data_docs_are_only_text(browser: Any, tmp_path: Path) -> None:
+    """From real files to the pages that Great Expectations writes: what a check names is shown as it is written."""
+    project = make_project(tmp_path / "project")
+    readings = pl.read_parquet(segment(tmp_path)).filter(
+        # A gap, and boards that nobody knows, are what checks warn of by name.
+        ~pl.col("ts").dt.minute().is_between(20, 22)
+    )
+    names = [pl.concat_str(pl.lit(MARKUP), name).alias(name) for name in ("gpu_uuid", "model")]
+    segments.write(
+        readings.with_columns(*names, power_limit_mw=pl.lit(None, pl.Int32)),
+        tmp_path / "nasty.parquet",
+    )
+    run = {
+        "run_id": MARKUP,
+        "name": MARKUP,
+        "owner": MARKUP,
+        "started_at": "2024-05-01T12:02:00Z",
+        "ended_at": "2024-05-01T13:05:00Z",
+        "host": "node01",
+        "gpu": "all",
+        "labels": {MARKUP: MARKUP, "family": MARKUP},
+    }
+    (tmp_path / "runs.json").write_text(json.dumps([run]))
+    for outcomes in (
+        ingest_gpu(project, [tmp_path / "nasty.parquet"]),
+        ingest_grid(project, [grid_csv(tmp_path, [100, 200, 300, 400])]),
+        ingest_runs(project, [tmp_path / "runs.json"]),
+    ):
+        assert outcomes[0].verdict == "loaded", outcomes[0].reason
+    compute(project)
+    project.gate.max_run_days = 0.001
+    _, docs = check_candidate(project)
+    shown = 0
+    for page in sorted(docs.rglob("*.html")):
+        browser.get(page.resolve().as_uri())
+        shown += browser.find_element("css selector", "body").text.count(MARKUP)
+        assert browser.title != "owned"
+        assert browser.find_elements("css selector", "script, img, iframe, object, h1 + h1") == []
+        links = [a.get_attribute("href") for a in browser.find_elements("css selector", "a[href]")]
+        assert all(link.startswith("file:///") for link in links), links
+        assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
+    assert shown >= 2

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from flows.errors import BadInput, SourceError, UsageError
 from flows.settings import GridApiInput
 from flows.sources.grid.series import GridData, Limits
+from flows.sources.secret_hosts import check_secret_host
 
 if TYPE_CHECKING:
     import httpx
@@ -129,8 +130,11 @@ def read_secret(source: GridApiInput, provider: Provider, read_block: ReadSecret
     """The secret from the environment or a Secret block; empty where none is needed.
 
     Raises:
-        UsageError: it is not there.
+        UsageError: it is not there, or may not be sent to where the provider is asked.
     """
+    if source.token_block or source.token_env or provider.token_env:
+        where = f"input.grid_api {source.name!r}"
+        check_secret_host(resolve_url(source, provider), where, provider.url)
     if source.token_block:
         try:
             return read_block(source.token_block)
