@@ -7,10 +7,10 @@ the imports (docs/architecture.py).
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
@@ -122,7 +122,7 @@ def settings() -> str:
         lines.extend(["", f"## {at}", "", doc, "", "| name | type | default |", "|---|---|---|"])
         inner: list[tuple[type[BaseModel], str]] = []
         for name, field in model.model_fields.items():
-            kind = _kind(field.annotation)
+            kind = _kind(field.annotation, field.metadata)
             given = field.get_default(call_default_factory=True)
             default = "required" if field.is_required() else f"`{_default(given)}`"
             lines.append(f"| {name} | {kind} | {default} |")
@@ -144,23 +144,36 @@ def _path(at: str, name: str, annotation: Any) -> str:
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
-    from typing import get_args
-
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation] if annotation.__name__ not in ("Quantity", "Column") else []
     return [m for arg in get_args(annotation) for m in _models(arg)]
 
 
-def _kind(annotation: Any) -> str:
-    text = re.sub(r"Annotated\[([^,\]]+), AfterValidator\([^]]*\]", r"\1", str(annotation))
-    text = text.replace("<class '", "").replace("'>", "")
-    for noise in ("flows.settings.", "flows.estimates.scenario.", "typing.", "datetime."):
-        text = text.replace(noise, "")
-    return (
-        text.replace("Quantity", "quantity")
-        .replace("Column", "{ column, unit }")
-        .replace("|", "or")
-    )
+def _kind(annotation: Any, metadata: Sequence[Any] = ()) -> str:
+    """A type in words, with the bounds of numbers."""
+    inner = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return _kind(inner[0], inner[1:])
+    if get_origin(annotation) in (Union, UnionType):
+        return " or ".join(_kind(part) for part in inner)
+    if get_origin(annotation) in (list, dict):
+        parts = ", ".join(_kind(part) for part in inner)
+        return f"{get_origin(annotation).__name__}[{parts}]"
+    if get_origin(annotation) is Literal:
+        return " or ".join(f"'{value}'" for value in inner)
+    names = {"NoneType": "None", "Quantity": "quantity", "Column": "{ column, unit }"}
+    name = names.get(annotation.__name__, annotation.__name__)
+    return ", ".join([name, *_list_bounds(metadata)])
+
+
+def _list_bounds(metadata: Sequence[Any]) -> Iterator[str]:
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    for item in metadata:
+        # A field's own are bare; those within a type are wrapped.
+        for bound in getattr(item, "metadata", [item]):
+            for name, sign in signs.items():
+                if (limit := getattr(bound, name, None)) is not None:
+                    yield f"{sign} {int(limit) if limit == int(limit) else limit:,}"
 
 
 def _default(value: Any) -> str:

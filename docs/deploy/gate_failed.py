@@ -2,7 +2,8 @@
 
     python gate_failed.py https://hooks.example.org/...
 
-Makes an automation on the Prefect server that PREFECT_API_URL names (the one that `wattledger serve` prints).
+Makes an automation on the Prefect server that PREFECT_API_URL names (the one that `wattledger serve` prints);
+PREFECT_API_AUTH_STRING is the line in its file of the password.
 """
 
 from __future__ import annotations

@@ -18,8 +18,42 @@ from expectations.checks import Verdict
 _BODY = re.compile(r"<body\b[^>]*>(.*)</body>", re.DOTALL | re.IGNORECASE)
 _FOOTER = re.compile(r"<footer\b.*?</footer>", re.DOTALL | re.IGNORECASE)
 _TAGS = frozenset(
-    "a b br caption code div em h1 h2 h3 h4 h5 h6 hr i li nav ol p pre small span strong sub sup "
-    "table tbody td tfoot th thead tr u ul".split()
+    [
+        "a",
+        "b",
+        "br",
+        "caption",
+        "code",
+        "div",
+        "em",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "hr",
+        "i",
+        "li",
+        "nav",
+        "ol",
+        "p",
+        "pre",
+        "small",
+        "span",
+        "strong",
+        "sub",
+        "sup",
+        "table",
+        "tbody",
+        "td",
+        "tfoot",
+        "th",
+        "thead",
+        "tr",
+        "u",
+        "ul",
+    ]
 )
 _ATTRIBUTES = {
     "*": {"class", "id", "title", "aria-label"},
