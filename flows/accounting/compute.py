@@ -47,7 +47,7 @@ from flows.factors import Factor, read_factors
 from flows.settings import Settings
 from flows.warehouse.digests import digest_factors, digest_inputs
 from flows.warehouse.frames import insert
-from flows.warehouse.locks import FIGURES, transaction
+from flows.warehouse.locks import FIGURES, MOMENT, transaction
 from flows.warehouse.registry import declare_gpus
 from flows.warehouse.store import open_exclusively, store_of
 from transforms import METHOD_VERSION
@@ -187,7 +187,7 @@ def _record_computation(con: duckdb.DuckDBPyConnection) -> None:
         "input_digest": digest_inputs(con),
         "factor_digest": digest_factors(con),
     }
-    insert(con, "computation", [row], computed_at="now()")
+    insert(con, "computation", [row], computed_at=MOMENT)
 
 
 def _count_results(con: duckdb.DuckDBPyConnection, recomputed: int) -> Computed:

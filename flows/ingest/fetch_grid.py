@@ -31,7 +31,7 @@ from flows.sources.grid.providers.base import (
 from flows.sources.grid.providers.http import send_request
 from flows.sources.grid.providers.registry import load_provider
 from flows.warehouse.frames import insert, query_rows
-from flows.warehouse.locks import transaction
+from flows.warehouse.locks import MOMENT, transaction
 from flows.warehouse.registry import Outcome, quarantine_file
 from flows.warehouse.store import explain_disk_errors, open_for_writing, store_of
 from transforms.constants import FILE_FEED
@@ -214,7 +214,7 @@ def _record_attempt(
         first_attempt_at = last[0].pop("first_attempt_at") if last else None
         if last == [result]:
             con.execute(
-                "UPDATE grid_fetch SET last_attempt_at = now(), attempts = attempts + 1, "
+                f"UPDATE grid_fetch SET last_attempt_at = {MOMENT}, attempts = attempts + 1, "
                 "intervals = $intervals, changed = changed + $changed "
                 "WHERE feed = $feed AND zone = $zone AND first_attempt_at = $first_attempt_at",
                 {**feed, **counts, "first_attempt_at": first_attempt_at},
@@ -224,6 +224,6 @@ def _record_attempt(
             con,
             "grid_fetch",
             [{**feed, "provider": source.provider, **result, **counts, "attempts": 1}],
-            first_attempt_at="now()",
-            last_attempt_at="now()",
+            first_attempt_at=MOMENT,
+            last_attempt_at=MOMENT,
         )

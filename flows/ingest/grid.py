@@ -22,7 +22,7 @@ from flows.sources.grid.series import GridData, Limits
 from flows.sources.verdict import identify_file, judge_file
 from flows.warehouse import registry
 from flows.warehouse.frames import register, stage
-from flows.warehouse.locks import transaction
+from flows.warehouse.locks import MOMENT, transaction
 from flows.warehouse.registry import Outcome
 from flows.warehouse.store import open_exclusively, store_of
 
@@ -231,14 +231,14 @@ def _store(con: duckdb.DuckDBPyConnection, series: _Series) -> int:
     equal = " AND ".join(f"s.{name} IS NOT DISTINCT FROM n.{name}" for name in series.revised)
     con.execute(
         f"""
-        UPDATE {series.table} AS s SET superseded_at = now() FROM staging.{series.table} AS n
+        UPDATE {series.table} AS s SET superseded_at = {MOMENT} FROM staging.{series.table} AS n
         WHERE s.superseded_at IS NULL AND {same} AND NOT ({equal})
         """
     )
     [(count,)] = con.execute(
         f"""
         INSERT INTO {series.table} BY NAME
-        SELECT {columns}, now() AS fetched_at FROM staging.{series.table} AS n
+        SELECT {columns}, {MOMENT} AS fetched_at FROM staging.{series.table} AS n
         WHERE NOT EXISTS (
             SELECT 1 FROM {series.table} AS s WHERE s.superseded_at IS NULL AND {same}
         )

@@ -18,7 +18,7 @@ from flows.settings import Settings
 from flows.sources.runs.run import Allocation, Run
 from flows.warehouse import registry
 from flows.warehouse.frames import load_query, stage, temporary
-from flows.warehouse.locks import transaction
+from flows.warehouse.locks import MOMENT, transaction
 
 _TIME = pl.Datetime("us", "UTC")
 _RUN_ROW: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -168,17 +168,17 @@ def _store_changed(con: duckdb.DuckDBPyConnection, source: str) -> set[str]:
         changed = {run_id for (run_id,) in con.execute("FROM changed_run").fetchall()}
         for table in ("training_run", "run_allocation"):
             con.execute(
-                f"UPDATE {table} SET superseded_at = now() WHERE superseded_at IS NULL "
+                f"UPDATE {table} SET superseded_at = {MOMENT} WHERE superseded_at IS NULL "
                 "AND run_id IN (FROM changed_run UNION ALL FROM staging.withdrawn_run)"
             )
         con.execute(
             "INSERT INTO run_allocation BY NAME "
-            "SELECT * EXCLUDE (place), now() AS loaded_at "
+            f"SELECT * EXCLUDE (place), {MOMENT} AS loaded_at "
             "FROM staging.incoming_allocation WHERE run_id IN (FROM changed_run)"
         )
         con.execute(
             "INSERT INTO training_run BY NAME "
-            "SELECT *, $source AS source_name, now() AS loaded_at "
+            f"SELECT *, $source AS source_name, {MOMENT} AS loaded_at "
             "FROM staging.training_run WHERE run_id IN (FROM changed_run)",
             {"source": source},
         )

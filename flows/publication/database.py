@@ -11,7 +11,7 @@ import duckdb
 
 from flows.warehouse.connection import connect
 from flows.warehouse.frames import insert, register
-from flows.warehouse.locks import transaction
+from flows.warehouse.locks import commit_or_roll_back
 from flows.warehouse.schema import create_views, write_comments
 from transforms.schema import TABLES
 
@@ -36,7 +36,7 @@ def write_database(
         validation_ids: Verdicts of this publication; others are left out.
     """
     with closing(connect(path)) as target:
-        with transaction(target):
+        with commit_or_roll_back(target):
             for table in _TABLES:
                 if table.published == "of_publication":
                     chosen = f"FROM {table.name} WHERE list_contains(?, validation_id)"
@@ -51,6 +51,14 @@ def write_database(
             for table in _TABLES:
                 write_comments(target, table)
         target.execute("CHECKPOINT")
+
+
+def create_published_views(con: duckdb.DuckDBPyConnection) -> None:
+    """Create the views of a published file on empty tables."""
+    for table in _TABLES:
+        columns = ", ".join(f'"{field.name}" {field.sql_type}' for field in table.fields)
+        con.execute(f"CREATE TABLE {table.name} ({columns})")
+    create_views(con, leave_out=_WAREHOUSE_ONLY)
 
 
 def insert_rows(con: duckdb.DuckDBPyConnection, added: Rows) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import duckdb
@@ -19,6 +18,7 @@ from flows.warehouse.digests import (
     digest_text,
 )
 from flows.warehouse.frames import query_rows
+from flows.warehouse.locks import MOMENT
 from transforms import METHOD_VERSION
 from transforms.schema import TABLES
 
@@ -35,7 +35,7 @@ def read_last_entry(con: duckdb.DuckDBPyConnection) -> Entry | None:
 def build_entry(
     con: duckdb.DuckDBPyConnection, last: Entry | None, decision: Decision, reason: str
 ) -> Entry:
-    """Build the entry of the candidate.
+    """Build the entry of the candidate, at the moment of the caller's transaction.
 
     Args:
         con: The warehouse, with the candidate.
@@ -45,10 +45,11 @@ def build_entry(
     """
     sequence = last["sequence"] + 1 if last else 1
     [(sample,)] = con.execute("SELECT coalesce(bool_or(sample), false) FROM segment").fetchall()
+    [(published_at,)] = con.execute(f"SELECT {MOMENT}").fetchall()
     settings = dict(con.execute("SELECT section, value_json FROM setting").fetchall())
     values = {
         "sequence": sequence,
-        "published_at": datetime.now(UTC),
+        "published_at": published_at,
         "sample": sample,
         "method_version": METHOD_VERSION,
         "code_version": __version__,

@@ -36,7 +36,7 @@ from flows.publication.manifest import MANIFEST, SIGNATURE, build_manifest
 from flows.settings import Override, Settings
 from flows.warehouse.connection import connect
 from flows.warehouse.frames import query_rows
-from flows.warehouse.locks import FIGURES, tidy_warehouse, transaction
+from flows.warehouse.locks import FIGURES, tidy_warehouse, transaction, warn_of_clock
 from flows.warehouse.store import open_exclusively, store_of
 
 
@@ -91,12 +91,16 @@ def publish_candidate(
         if decision.refused:
             raise _refuse(settings, folder, decision)
         last = read_last_entry(con)
-        entry = build_entry(con, last, decision, reason)
-        if last and is_unchanged(con, last, entry):
+        # What is published is one state of the warehouse: what is loaded meanwhile has later moments.
+        with transaction(con, FIGURES):
+            entry = build_entry(con, last, decision, reason)
+            unchanged = last is not None and is_unchanged(con, last, entry)
+            rows = _list_rows(con, entry, decision)
+            if not unchanged:
+                write_database(con, database_in(folder), rows, validation_ids)
+        if last and unchanged:
             shutil.rmtree(folder)
-            return _describe(settings, last, decision, changed=False)
-        rows = _list_rows(con, entry, decision)
-        write_database(con, database_in(folder), rows, validation_ids)
+            return _describe(settings, last, decision, warn_of_clock(con), changed=False)
         write_report(database_in(folder), folder, settings)
         # The row in the file itself has none: the manifest names that file by digest.
         entry["manifest_sha256"] = _seal_folder(settings, folder, entry)
@@ -104,7 +108,7 @@ def publish_candidate(
         _enter_into_ledger(con, rows)
         put_last_in_force(con, settings)
         tidy_warehouse(con)
-    return _describe(settings, entry, decision, changed=True)
+        return _describe(settings, entry, decision, warn_of_clock(con), changed=True)
 
 
 def _create_draft_folder(settings: Settings) -> Path:
@@ -199,7 +203,9 @@ def _set_aside_unknown_folders(settings: Settings, names: Sequence[str]) -> None
             folder.rename(aside)
 
 
-def _describe(settings: Settings, entry: Entry, decision: Decision, *, changed: bool) -> Published:
+def _describe(
+    settings: Settings, entry: Entry, decision: Decision, warnings: list[str], *, changed: bool
+) -> Published:
     folder = settings.published
     return Published(
         publication_id=entry["publication_id"],
@@ -210,5 +216,5 @@ def _describe(settings: Settings, entry: Entry, decision: Decision, *, changed: 
         data_docs=folder / "data_docs" / "index.html",
         manifest_sha256=entry["manifest_sha256"] or "",
         changed=changed,
-        warnings=decision.list_warnings(),
+        warnings=[*decision.list_warnings(), *warnings],
     )

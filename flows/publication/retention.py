@@ -29,7 +29,7 @@ from flows.publication.evidence import (
 from flows.settings import FILE_NAME, Settings
 from flows.warehouse.digests import Content
 from flows.warehouse.frames import insert, load_query, query_rows, quote_literal, temporary
-from flows.warehouse.locks import FIGURES, tidy_warehouse, transaction
+from flows.warehouse.locks import FIGURES, MOMENT, tidy_warehouse, transaction
 from flows.warehouse.store import open_exclusively, store_of
 from transforms import energy
 from transforms.constants import SLOT_US
@@ -236,7 +236,7 @@ def _record_policy(
         }
         for segment in segments
     ]
-    insert(con, "rolled_up", rows, rolled_up_at="now()")
+    insert(con, "rolled_up", rows, rolled_up_at=MOMENT)
 
 
 def _count_rows(contents: dict[int, Content], key: int) -> int:

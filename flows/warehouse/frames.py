@@ -95,7 +95,7 @@ def insert(
         table: Name of the table.
         rows: A frame, or rows as mappings of column to value, all of the same columns. Columns of the table that
             they do not name become null; a name that the table does not have is an error.
-        expressions: Columns that the database computes, as SQL: `loaded_at="now()"`.
+        expressions: Columns that the database computes, as SQL: `loaded_at=MOMENT`.
 
     Raises:
         RuntimeError: two rows of what is loaded have the same key (a defect: readers and gates keep such out).
@@ -131,7 +131,7 @@ def _check_key(
     declared = TABLES.get(table)
     if declared is None or declared.role not in _LOADED or not declared.key:
         return
-    # What the database computes (now()) is the same in all rows.
+    # What the database computes (the moment) is the same in all rows.
     key = [name for name in declared.key if name not in given]
     frame = rows if isinstance(rows, pl.DataFrame) else pl.DataFrame(_select_key(rows, key))
     if not key or frame.height < 2 or not set(key) <= set(frame.columns):

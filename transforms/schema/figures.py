@@ -167,8 +167,8 @@ TABLES: tuple[Table, ...] = (
     Table(
         "reduced_segment",
         "one segment whose stretches are kept",
-        "Which segments are reduced, and by which rule",
-        columns("segment_key max_gap_us"),
+        "Which segments are reduced, by which rule, and what their stretches add up to",
+        columns("segment_key max_gap_us pieces fingerprint"),
         key=("segment_key",),
         role="cache",
     ),
@@ -226,6 +226,14 @@ TABLES: tuple[Table, ...] = (
         columns("gpu_key facts"),
         key=("gpu_key",),
         role="made_from",
+    ),
+    Table(
+        "computed_table",
+        "one table",
+        "What the tables of the candidate add up to, so that the next computation finds them as they were left",
+        columns("table_name row_count fingerprint"),
+        key=("table_name",),
+        role="cache",
     ),
     Table(
         "computed_facts",

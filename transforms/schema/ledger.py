@@ -144,6 +144,14 @@ TABLES: tuple[Table, ...] = (
         role="ledger",
     ),
     Table(
+        "ledger_clock",
+        "the table",
+        "The ledger's clock, which never goes back: the moment of the last transaction",
+        columns("moment"),
+        key=(),
+        role="lock",
+    ),
+    Table(
         "turn_load",
         "the table",
         "Lock of loading on a lake: transactions that load at the same time conflict in this row",

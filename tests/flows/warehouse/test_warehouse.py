@@ -12,7 +12,7 @@ import pytest
 from flows.errors import WarehouseError
 from flows.warehouse.connection import connect
 from flows.warehouse.frames import query_rows
-from flows.warehouse.locks import transaction
+from flows.warehouse.locks import commit_or_roll_back
 from flows.warehouse.schema import migrate
 from flows.warehouse.store import FileStore, open_warehouse
 from tests import preloaded
@@ -85,7 +85,7 @@ def test_a_warehouse_of_the_first_migration_keeps_its_rows(tmp_path: Path) -> No
     [row] = query_rows(con, "FROM gpu_reading")
     assert (row["power_mw"], row["power_limit_mw"]) == (300_000, None)
     versions = [row["version"] for row in query_rows(con, "FROM schema_migration ORDER BY 1")]
-    assert versions == list(range(1, 10))
+    assert versions == list(range(1, len(list(first.parent.glob("*.sql"))) + 1))
     assert query_rows(con, "FROM gpu_readings") == []  # its segment and GPU are not there
     con.close()
 
@@ -125,7 +125,7 @@ def test_a_large_commit_does_not_pass_through_the_log(tmp_path: Path) -> None:
     path = tmp_path / "w.duckdb"
     con = connect(path)
     con.execute("CREATE TABLE large (n BIGINT); CREATE TABLE small (n BIGINT)")
-    with transaction(con):
+    with commit_or_roll_back(con):
         con.execute("INSERT INTO small VALUES (1)")
         con.execute("INSERT INTO large SELECT range FROM range(1_000_000)")
     assert not Path(f"{path}.wal").exists() or Path(f"{path}.wal").stat().st_size < 1000

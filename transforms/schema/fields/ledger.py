@@ -72,6 +72,10 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "taken", "BIGINT", "Transactions that took the lock so far; 0 where the warehouse is a file"
     ),
+    Field(
+        "moment", TIMESTAMP, "Time of the last transaction; the next is later, whatever clocks show"
+    ),
+    Field("fingerprint", "VARCHAR", "Sum over the rows, checked before they are used"),
     Field("facts", "VARCHAR", "What the figures rest on, as text or digest"),
     Field("as_of", TIMESTAMP, "Time of the last reading that the figures include, UTC"),
     Field("power_dnj", "BIGINT", "Integral of power within the stretch", "2 nJ"),
