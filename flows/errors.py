@@ -119,6 +119,12 @@ class OutOfMemory(WattledgerError):
     exit_code = 8
 
 
+class OutOfTime(WattledgerError):
+    """A computation takes longer than it may. It says nothing about figures."""
+
+    exit_code = 8
+
+
 class LakeAway(WarehouseError):
     """The lake's PostgreSQL or its data cannot be reached, or were lost during the work."""
 

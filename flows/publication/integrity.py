@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -23,8 +22,13 @@ from flows.publication.manifest import (
     digest_files,
     digest_tables,
     digest_views,
+    read_manifest,
 )
-from flows.warehouse.connection import connect
+from flows.publication.shapes import check_published_shape, explain_damage
+from flows.warehouse.bounds import bound_time
+from flows.warehouse.failures import first_line
+from flows.warehouse.frames import query_rows
+from flows.warehouse.store import FileStore, attach_read_only
 
 
 def check_folder(
@@ -52,17 +56,13 @@ def check_folder(
         yield Finding(name, "manifest", MANIFEST, same, "not the one of the ledger")
     yield _check_signature(folder, trust)
     try:
-        manifest = json.loads(path.read_bytes())
-        files, tables, views = (dict(manifest[part]) for part in ("files", "tables", "views"))
-        checks = list(_check_entry(name, dict(manifest["publication"]), previous, entry))
-    except (ValueError, KeyError, TypeError) as error:
-        yield Finding(name, "manifest", MANIFEST, False, f"it cannot be read: {error!r}")
+        manifest = read_manifest(path)
+    except (ValueError, OSError) as error:
+        yield Finding(name, "manifest", MANIFEST, False, f"it cannot be read: {first_line(error)}")
         return
-    yield from checks
-    yield from _check_files(folder, files)
-    yield from _check_database(
-        folder, tables, views, str(manifest["publication"].get("method_version"))
-    )
+    yield from _check_entry(name, manifest["publication"], previous, entry)
+    yield from _check_files(folder, manifest["files"])
+    yield from _check_database(folder, manifest)
 
 
 def _check_signature(folder: Path, trust: Trust) -> Finding:
@@ -118,29 +118,30 @@ def _check_files(folder: Path, expected: Mapping[str, Any]) -> Iterator[Finding]
         yield Finding(folder.name, "file", name_for_people(name), same, detail)
 
 
-def _check_database(
-    folder: Path, tables: Mapping[str, Any], views: Mapping[str, Any], method: str
-) -> Iterator[Finding]:
+def _check_database(folder: Path, manifest: Mapping[str, Any]) -> Iterator[Finding]:
     path = database_in(folder)
     if not is_regular(path):
         yield Finding(folder.name, "table", path.name, False, "it is no file")
         return
     try:
-        con = connect(path, read_only=True)
-    except WarehouseError as error:
-        yield Finding(folder.name, "table", path.name, False, str(error))
+        with closing(attach_read_only(published=FileStore(path))) as con, bound_time(con):
+            strange = list(
+                check_published_shape(con, folder.name, "published", path.stat().st_size)
+            )
+            yield from strange
+            if strange:
+                return
+            tables, views = digest_tables(con, "published"), digest_views(con, "published")
+            computed_by = query_rows(con, "SELECT method_version FROM published.computation")
+    except (WarehouseError, duckdb.Error) as error:
+        yield explain_damage(error, folder.name, "table", path.name)
         return
-    try:
-        with closing(con):
-            actual_tables, actual_views = digest_tables(con), digest_views(con)
-            computed_by = con.execute("SELECT method_version FROM computation").fetchall()
-    except duckdb.Error as error:
-        yield Finding(folder.name, "table", path.name, False, f"damaged: {error}")
-        return
-    yield from _compare_contents(folder.name, "table", tables, actual_tables)
-    yield from _compare_contents(folder.name, "view", views, actual_views)
-    detail = f"the manifest says {method}, the figures {computed_by}"
-    yield Finding(folder.name, "entry", "method_version", computed_by == [(method,)], detail)
+    yield from _compare_contents(folder.name, "table", manifest["tables"], tables)
+    yield from _compare_contents(folder.name, "view", manifest["views"], views)
+    method = str(manifest["publication"]["method_version"])
+    found = [str(row["method_version"]) for row in computed_by]
+    detail = f"the manifest says {method}, the figures {', '.join(found) or 'nothing'}"
+    yield Finding(folder.name, "entry", "method_version", found == [method], detail)
 
 
 def _compare_contents(

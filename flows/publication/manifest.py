@@ -74,20 +74,66 @@ def build_manifest(
     return (json.dumps(manifest, indent=1, sort_keys=True, default=str) + "\n").encode()
 
 
-def digest_tables(con: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Any]]:
-    """Rows and digest of every table of a database."""
-    contents = {name: digest_rows(con, f'FROM "{name}"') for name in sorted(list_tables(con))}
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read a manifest, whoever wrote it.
+
+    Returns:
+        Its parts by name; `publication`, `files`, `tables` and `views` are there, as what they should be.
+
+    Raises:
+        ValueError: it is none; says why.
+    """
+    size = path.stat().st_size
+    if size > _LARGEST_MANIFEST:
+        raise ValueError(f"it has {size:,} bytes, more than any manifest")
+    try:
+        manifest = json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError("its JSON is nested too deeply") from None
+    if not isinstance(manifest, dict):
+        raise ValueError("it is no object")
+    for part, kinds in _PARTS.items():
+        values = manifest.get(part)
+        if not isinstance(values, dict):
+            raise ValueError(f"its {part} are missing or no object")
+        for name, value in values.items():
+            if not isinstance(value, kinds):
+                raise ValueError(f"{part}: {name[:100]!r} is of another type")
+    lacking = sorted({*_DIGESTED, "digest", "publication_id"} - manifest["publication"].keys())
+    if lacking:
+        raise ValueError(f"its publication lacks {lacking[0]}")
+    return manifest
+
+
+_LARGEST_MANIFEST = 64 << 20
+"""Bytes; a project of many runs has some thousand files of 200 bytes each."""
+_PARTS: dict[str, tuple[type, ...]] = {
+    "publication": (str, int, float, type(None)),
+    "files": (dict,),
+    "tables": (dict,),
+    "views": (str,),
+}
+"""Parts of a manifest, with the types of their values."""
+
+
+def digest_tables(con: duckdb.DuckDBPyConnection, database: str = "") -> dict[str, dict[str, Any]]:
+    """Rows and digest of every table of a database; of the current one, if none is named."""
+    place = f"{database}.main." if database else ""
+    contents = {
+        name: digest_rows(con, f'FROM {place}"{name}"')
+        for name in sorted(list_tables(con, database))
+    }
     return {
         name: {"rows": content.rows, "sha256": content.sha256} for name, content in contents.items()
     }
 
 
-def digest_views(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
-    """Digest of the text of every view of a database."""
+def digest_views(con: duckdb.DuckDBPyConnection, database: str = "") -> dict[str, str]:
+    """Digest of the text of every view of a database; of the current one, if none is named."""
     views = query_rows(
         con,
         "SELECT view_name, sql FROM duckdb_views() WHERE NOT internal AND schema_name = 'main' "
-        "AND database_name = current_database() ORDER BY view_name",
+        f"AND database_name = {_name_database(database)} ORDER BY view_name",
     )
     return {view["view_name"]: digest_text(view["sql"]) for view in views}
 
@@ -96,9 +142,13 @@ def list_tables(con: duckdb.DuckDBPyConnection, database: str = "") -> set[str]:
     """Names of the tables of a database; of the current one, if none is named."""
     tables = con.execute(
         "SELECT table_name FROM duckdb_tables() WHERE NOT internal AND schema_name = 'main' "
-        f"AND database_name = {quote_literal(database) if database else 'current_database()'}"
+        f"AND database_name = {_name_database(database)}"
     ).fetchall()
     return {name for (name,) in tables}
+
+
+def _name_database(database: str) -> str:
+    return quote_literal(database) if database else "current_database()"
 
 
 def digest_files(folder: Path) -> dict[str, dict[str, Any]]:

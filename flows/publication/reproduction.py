@@ -10,7 +10,14 @@ from typing import Any
 
 import duckdb
 
-from flows.errors import UsageError
+from flows.errors import (
+    OutOfMemory,
+    OutOfTime,
+    UsageError,
+    WarehouseBusy,
+    WarehouseError,
+    WarehouseForbidden,
+)
 from flows.publication.evidence import (
     BY_SEGMENT,
     GPU_PIECES,
@@ -22,9 +29,13 @@ from flows.publication.findings import Finding
 from flows.publication.folders import database_in
 from flows.publication.manifest import list_tables
 from flows.publication.recompute import compute_again
+from flows.publication.shapes import check_published_shape, check_store_shape, explain_damage
+from flows.warehouse.bounds import bound_time
 from flows.warehouse.digests import Content, digest_code
+from flows.warehouse.failures import explain_failure, first_line
 from flows.warehouse.frames import query_rows, quote_literal, register
 from flows.warehouse.lake import NAME
+from flows.warehouse.schema import require_schema
 from flows.warehouse.store import FileStore, Store, attach_read_only
 from transforms.schema import TABLES, that_change
 
@@ -36,15 +47,25 @@ def check_warehouse(store: Store, folder: Path) -> Iterator[Finding]:
     """Check that the warehouse still holds what a publication rests on, and what it says itself."""
     published = FileStore(database_in(folder))
     try:
-        with closing(attach_read_only(store=store, published=published)) as con:
+        with closing(attach_read_only(store=store, published=published)) as con, bound_time(con):
+            require_schema(con, "store", str(store))
+            strange = [
+                *check_store_shape(con, folder.name, "store"),
+                *check_published_shape(
+                    con, folder.name, "published", database_in(folder).stat().st_size
+                ),
+            ]
+            yield from strange
+            if strange:
+                return
             if "kept_input" not in list_tables(con, "published"):
                 detail = "published before digests of readings were kept"
                 yield Finding(folder.name, "kept", "readings", None, detail)
                 return
             yield from check_kept_inputs(con, folder.name)
             yield from _check_tables(con, folder.name)
-    except duckdb.Error as error:
-        yield Finding(folder.name, "kept", NAME, False, f"damaged: {error}")
+    except (WarehouseError, duckdb.Error) as error:
+        yield explain_damage(error, folder.name, "kept", NAME)
 
 
 def check_kept_inputs(
@@ -212,8 +233,13 @@ def check_figures(store: Store, folder: Path, run_id: str | None = None) -> Iter
     except UsageError as error:
         yield Finding(name, "figures", "all", None, str(error))
         return
+    except (OutOfMemory, OutOfTime, WarehouseBusy, WarehouseForbidden):
+        raise
     except Exception as error:  # Inputs that were tampered with may break anything on the way.
-        yield Finding(name, "figures", "all", False, f"they cannot be computed again: {error}")
+        if isinstance(failure := explain_failure(error), OutOfMemory):
+            raise failure from None
+        detail = f"they cannot be computed again: {first_line(error)}"
+        yield Finding(name, "figures", "all", False, detail)
         return
     with closing(con):
         [(code,)] = con.execute(

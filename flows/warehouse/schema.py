@@ -78,6 +78,44 @@ def migrate(con: duckdb.DuckDBPyConnection, place: str) -> list[int]:
     return missing
 
 
+def require_schema(con: duckdb.DuckDBPyConnection, database: str, place: str) -> None:
+    """Require that a warehouse that is only read has the schema of this version.
+
+    Args:
+        con: A connection that it is attached to.
+        database: What it is called there.
+        place: Where it is, for messages.
+
+    Raises:
+        WarehouseError: it has an older schema, a newer one, or none of Wattledger's.
+    """
+    newest = max(int(file.name.split("_")[0]) for file in _list_sql("migrations"))
+    try:
+        [(version,)] = con.execute(
+            f"SELECT max(version) FROM {database}.schema_migration"
+        ).fetchall()
+    except (duckdb.CatalogException, duckdb.BinderException):
+        version = None
+    if not isinstance(version, int):
+        raise WarehouseError(
+            "it is no warehouse of Wattledger: nothing says which migrations it has",
+            where=place,
+            remedy="Check the path",
+        )
+    if version > newest:
+        raise WarehouseNewer(
+            f"it was written by a newer Wattledger (migration {version}; this one knows {newest})",
+            where=place,
+            remedy="Upgrade Wattledger; this version leaves the file untouched",
+        )
+    if version < newest:
+        raise WarehouseError(
+            f"it has the tables of an older Wattledger (migration {version}; this one has {newest})",
+            where=place,
+            remedy="Run `wattledger footprint` once, which adds what is missing",
+        )
+
+
 def create_views(con: duckdb.DuckDBPyConnection, leave_out: AbstractSet[str] = frozenset()) -> None:
     """(Re)create the views of sql/views, with their comments, except those named in `leave_out`."""
     for file in _list_sql("views"):

@@ -164,11 +164,25 @@ def open_exclusively(
 
 
 def attach_read_only(**stores: Store) -> duckdb.DuckDBPyConnection:
-    """A connection in memory with stores attached, to be read, under the names given."""
+    """A connection in memory with stores attached, to be read, under the names given.
+
+    It can read nothing but these, and nothing that they hold has a name that statements use unasked: a macro
+    called `sha256` is not found where the database is not the connection's own.
+
+    Args:
+        stores: A lake comes first: what it allows cannot be allowed later.
+    """
     con = connect_in_memory()
     try:
         for name, store in stores.items():
             store.attach(con, name)
+        con.execute("SET python_enable_replacements = false")
+        work = next(iter(stores.values())).work
+        if work.is_dir():
+            con.execute("SET temp_directory = $path", {"path": str(work / "spill")})
+        for store in stores.values():
+            store.restrict(con)
+        con.execute("SET lock_configuration = true")
     except BaseException:
         con.close()
         raise
