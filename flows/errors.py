@@ -85,6 +85,12 @@ class GateFailed(WattledgerError):
     exit_code = 3
 
 
+class NotAsPublished(WattledgerError):
+    """What is read, or what figures would be computed from, is not what Wattledger wrote."""
+
+    exit_code = 3
+
+
 class WarehouseBusy(WattledgerError):
     """Another process is writing the warehouse."""
 

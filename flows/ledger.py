@@ -22,6 +22,7 @@ from flows.publication.reader import find_store, query_frame
 from flows.reporting.explain import explain_run
 from flows.settings import load
 from flows.warehouse.frames import load_query
+from flows.warehouse.store import Store
 from transforms.figures import FIGURES
 
 
@@ -45,12 +46,18 @@ class Ledger:
         Raises:
             SettingsError: there is no project there, or its settings make no sense.
             UsageError: nothing has been published (or loaded) yet, or there is no such publication.
+            NotAsPublished: the publication was changed, or `published` leads elsewhere; also of every call.
         """
         self._settings = load(Path(project))
-        self._store = find_store(self._settings, publication=publication, warehouse=warehouse)
+        self._publication, self._warehouse = publication, warehouse
+        self._find_store()
 
     def __repr__(self) -> str:
-        return f"<Ledger {self._store}>"
+        return f"<Ledger {self._find_store()}>"
+
+    def _find_store(self) -> Store:
+        """What is read, checked to be what was published each time: it may be another one meanwhile."""
+        return find_store(self._settings, publication=self._publication, warehouse=self._warehouse)
 
     def sql(self, query: str, parameters: Mapping[str, Any] | None = None) -> pl.DataFrame:
         """Ask in SQL, read-only and without access to files or network.
@@ -65,7 +72,7 @@ class Ledger:
         Raises:
             UsageError: the statement is wrong.
         """
-        return query_frame(self._store, query, parameters)
+        return query_frame(self._find_store(), query, parameters)
 
     def runs(self) -> pl.DataFrame:
         """Energy, carbon and water of every training run.
@@ -150,5 +157,5 @@ class Ledger:
         Raises:
             UsageError: there is no such run.
         """
-        with closing(self._store.connect(read_only=True)) as con:
+        with closing(self._find_store().connect(read_only=True)) as con:
             return explain_run(con, run_id)

@@ -275,14 +275,17 @@ def report(
     """Print the runs of the publication in force, and where its report is."""
     settings = load_settings(project)
     from flows.cli.output import figures as output
+    from flows.publication.in_force import REPORT, find_in_force
     from flows.publication.reader import read_runs
 
-    path = settings.published / "report.html"
+    # What opens in the browser is checked, too.
+    folder = find_in_force(settings, file=REPORT)
+    path = settings.published / REPORT
     output.print_report(read_runs(settings), path)
     if open_:
         import webbrowser
 
-        webbrowser.open(path.resolve().as_uri())
+        webbrowser.open((folder / REPORT).as_uri())
 
 
 @commands.command()

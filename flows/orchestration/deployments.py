@@ -25,6 +25,7 @@ from prefect.states import Cancelled
 from prefect.types.entrypoint import EntrypointType
 
 from flows.accounting.compute import Computed
+from flows.errors import NotAsPublished, UsageError
 from flows.ingest.fetch_prometheus import fetch_prometheus
 from flows.orchestration.artifacts import create_files_artifact
 from flows.orchestration.pipeline import (
@@ -36,6 +37,8 @@ from flows.orchestration.pipeline import (
     roll_up_readings,
 )
 from flows.orchestration.project import load_project
+from flows.publication.folders import database_in
+from flows.publication.in_force import find_in_force
 from flows.publication.publish import Published
 from flows.settings import Settings
 from flows.warehouse.connection import connect
@@ -116,9 +119,11 @@ def parse_days(first: str, last: str) -> tuple[datetime, datetime]:
 
 def is_publication_due(settings: Settings, now: datetime | None = None) -> bool:
     """Whether a time to publish has passed since the last publication."""
-    if not settings.published_database.exists():
+    try:
+        database = database_in(find_in_force(settings))
+    except (UsageError, NotAsPublished):
         return True
-    con = connect(settings.published_database, read_only=True)
+    con = connect(database, read_only=True)
     try:
         [(last,)] = con.execute("SELECT max(published_at) FROM publication").fetchall()
     finally:

@@ -16,6 +16,7 @@ import duckdb
 
 from flows.errors import UsageError
 from flows.publication.folders import database_in, find_publication, list_publications
+from flows.publication.in_force import check_publication
 from flows.publication.reproduction import format_row
 from flows.settings import Settings
 from flows.warehouse.frames import query_rows
@@ -75,6 +76,8 @@ def compare_publications(settings: Settings, before: str, after: str) -> Differe
     old, new = find_publication(settings, before), find_publication(settings, after)
     if old == new:
         raise UsageError(f"{old.name} twice: they are one and the same", where="diff")
+    for folder in (old, new):
+        check_publication(settings, folder)
     with closing(_attach_publications(old, new)) as con:
         return Difference(old.name, new.name, _compare_runs(con), list(_find_causes(con)))
 
@@ -92,6 +95,7 @@ def trace_run(settings: Settings, run_id: str) -> list[dict[str, Any]]:
     history: list[dict[str, Any]] = []
     before: Path | None = None
     for folder in list_publications(settings):
+        check_publication(settings, folder)
         with closing(_attach_publications(before or folder, folder)) as con:
             rows = query_rows(
                 con,

@@ -15,6 +15,7 @@ import polars as pl
 
 from flows.errors import UsageError
 from flows.publication.folders import database_in, find_publication
+from flows.publication.in_force import check_publication, find_in_force
 from flows.publication.publish import Published
 from flows.reporting.explain import explain_run
 from flows.reporting.frames import FRAMES
@@ -28,7 +29,7 @@ _BATCH = 10_000
 
 
 def find_store(settings: Settings, *, publication: str = "", warehouse: bool = False) -> Store:
-    """Find the published figures, or the warehouse.
+    """Find the published figures, checked to be what was published, or the warehouse.
 
     Args:
         settings: The project.
@@ -37,19 +38,20 @@ def find_store(settings: Settings, *, publication: str = "", warehouse: bool = F
 
     Raises:
         UsageError: nothing has been published, or loaded, yet, or there is no such publication.
+        NotAsPublished: the publication was changed, or `published` leads elsewhere.
     """
     store: Store
     if warehouse:
         store = store_of(settings)
     elif publication:
-        store = FileStore(database_in(find_publication(settings, publication)))
+        folder = find_publication(settings, publication)
+        check_publication(settings, folder)
+        store = FileStore(database_in(folder))
     else:
-        store = FileStore(settings.published_database)
+        store = FileStore(database_in(find_in_force(settings)))
     if not store.exists():
         raise UsageError(
-            "nothing has been loaded yet" if warehouse else "nothing has been published yet",
-            where=str(store),
-            remedy="Run `wattledger pipeline`",
+            "nothing has been loaded yet", where=str(store), remedy="Run `wattledger pipeline`"
         )
     return store
 

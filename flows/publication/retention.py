@@ -6,6 +6,7 @@ every published figure still follows from what is left, to the millijoule (docs/
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,8 @@ from flows.publication.evidence import (
     digest_segments,
     record_segments,
 )
+from flows.publication.folders import database_in
+from flows.publication.in_force import find_in_force
 from flows.settings import FILE_NAME, Settings
 from flows.warehouse.digests import Content
 from flows.warehouse.frames import insert, load_query, query_rows, quote_literal, temporary
@@ -108,9 +111,10 @@ def _find_old_segments(
 
 def _list_published_segments(con: duckdb.DuckDBPyConnection, settings: Settings) -> list[str]:
     """Segments of which the publication in force names the digest."""
-    if not settings.published_database.is_file():
+    if not os.path.lexists(settings.published):
         return []
-    con.execute(f"ATTACH {quote_literal(settings.published_database)} AS published (READ_ONLY)")
+    database = database_in(find_in_force(settings))
+    con.execute(f"ATTACH {quote_literal(database)} AS published (READ_ONLY)")
     segments = con.execute(
         "SELECT part FROM published.kept_input WHERE table_name = ?", [GPU_READINGS]
     ).fetchall()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from datetime import datetime
 from typing import Any
@@ -11,6 +12,8 @@ import polars as pl
 
 from flows.accounting.intensity import GridView, compute_slot_values
 from flows.factors import read_factors
+from flows.publication.folders import database_in
+from flows.publication.in_force import find_in_force
 from flows.settings import Settings
 from flows.warehouse.connection import connect
 from transforms import METHOD_VERSION
@@ -35,9 +38,10 @@ def find_revised_runs(con: duckdb.DuckDBPyConnection, settings: Settings) -> lis
         By run: run_id, co2e_kg and water_offsite_l as published, co2e_change_kg and
         water_offsite_change_l, and slots, the number of slots that changed.
     """
-    if not settings.published_database.exists():
+    if not os.path.lexists(settings.published):
         return []
-    with closing(connect(settings.published_database, read_only=True)) as published:
+    database = database_in(find_in_force(settings))
+    with closing(connect(database, read_only=True)) as published:
         [(as_of, method)] = published.execute(
             "SELECT computed_at, method_version FROM computation"
         ).fetchall()

@@ -70,7 +70,8 @@ class FileStore:
         return self.path.exists()
 
     def connect(self, *, read_only: bool = False) -> duckdb.DuckDBPyConnection:
-        return connect(self.path, read_only=read_only, wait_s=self.wait_s)
+        wait_s = self.wait_s if read_only else max(self.wait_s, _LOOK_UP_S)
+        return connect(self.path, read_only=read_only, wait_s=wait_s)
 
     def attach(self, con: duckdb.DuckDBPyConnection, name: str) -> None:
         try:
@@ -86,6 +87,10 @@ class FileStore:
 
     def explain_failure(self, error: Exception) -> WattledgerError | None:
         return explain_failure(error, self.path)
+
+
+_LOOK_UP_S = 1.0
+"""Readers of figures open the warehouse for some hundredths of a second, to look up the last publication."""
 
 
 def store_of(settings: Settings) -> Store:
