@@ -162,6 +162,66 @@ def test_names_from_outside_are_only_text(browser: Any, demo_copy: Path, tmp_pat
         assert nasty in text(browser, where)
 
 
+_OUR_WORDS = frozenset(
+    [
+        "kind",
+        "event",
+        "method_version",
+        "instrument",
+        "matching",
+        "factor",
+        "unit",
+        "origin",
+        "table_name",
+        "outcome",
+        "suite",
+        "check_name",
+        "severity",
+        "section",
+        "value_json",
+        "collector",
+        "labels",
+        "record",
+        "examples",
+        "rung",
+        "quantity",
+        "limit_from",
+        "source_format",
+        "verdict",
+        "input",
+        "signal",
+        "ladder",
+        "weekdays",
+        "tz",
+    ]
+)
+"""Columns whose texts are words of Wattledger's own, or JSON: they come from nobody else."""
+
+
+def test_markup_in_any_text_of_a_publication_is_only_text(
+    browser: Any, demo_copy: Path, tmp_path: Path
+) -> None:
+    """Every name in every table, whoever wrote it: rows still belong together, as all of them carry the same markup."""
+    database = tmp_path / "p.duckdb"
+    shutil.copyfile(demo_copy / "published/published.duckdb", database)
+    con = duckdb.connect(str(database))
+    texts = con.execute(
+        "SELECT table_name, column_name FROM duckdb_columns() WHERE data_type = 'VARCHAR' "
+        "AND table_name IN (SELECT table_name FROM duckdb_tables() WHERE NOT internal)"
+    ).fetchall()
+    for table, column in texts:
+        if column not in _OUR_WORDS:
+            con.execute(f'UPDATE "{table}" SET "{column}" = "{column}" || ?', [MARKUP])
+    con.close()
+    write_report(database, tmp_path, settings_module.load(demo_copy))
+    for name in ("report", "summary"):
+        browser.get((tmp_path / f"{name}.html").as_uri())
+        assert "owned" not in browser.title.replace(MARKUP, "")
+        assert browser.find_elements("css selector", "script, img, iframe, object") == []
+        assert browser.find_element("css selector", "body").text.count(MARKUP) >= 10
+        assert browser.find_elements("css selector", "a[href^='javascript']") == []
+
+
 MARKUP = (
     "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
     "<a href=\"javascript:document.title='owned'\">x</a><h1>All checks passed</h1><!-- \"';--"
