@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import glob
 import gzip
 import hashlib
 import os
+import stat
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import BinaryIO, cast
 
 import polars as pl
 
 from flows.errors import BadInput, locate
+from wattledger.files import open_plain
 
 _CHUNK = 1 << 20
 _UNPACKED_FREE, _UNPACKED_TIMES = 16 << 20, 100
@@ -30,6 +35,9 @@ DAMAGED = "\ufffd"
 def expand_paths(paths: Iterable[str | Path]) -> list[Path]:
     """Files named by paths, folders and glob patterns, each once, in a stable order.
 
+    A file that a person names may be a link. What is found in a folder or by a pattern may be another user's:
+    a link there is given as itself, not as what it leads to, and no reader opens it (`open_regular`).
+
     Raises:
         BadInput: a path or pattern that names nothing.
     """
@@ -37,20 +45,92 @@ def expand_paths(paths: Iterable[str | Path]) -> list[Path]:
     for pattern in paths:
         path = Path(pattern)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and p.name[0] != ".")
+            inside = sorted(p for p in path.rglob("*") if p.name[0] != "." and not _is_folder(p))
         elif path.exists():
-            inside = [path]
+            inside = [path.resolve() if path.is_symlink() else path]
         else:
-            inside = sorted(Path(p) for p in glob.glob(str(pattern), recursive=True))
+            inside = _find_matching(str(pattern))
         if not inside:
             raise BadInput("no such file", where=str(pattern), remedy="Check the path or pattern")
         files.update(dict.fromkeys(inside))
     return list(files)
 
 
+def _is_folder(path: Path) -> bool:
+    """Whether a path is a folder itself, and no link to one."""
+    return stat.S_ISDIR(path.lstat().st_mode)
+
+
+def _find_matching(pattern: str) -> list[Path]:
+    """What a pattern finds; in place of what lies behind a link that it found, the link."""
+    parts = Path(pattern).parts
+    fixed = list(takewhile(lambda part: not glob.has_magic(part), parts))
+    base, rest = Path(*fixed), parts[len(fixed) :]
+    if "**" in rest:
+        # `glob` follows links to folders here, also those that lead in circles.
+        deep = base.glob("/".join([*rest, "*"] if rest[-1] == "**" else rest))
+        hidden = any(part.startswith(".") for part in rest)
+        found = [p for p in deep if hidden or "/." not in f"/{p.relative_to(base)}"]
+        found = [p for p in found if not _is_folder(p)]
+    else:
+        found = [Path(p) for p in glob.glob(pattern)]
+    return sorted({_find_link(path, len(fixed)) or path for path in found})
+
+
+def _find_link(path: Path, fixed: int) -> Path | None:
+    """The first part of a path that is a link, after so many parts that a person named."""
+    below = (Path(*path.parts[:end]) for end in range(fixed + 1, len(path.parts) + 1))
+    return next((part for part in below if part.is_symlink()), None)
+
+
 def is_in_spool(path: Path) -> bool:
     """Whether a file lies in a collector's folder, with its journal, lock and state."""
-    return any((parent / "collector.lock").exists() for parent in list(path.parents)[:2])
+    return any(os.path.lexists(parent / "collector.lock") for parent in list(path.parents)[:3])
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A file, open for reading: never through a link, and neither a pipe nor a device, which may never end.
+
+    Raises:
+        BadInput: it is no regular file.
+        OSError: it may not be read.
+    """
+    with _refuse_others(path), open_plain(path) as handle:
+        return os.fdopen(os.dup(handle), "rb")
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """The bytes of a file that has no reason to be large.
+
+    Raises:
+        BadInput: it is no regular file, or has more than `most` bytes.
+        OSError: it may not be read.
+    """
+    with open_regular(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise BadInput(
+            f"more than {most:,} bytes", where=name_for_people(path), remedy="Remove the file"
+        )
+    return data
+
+
+@contextmanager
+def _refuse_others(path: Path) -> Iterator[None]:
+    """Turn the system's word for what is no regular file into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ELOOP):
+            raise
+        is_link = path.is_symlink()
+        raise BadInput(
+            "a link, which is not followed" if is_link else error.strerror or "not a regular file",
+            where=name_for_people(path),
+            remedy="If you trust what it leads to, name that"
+            if is_link
+            else "Write what it gives into a file, and load that",
+        ) from None
 
 
 def name_for_people(path: object) -> str:
@@ -79,16 +159,10 @@ def hash_file(path: Path) -> str:
     """SHA-256 of the bytes of a file, in hexadecimal.
 
     Raises:
-        BadInput: a pipe, a device or the like, which may never end.
+        BadInput: a link, a pipe, a device or the like.
     """
-    if not path.is_file():
-        raise BadInput(
-            "not a regular file",
-            where=name_for_people(path),
-            remedy="Write what it gives into a file, and load that",
-        )
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
@@ -97,11 +171,11 @@ def hash_file(path: Path) -> str:
 def read_first_line(path: Path) -> str:
     """The first line of a text file, packed or not; empty where it cannot be read as text."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             packed = file.read(2) == b"\x1f\x8b"
-        with gzip.open(path, "rb") if packed else path.open("rb") as file:
+        with _open_unpacked(path, packed=packed) as file:
             return file.readline(_CHUNK).decode("utf-8-sig", "replace").rstrip("\r\n")
-    except (OSError, EOFError, zlib.error):
+    except (BadInput, OSError, EOFError, zlib.error):
         return ""
 
 
@@ -119,7 +193,7 @@ def open_plain_text(path: Path, scratch: Path) -> Iterator[Path]:
     Raises:
         BadInput: empty, a damaged archive, one that unpacks to far more than logs do, or not text at all.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(_CHUNK)
     if not head:
         raise BadInput("the file is empty", where=str(path), remedy="Record again")
@@ -143,10 +217,21 @@ def open_plain_text(path: Path, scratch: Path) -> Iterator[Path]:
         plain.unlink(missing_ok=True)
 
 
+@contextmanager
+def _open_unpacked(path: Path, *, packed: bool) -> Iterator[BinaryIO]:
+    """The bytes of a file, unpacked where it is packed with gzip."""
+    with open_regular(path) as file:
+        if not packed:
+            yield file
+            return
+        with gzip.GzipFile(fileobj=file) as unpacked:
+            yield cast("BinaryIO", unpacked)
+
+
 def _read_head(path: Path) -> bytes:
     """The first bytes of a packed file."""
     try:
-        with gzip.open(path, "rb") as file:
+        with _open_unpacked(path, packed=True) as file:
             head = file.read(_CHUNK)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise _refuse_archive(path, error) from None
@@ -175,7 +260,7 @@ def _refuse_binary(head: bytes, path: Path) -> None:
 def _is_clean(path: Path) -> bool:
     """Whether all bytes of a file are text in UTF-8."""
     decode = codecs.getincrementaldecoder("utf-8")()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         try:
             while chunk := file.read(_CHUNK):
                 if b"\0" in chunk:
@@ -193,7 +278,7 @@ def _write_clean(path: Path, plain: Path, encoding: str, *, packed: bool) -> Non
     most = max(_UNPACKED_FREE, path.stat().st_size * _UNPACKED_TIMES)
     written = 0
     try:
-        with plain.open("wb") as copy, gzip.open(path, "rb") if packed else path.open("rb") as file:
+        with plain.open("wb") as copy, _open_unpacked(path, packed=packed) as file:
             while chunk := file.read(_CHUNK):
                 text = decode.decode(chunk).replace("\0", DAMAGED)
                 written += copy.write(text.encode())

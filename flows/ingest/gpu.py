@@ -13,6 +13,7 @@ import polars as pl
 from flows.errors import BadInput
 from flows.files import expand_paths, is_in_spool, name_for_people
 from flows.ingest import host
+from flows.ingest.attestations import Attestations
 from flows.ingest.gpu_clean import clean_values, needs_cleaning, set_nameless_aside
 from flows.ingest.gpu_compare import stage_profiles
 from flows.ingest.gpu_gate import check_profiles, explain_failures, set_rows_aside
@@ -34,6 +35,7 @@ from flows.sources.verdict import identify_file, judge_file
 from flows.warehouse import registry
 from flows.warehouse.registry import Outcome
 from flows.warehouse.store import explain_disk_errors, open_for_writing, store_of
+from wattledger.spool.attest import ATTESTATION
 
 _BATCH, _BYTES = 2048, 1 << 30
 """Files that go through the gate together, and how large they may be in all: one validation costs the same for one
@@ -69,7 +71,9 @@ def ingest_gpu(
         WarehouseError: the disk or the warehouse failed; what was reported loaded is stored.
     """
     files = [
-        path for path in expand_paths(paths) if path.suffix == ".parquet" or not is_in_spool(path)
+        path
+        for path in expand_paths(paths)
+        if path.suffix == ".parquet" or not (is_in_spool(path) or path.name.endswith(ATTESTATION))
     ]
     options = options or Options()
     gpu_source.check_options(settings, options, source)
@@ -86,7 +90,7 @@ def _split_batches(files: Iterable[Path]) -> Iterator[list[Path]]:
     size = 0
     for path in files:
         batch.append(path)
-        size += path.stat().st_size
+        size += path.lstat().st_size
         if len(batch) == _BATCH or size > _BYTES:
             yield batch
             batch, size = [], 0
@@ -108,6 +112,8 @@ class _Batch:
     """Digest -> file of energy of CPU and memory."""
     waiting: set[Path] = field(default_factory=set)
     """Files that are loaded when others of the batch are."""
+    sayings: dict[Path, list[str]] = field(default_factory=dict)
+    """What else is to be said of a file: a key that was seen for the first time."""
     cleaned: list[Staged] = field(default_factory=list)
     """Files of which some rows were set aside, so that they go through the gate again."""
 
@@ -151,6 +157,8 @@ def _load_batch(
     for part in [[path] for path in waiting] if waited else [waiting] if waiting else []:
         outcomes = _load_batch(con, settings, part, options, source, no_progress, waited=True)
         batch.outcomes |= dict(zip(part, outcomes, strict=True))
+    for path, sentences in batch.sayings.items():
+        batch.outcomes[path].warnings += sentences
     return [batch.outcomes[path] for path in files]
 
 
@@ -167,6 +175,7 @@ def _stage_files(
 ) -> None:
     """Read files that are new into their staged form; refuse those that cannot be read."""
     digests = list(pool.map(_identify, batch.files))
+    attestations = Attestations(batch.con)
     loaded = registry.find_loaded(batch.con, [d for d in digests if isinstance(d, str)])
     for path, digest in zip(batch.files, digests, strict=True):
         progress(path)
@@ -177,15 +186,26 @@ def _stage_files(
         elif digest in batch.staged or digest in batch.hosts:
             batch.waiting.add(path)
         elif path.suffix == ".parquet" and not source and segments.is_host_segment(path):
-            batch.hosts[digest] = path
+            try:
+                with judge_file(path):
+                    batch.sayings[path] = attestations.check(path, digest)
+            except BadInput as error:
+                batch.refuse(path, digest, "attestation", str(error), host.FORMAT)
+            else:
+                batch.hosts[digest] = path
         else:
             try:
                 with judge_file(path):
                     staged = gpu_source.stage(path, batch.settings, options, source, digest)
+                    if staged.own:
+                        batch.sayings[path] = attestations.check(path, digest)
             except BadInput as error:
                 batch.refuse(path, digest, "reader", str(error))
             else:
                 batch.staged[digest] = staged
+    holes = [str(hole) for hole in attestations.save()]
+    if holes:
+        batch.sayings.setdefault(batch.files[-1], []).extend(holes)
 
 
 def _profile_files(

@@ -1,10 +1,14 @@
-"""Run records of the nodes: stored as they are, with the runs that they change."""
+"""Run records of the nodes: stored as they are, with the runs that they change.
+
+A record speaks for the host and the user that wrote it: what it claims of others is refused, and named.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
@@ -12,22 +16,28 @@ import duckdb
 
 from flows.errors import BadInput
 from flows.files import name_for_people
+from flows.ingest.record_owners import Owners
 from flows.ingest.run_store import store_runs
 from flows.ingest.slurm_runs import find_told_again
 from flows.settings import Settings
 from flows.sources.runs import records
-from flows.sources.verdict import identify_file, judge_file
+from flows.sources.runs.record_files import (
+    Bytes,
+    RecordFile,
+    find_user,
+    limit_files,
+    read_bytes,
+    read_file,
+)
+from flows.sources.verdict import judge_file
 from flows.warehouse import registry
 from flows.warehouse.frames import insert
+from flows.warehouse.locks import MOMENT
 from flows.warehouse.registry import Gpu, Outcome
 from wattledger.runs.records import Record, make_record
 
-
-@dataclass(frozen=True)
-class _RecordFile:
-    path: Path
-    digest: str
-    record: Record
+_MOST_KEPT, _MOST_NAMED = 64 << 10, 100
+"""Bytes of a refused record that are kept, and refused records of one user that are named, in one load."""
 
 
 def load_records(
@@ -35,38 +45,60 @@ def load_records(
 ) -> list[Outcome]:
     """Load run records, all at once; if the gate refuses, run by run, to find those at fault."""
     outcomes: list[Outcome] = []
-    hosts: dict[str, str] = dict(con.execute("SELECT gpu_uuid, host FROM gpu").fetchall())
-    digests: dict[Path, str] = {}
-    for path in paths:
-        try:
-            digests[path] = identify_file(path)
-        except BadInput as error:
-            outcomes.append(registry.refuse_unread(path, error))
-    loaded = registry.find_loaded(con, list(digests.values()))
-    by_run: dict[str, list[_RecordFile]] = {}
-    for path, digest in digests.items():
-        if digest in loaded:
-            outcomes.append(Outcome(name_for_people(path), digest, "known"))
-            continue
-        loaded.add(digest)
+    refusals = _Refusals(con, settings)
+    kept, warnings = limit_files(list(paths))
+    read: list[Bytes] = []
+    for path in kept:
         try:
             with judge_file(path):
-                record = records.read(path)
-                _refuse_foreign_gpu(path, record, hosts)
+                read.append(read_bytes(path))
         except BadInput as error:
-            outcomes.append(_quarantine(con, settings, path, digest, error))
+            outcomes += refusals.refuse(path, error)
+    loaded = registry.find_loaded(con, [file.digest for file in read])
+    owners = Owners(con)
+    by_run: dict[str, list[RecordFile]] = {}
+    for one in _vouched_first(read):
+        if one.digest in loaded:
+            outcomes.append(Outcome(name_for_people(one.path), one.digest, "known"))
             continue
-        hosts |= {held.gpu_uuid: record.host for held in record.gpus if held.gpu_uuid not in hosts}
-        by_run.setdefault(record.run_id, []).append(_RecordFile(path, digest, record))
+        try:
+            with judge_file(one.path):
+                file = read_file(one)
+                owners.refuse_foreign(file)
+        except BadInput as error:
+            outcomes += refusals.refuse(one.path, error, one)
+            continue
+        loaded.add(one.digest)
+        by_run.setdefault(file.record.run_id, []).append(file)
+    outcomes += refusals.count_others()
+    outcomes += _store_all(con, settings, by_run, owners)
+    if warnings and outcomes:
+        outcomes[0].warnings += warnings
+    return outcomes
+
+
+def _vouched_first(read: Iterable[Bytes]) -> list[Bytes]:
+    """Records of root before those of users: where both claim something, root's word counts."""
+    return sorted(read, key=lambda one: (find_user(one.path) not in (None, 0), str(one.path)))
+
+
+def _store_all(
+    con: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    by_run: dict[str, list[RecordFile]],
+    owners: Owners,
+) -> list[Outcome]:
+    """Store the records of all runs together; where the gate refuses them, run by run."""
     if not by_run:
-        return outcomes
+        return []
+    outcomes: list[Outcome] = []
     try:
         together = [file for files in by_run.values() for file in files]
-        return outcomes + _store_records(con, settings, together)
+        return _store_records(con, settings, together, owners)
     except BadInput:
         for files in by_run.values():
             try:
-                outcomes += _store_records(con, settings, files)
+                outcomes += _store_records(con, settings, files, owners)
             except BadInput as error:
                 outcomes += [
                     _quarantine(con, settings, file.path, file.digest, error) for file in files
@@ -74,14 +106,35 @@ def load_records(
     return outcomes
 
 
-def _refuse_foreign_gpu(path: Path, record: Record, hosts: dict[str, str]) -> None:
-    if reason := records.find_foreign_gpu(record, hosts):
-        raise BadInput(
-            reason,
-            where=name_for_people(path),
-            remedy="If the GPU was moved, correct its host in the registry; else the record is another "
-            "host's, or copied",
-        )
+class _Refusals:
+    """Refused records, each with its reason; of one user no more than a person would read."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+        self._con, self._settings = con, settings
+        self._counts: Counter[Path] = Counter()
+
+    def refuse(self, path: Path, error: BadInput, read: Bytes | None = None) -> list[Outcome]:
+        """What became of a record; none where the user's others have used up all room."""
+        if find_user(path) is not None:
+            self._counts[path.parent] += 1
+            if self._counts[path.parent] > _MOST_NAMED:
+                return []
+        if read is None or len(read.data) > _MOST_KEPT:
+            return [registry.refuse_unread(path, error)]
+        return [_quarantine(self._con, self._settings, path, read.digest, error)]
+
+    def count_others(self) -> list[Outcome]:
+        """One outcome for each user's folder of which not all refused files were named."""
+        return [
+            Outcome(
+                name_for_people(folder),
+                "",
+                "quarantined",
+                reason=f"{name_for_people(folder)}: {count - _MOST_NAMED:,} more files cannot be used",
+            )
+            for folder, count in self._counts.items()
+            if count > _MOST_NAMED
+        ]
 
 
 def _quarantine(
@@ -91,16 +144,21 @@ def _quarantine(
 
 
 def _store_records(
-    con: duckdb.DuckDBPyConnection, settings: Settings, files: Sequence[_RecordFile]
+    con: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    files: Sequence[RecordFile],
+    owners: Owners,
 ) -> list[Outcome]:
     """Store records and the runs that they change, in one transaction.
 
     Raises:
         BadInput: the gate refuses the runs; nothing was stored.
     """
+    withdrawn = owners.find_withdrawn(files)
     stored = {
         record_id: make_record(json.loads(text))
         for record_id, text in con.execute("SELECT record_id, record FROM run_record").fetchall()
+        if record_id not in withdrawn
     }
     newer = _find_newer(files, stored)
     current = {**stored, **{record_id: file.record for record_id, file in newer.items()}}
@@ -114,6 +172,7 @@ def _store_records(
         for held in records.list_devices(record)
     }
     replaced = find_told_again(con, [file.record for file in newer.values()])
+    replaced = {old: new for old, new in replaced.items() if owners.may_replace(old, files, new)}
     rows = [
         _describe_file(file, is_used=newer.get(file.record.record_id) is file) for file in files
     ]
@@ -121,9 +180,10 @@ def _store_records(
     def record(_: set[str]) -> None:
         registry.add_gpus(con, list(gpus.values()))
         con.execute(
-            "DELETE FROM run_record WHERE record_id IN (SELECT unnest($ids))", {"ids": list(newer)}
+            "DELETE FROM run_record WHERE record_id IN (SELECT unnest($ids))",
+            {"ids": [*newer, *withdrawn]},
         )
-        insert(con, "run_record", [_row_of(file) for file in newer.values()], loaded_at="now()")
+        insert(con, "run_record", [_row_of(file) for file in newer.values()], loaded_at=MOMENT)
         registry.record_files(con, rows)
 
     store_runs(con, settings, runs, str(files[0].path), record, withdrawn=list(replaced))
@@ -133,12 +193,13 @@ def _store_records(
         "it counts once, as they tell it"
         for old, new in sorted(replaced.items())
     ]
+    outcomes[0].warnings += list(withdrawn.values())
     return outcomes
 
 
-def _find_newer(files: Sequence[_RecordFile], stored: dict[str, Record]) -> dict[str, _RecordFile]:
+def _find_newer(files: Sequence[RecordFile], stored: dict[str, Record]) -> dict[str, RecordFile]:
     """The last of the files of each record that supersede what is stored, by record."""
-    newer: dict[str, _RecordFile] = {}
+    newer: dict[str, RecordFile] = {}
     for file in files:
         record_id = file.record.record_id
         last = newer[record_id].record if record_id in newer else stored.get(record_id)
@@ -147,7 +208,7 @@ def _find_newer(files: Sequence[_RecordFile], stored: dict[str, Record]) -> dict
     return newer
 
 
-def _describe_file(file: _RecordFile, *, is_used: bool) -> registry.File:
+def _describe_file(file: RecordFile, *, is_used: bool) -> registry.File:
     return registry.File(
         segment_id=file.digest,
         source_name=name_for_people(file.path),
@@ -161,7 +222,7 @@ def _describe_file(file: _RecordFile, *, is_used: bool) -> registry.File:
     )
 
 
-def _row_of(file: _RecordFile) -> dict[str, object]:
+def _row_of(file: RecordFile) -> dict[str, object]:
     record = file.record
     return {
         "record_id": record.record_id,
@@ -172,4 +233,7 @@ def _row_of(file: _RecordFile) -> dict[str, object]:
         "exit_code": record.exit_code,
         "record": json.dumps(asdict(record), sort_keys=True),
         "source_name": name_for_people(file.path),
+        "owner_uid": file.origin.owner_uid,
+        "is_vouched": file.origin.is_vouched,
+        "record_sha256": file.digest,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -12,7 +13,13 @@ from pathlib import Path
 import duckdb
 
 from flows.errors import BadInput
-from flows.files import expand_paths, is_in_spool, name_for_people, open_plain_text
+from flows.files import (
+    expand_paths,
+    is_in_spool,
+    name_for_people,
+    open_plain_text,
+    read_bounded,
+)
 from flows.ingest.codecarbon import import_history, settle_history
 from flows.ingest.progress import Progress, no_progress
 from flows.ingest.run_records import load_records
@@ -22,6 +29,7 @@ from flows.rows import count_of
 from flows.settings import Settings
 from flows.sources.runs import codecarbon, records, sacct
 from flows.sources.runs import table as run_table
+from flows.sources.runs.record_files import find_user
 from flows.sources.runs.run import Gpus, KnownGpu, RunsRead
 from flows.sources.verdict import identify_file, judge_file
 from flows.times import describe_span, parse_zone
@@ -29,6 +37,8 @@ from flows.warehouse import registry
 from flows.warehouse.registry import Gpu, Outcome
 from flows.warehouse.store import open_exclusively, store_of
 from transforms.constants import NO_GPU, PPM
+from wattledger.runs.records import MAX_BYTES
+from wattledger.spool.spool import RUNS
 
 _HEAD_LINES = 20
 """Lines in which a header is looked for: programs write messages before it."""
@@ -64,16 +74,44 @@ def ingest_runs(
     record_files: list[Path] = []
     with open_exclusively(store_of(settings), "runs") as con:
         registry.declare_gpus(con, settings)
-        for path in expand_paths(paths):
-            if is_in_spool(path) and path.parent.name != "runs":
+        for path in _expand(paths):
+            is_users = find_user(path) is not None
+            if is_in_spool(path) and path.parent.name != RUNS and not is_users:
                 continue
             progress(path)
-            if records.is_record(path):
+            if path.suffix == ".json" and (is_users or _is_record(path)):
                 record_files.append(path)
             else:
                 outcomes.append(_load_file(con, settings, path, tz))
         outcomes += load_records(con, settings, record_files)
     return outcomes
+
+
+def _expand(paths: Iterable[str | Path]) -> list[Path]:
+    """Files of runs; where the records of older versions lie in a spool, those in folders of users, too."""
+    files: list[Path] = []
+    for pattern in paths:
+        text = str(pattern)
+        of_users = (
+            text.removesuffix("*.json") + "*/*.json" if text.endswith(f"{RUNS}/*.json") else ""
+        )
+        if not of_users:
+            files += expand_paths([pattern])
+            continue
+        found: list[Path] = []
+        for one in (text, of_users):
+            with suppress(BadInput):
+                found += expand_paths([one])
+        files += found or expand_paths([pattern])
+    return list(dict.fromkeys(files))
+
+
+def _is_record(path: Path) -> bool:
+    """Whether a .json file is a run record; a larger one is a table, and what cannot be read says so elsewhere."""
+    try:
+        return records.is_record(read_bounded(path, MAX_BYTES))
+    except (BadInput, OSError):
+        return False
 
 
 def _load_file(con: duckdb.DuckDBPyConnection, settings: Settings, path: Path, tz: str) -> Outcome:

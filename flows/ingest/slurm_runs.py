@@ -12,6 +12,7 @@ from typing import Any
 
 import duckdb
 
+from flows.ingest.record_owners import is_user
 from flows.rows import RowFaults
 from flows.sources.runs.run import Allocation, Run
 from flows.sources.runs.sacct import JobSpan, find_key, is_same_job, name_again, name_job
@@ -133,7 +134,9 @@ def _leave_to_records(
             row
             for name in _list_job_names(run)
             for row in records[name]
-            if _is_same_cluster(row["cluster"], find_key(run)[0]) and _overlaps(row, run)
+            if _is_same_cluster(row["cluster"], find_key(run)[0])
+            and _overlaps(row, run)
+            and (row["is_vouched"] is not False or is_user(row["owner_uid"], run.owner))
         ]
         if not found:
             left.append(run)

@@ -15,6 +15,44 @@ WITH sources AS (
     WHERE kind = 'run'
     GROUP BY run_id
 ),
+profile AS (
+    SELECT
+        g.gpu_key, p.first_ts, p.last_ts, p.rows_read,
+        if(s.segment_id IS NULL, 0, p.rows_read) AS rows_signed
+    FROM segment_profile AS p
+    JOIN gpu AS g USING (gpu_uuid)
+    LEFT JOIN signed_segment AS s ON s.segment_id = p.segment_id
+    WHERE p.rows_read > 0
+),
+begun AS (
+    SELECT gpu_key, first_ts, sum(rows_read) OVER w AS rows_read, sum(rows_signed) OVER w AS rows_signed
+    FROM profile
+    WINDOW w AS (PARTITION BY gpu_key ORDER BY first_ts)
+),
+ended AS (
+    SELECT gpu_key, last_ts, sum(rows_read) OVER w AS rows_read, sum(rows_signed) OVER w AS rows_signed
+    FROM profile
+    WINDOW w AS (PARTITION BY gpu_key ORDER BY last_ts)
+),
+held AS (
+    SELECT
+        run_id, gpu_key, min(slot_start) AS from_ts, max(slot_start) + to_microseconds($slot_us) AS to_ts,
+        sum(energy_mj - filled_mj) AS energy_mj
+    FROM energy_slot
+    WHERE kind = 'run'
+    GROUP BY ALL
+),
+-- Files that begin before the run ends, less those that end before it begins.
+signed AS (
+    SELECT
+        h.run_id,
+        sum(h.energy_mj * (b.rows_signed - coalesce(e.rows_signed, 0))
+            / nullif(b.rows_read - coalesce(e.rows_read, 0), 0)) AS signed_mj
+    FROM held AS h
+    ASOF LEFT JOIN begun AS b ON b.gpu_key = h.gpu_key AND h.to_ts > b.first_ts
+    ASOF LEFT JOIN ended AS e ON e.gpu_key = h.gpu_key AND h.from_ts >= e.last_ts
+    GROUP BY h.run_id
+),
 grid AS (
     SELECT
         run_id,
@@ -31,9 +69,11 @@ SELECT
     power_integral_mj / nullif(energy_mj, 0) AS power_share,
     gap_mj / nullif(energy_mj, 0) AS gap_share,
     filled_mj / nullif(energy_mj, 0) AS filled_share,
+    coalesce(signed_mj, 0) / nullif(energy_mj, 0) AS signed_share,
     reported_share AS intensity_reported_share,
     estimated_share AS intensity_estimated_share,
     fallback_share AS intensity_fallback_share
 FROM sources
 LEFT JOIN grid USING (run_id)
+LEFT JOIN signed USING (run_id)
 ORDER BY run_id;

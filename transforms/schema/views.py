@@ -108,12 +108,22 @@ TABLES: tuple[Table, ...] = (
         "one run",
         "What each run's figures rest on",
         columns(
-            "run_id counter_share power_share gap_share filled_share intensity_reported_share "
-            "intensity_estimated_share intensity_fallback_share"
+            "run_id counter_share power_share gap_share filled_share signed_share "
+            "intensity_reported_share intensity_estimated_share intensity_fallback_share"
         ),
         kind="view",
         role="view",
         key=("run_id",),
+        published="whole",
+    ),
+    Table(
+        "segment_chain",
+        "one host and key",
+        "Signed segments of each host: how many are there, and how many are missing",
+        columns("host public_key last_sequence present missing first_missing"),
+        kind="view",
+        role="view",
+        key=("host", "public_key"),
         published="whole",
     ),
     Table(

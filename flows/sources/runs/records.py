@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flows.errors import BadInput
+from flows.files import name_for_people
 from flows.sources.runs.run import Allocation, Run, is_same_host
 from flows.sources.runs.slurm_gpus import expand_nodelist
 from flows.times import UNBELIEVABLE, is_believable
 from transforms.constants import NO_GPU, PPM
 from wattledger.readings import Held
-from wattledger.runs.records import FORMAT_KEY, Record, load_record
+from wattledger.runs.records import FORMAT_KEY, Record, parse_record
 
 ASSUMED = "shares_assumed"
 _OPEN = datetime.max.replace(tzinfo=UTC)
@@ -31,6 +32,8 @@ _LABELS = {
     "slurm": ("SLURM_JOB_ID", "SLURM_JOB_ACCOUNT", "SLURM_JOB_PARTITION", "SLURM_CLUSTER_NAME"),
     "kubernetes": ("namespace",),
 }
+_TOLD = ("slurm_", ASSUMED)
+"""How labels begin that users cannot give their runs."""
 
 
 @dataclass(frozen=True)
@@ -57,27 +60,24 @@ class Holding(NamedTuple):
     """The runs together claimed more than the GPU, and each got its part in proportion."""
 
 
-def is_record(path: Path) -> bool:
-    """Whether a file is a run record (and not a run table)."""
-    if path.suffix != ".json":
-        return False
+def is_record(data: bytes) -> bool:
+    """Whether the bytes of a .json file are a run record (and not a run table)."""
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError, MemoryError):
+        content = json.loads(data)
+    except (ValueError, RecursionError, MemoryError):
         # Whatever else reads it will say so.
         return False
     return isinstance(content, dict) and FORMAT_KEY in content
 
 
-def read(path: Path) -> Record:
-    """Read a record and check what runs are built from.
+def parse(data: bytes, path: Path) -> Record:
+    """A record from the bytes of its file, checked for what runs are built from.
 
     Raises:
         BadInput: something is missing or impossible.
     """
     try:
-        record = load_record(path)
-        _check_types(record)
+        record = parse_record(data)
         begin, end = parse_span(record)
         if end < begin:
             raise ValueError(f"it ends ({record.ended_at}) before it starts ({record.started_at})")
@@ -87,56 +87,34 @@ def read(path: Path) -> Record:
             if not 0 < held.share_ppm <= PPM:
                 raise ValueError(f"share_ppm {held.share_ppm} of {held.gpu_uuid}")
     except (ValueError, TypeError, AttributeError) as error:
-        raise BadInput(str(error), where=str(path), remedy="Copy the file again") from None
+        raise BadInput(
+            str(error), where=name_for_people(path), remedy="Copy the file again"
+        ) from None
     return record
 
 
-def _check_types(record: Record) -> None:
-    """Refuse fields that are not of the kind that runs are built from.
-
-    Raises:
-        ValueError: one is not.
-    """
-    if not record.run_id or not record.record_id:
-        raise ValueError("no run_id or record_id")
-    texts = ("record_id", "run_id", "name", "owner", "host", "started_at")
-    for name in texts:
-        if not isinstance(getattr(record, name), str):
-            raise ValueError(f"{name} is no text")
-    if not record.host:
-        raise ValueError("no host")
-    for name in ("labels", "slurm", "kubernetes"):
-        mapping = getattr(record, name)
-        if not isinstance(mapping, dict) or not all(isinstance(v, str) for v in mapping.values()):
-            raise ValueError(f"{name} does not map names to texts")
-    if record.exit_code is not None and type(record.exit_code) is not int:
-        raise ValueError("exit_code is no whole number")
-    for held in record.gpus:
-        if (
-            not isinstance(held.gpu_uuid, str)
-            or not held.gpu_uuid
-            or type(held.share_ppm) is not int
-        ):
-            raise ValueError("a GPU without UUID or share")
-        if held.gpu_index is not None and type(held.gpu_index) is not int:
-            raise ValueError(f"gpu_index of {held.gpu_uuid} is no whole number")
-
-
-def find_foreign_gpu(record: Record, hosts: Mapping[str, str]) -> str:
+def find_foreign_gpu(record: Record, hosts: Mapping[str, str], *, is_vouched: bool = True) -> str:
     """Why a record cannot be believed that claims a GPU of another host than its own; empty where none does.
 
-    A job on several hosts may: the scheduler's node list says so.
+    A job on several hosts may: the scheduler's node list says so. A user's own record may not, and it
+    claims only GPUs of which readings have told.
 
     Args:
         record: The record.
         hosts: UUID -> host of GPUs that are known.
+        is_vouched: Whether root or the operator wrote it.
     """
     allowed = [record.host]
     with suppress(ValueError):
-        allowed += expand_nodelist(record.slurm.get("SLURM_JOB_NODELIST", ""))
+        allowed += expand_nodelist(record.slurm.get("SLURM_JOB_NODELIST", "")) if is_vouched else []
     for held in record.gpus:
-        by_name = held.gpu_uuid.rpartition("/gpu")[0]
-        owner = hosts.get(held.gpu_uuid, by_name or record.host)
+        by_name = held.gpu_uuid.rpartition("/")[0]
+        owner = hosts.get(held.gpu_uuid, by_name or (record.host if is_vouched else ""))
+        if not owner:
+            return (
+                f"it claims GPU {held.gpu_uuid}, which no reading of {record.host} tells of yet: "
+                "it is loaded when one does"
+            )
         if not any(is_same_host(owner, host) for host in allowed):
             return (
                 f"it claims GPU {held.gpu_uuid} of host {owner}, but was written on {record.host}"
@@ -290,11 +268,12 @@ def _build_run(run_id: str, records: Sequence[Record]) -> Run:
 def _build_labels(records: Sequence[Record]) -> dict[str, Any]:
     labels: dict[str, Any] = {}
     for record in records:
+        # What accounting and the records themselves tell, no user's label can say.
+        labels |= {k: v for k, v in record.labels.items() if not k.startswith(_TOLD)}
+    for record in records:
         for group, names in _LABELS.items():
             values = getattr(record, group)
             labels |= {name.lower(): values[name] for name in names if name in values}
-    for record in records:
-        labels |= record.labels
     labels["hosts"] = str(len({record.host for record in records}))
     codes = [record.exit_code for record in records if record.exit_code is not None]
     if codes:

@@ -1,5 +1,5 @@
 -- Run records that were written within the Slurm jobs $jobs: what they name of each job, and when.
-SELECT run_id, host, started_at, ended_at,
+SELECT run_id, host, started_at, ended_at, owner_uid, is_vouched,
     job_id, array_id,
     coalesce(json_extract_string(record, '$.slurm.SLURM_CLUSTER_NAME'), '') AS cluster,
     record

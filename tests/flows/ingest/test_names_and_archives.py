@@ -109,14 +109,14 @@ def test_a_pipe_and_a_file_that_nobody_may_read_stop_nothing(
     os.mkfifo(pipe)
     secret.write_bytes(log("GPU-0"))
     good.write_bytes(log("GPU-1"))
-    opened = Path.open
+    opened = os.open
 
-    def refuse(path: Path, *given: object, **options: object) -> object:
+    def refuse(path: object, *given: object, **options: object) -> int:
         if path == secret:
             raise PermissionError(13, "Permission denied", str(path))
         return opened(path, *given, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Path, "open", refuse)  # Whoever runs the tests as root may read everything.
+    monkeypatch.setattr(os, "open", refuse)  # Whoever runs the tests as root may read everything.
     outcomes = ingest_gpu(project, [pipe, secret, good], OPTIONS)
     assert [outcome.verdict for outcome in outcomes] == ["quarantined", "quarantined", "loaded"]
     assert "not a regular file" in outcomes[0].reason

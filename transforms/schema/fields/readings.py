@@ -108,6 +108,30 @@ FIELDS: tuple[Field, ...] = (
     Field("record_id", "VARCHAR", "One process of a run on one host"),
     Field("exit_code", "INTEGER", "Exit code of the process; null while it goes on or unseen"),
     Field("record", "VARCHAR", "The run record as written on the node, JSON"),
+    Field(
+        "owner_uid", "BIGINT", "User of the node for whom the record speaks; null for old records"
+    ),
+    Field(
+        "is_vouched", "BOOLEAN", "Whether root, or the user who runs the pipeline, wrote the record"
+    ),
+    Field("record_sha256", "VARCHAR", "SHA-256 of the file of a run record"),
+    Field("seen_at", TIMESTAMP, "When the host's collector saw the finished record, UTC"),
+    Field("public_key", "VARCHAR", "Ed25519 public key of a host's collector, in hexadecimal"),
+    Field("accepted_by", "VARCHAR", "Who accepted the key: first sight, or a person"),
+    Field("accepted_at", TIMESTAMP, "Since when the key counts for the host, UTC"),
+    Field(
+        "segment_sequence",
+        "BIGINT",
+        "Number of the segment in the chain of its host and key, from 1",
+    ),
+    Field(
+        "previous_sha256",
+        "VARCHAR",
+        "Digest of the segment before it in the chain; empty for the first",
+    ),
+    Field(
+        "signature", "VARCHAR", "Ed25519 signature of host, sequence and digests, in hexadecimal"
+    ),
     # profile
     Field("null_power", "BIGINT", "Readings without power"),
     Field("null_energy", "BIGINT", "Readings without an energy counter"),

@@ -34,6 +34,11 @@ FIELDS: tuple[Field, ...] = (
     Field("runs", "BIGINT", "Number of training runs"),
     Field("counter_share", "DOUBLE", "Part of the energy measured by the counter, 0 to 1"),
     Field("power_share", "DOUBLE", "Part measured by integrating power, 0 to 1"),
+    Field("last_sequence", "BIGINT", "Highest number of a segment that is there"),
+    Field("present", "BIGINT", "Segments that are there"),
+    Field("missing", "BIGINT", "Segments that are missing between the first and the last"),
+    Field("first_missing", "BIGINT", "Number of the first that is missing; null where none is"),
+    Field("signed_share", "DOUBLE", "Part that rests on readings signed at the meter, 0 to 1"),
     Field("gap_share", "DOUBLE", "Part estimated across gaps, 0 to 1"),
     Field("filled_share", "DOUBLE", "Part filled for want of readings, 0 to 1"),
     Field(

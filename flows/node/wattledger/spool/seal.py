@@ -18,8 +18,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wattledger.files import sync_folder
+from wattledger.files import sync_folder, write_file
 from wattledger.readings import QUANTITIES
+from wattledger.spool.attest import Signer, attestation_of, keys_folder, open_signer
 from wattledger.spool.journal import delete_journal, list_files
 from wattledger.spool.spool import COLLECTOR_KEY, EVENTS_KEY, SAMPLE_KEY
 
@@ -66,11 +67,12 @@ class _NoPandas(MetaPathFinder):
             raise ImportError(name)
 
 
-def seal(journal: Path) -> list[Path]:
+def seal(journal: Path, signer: Signer | None = None) -> list[Path]:
     """Write a journal's segments beside the folder of journals, then delete the journal.
 
     Args:
         journal: an SQLite database of `wattledger.spool.journal`.
+        signer: signs the segments; without one, they are not signed.
 
     Returns:
         The segments: `*.parquet` of GPU readings, `*.host.parquet` of CPU and memory.
@@ -83,25 +85,25 @@ def seal(journal: Path) -> list[Path]:
     try:
         # Opening replays what SQLite's log holds after a kill or a power cut.
         # A journal without tables was killed while it was being made: it never held anything.
-        segments = _write_segments(con, journal) if _count(con, "sqlite_master") else []
+        segments = _write_segments(con, journal, signer) if _count(con, "sqlite_master") else []
     finally:
         con.close()
     delete_journal(journal)
     return segments
 
 
-def _write_segments(con: sqlite3.Connection, journal: Path) -> list[Path]:
+def _write_segments(con: sqlite3.Connection, journal: Path, signer: Signer | None) -> list[Path]:
     meta = {key: json.loads(value) for key, value in con.execute("SELECT key, value FROM meta")}
     folder = journal.parent.parent
     segments = []
     if _count(con, "reading") or _count(con, "event"):
         path = folder / f"{journal.stem}.parquet"
         schema = _SCHEMA.with_metadata(_metadata(con, meta))
-        _write(path, schema, _gpu_columns(con, meta["host"]))
+        _write(path, schema, _gpu_columns(con, meta["host"]), signer)
         segments.append(path)
     if _count(con, "host"):
         path = folder / f"{journal.stem}.host.parquet"
-        _write(path, _HOST_SCHEMA, _host_columns(con, meta["host"]))
+        _write(path, _HOST_SCHEMA, _host_columns(con, meta["host"]), signer)
         segments.append(path)
     return segments
 
@@ -164,17 +166,22 @@ def _host_columns(con: sqlite3.Connection, host: str) -> Iterator[_Columns]:
         yield [[host] * len(rows), ts, span, component, energy, list(map(bool, modelled)), method]
 
 
-def _write(path: Path, schema: pa.Schema, chunks: Iterable[_Columns]) -> None:
-    """Write under a temporary name, sync, rename, sync the folder."""
+def _write(
+    path: Path, schema: pa.Schema, chunks: Iterable[_Columns], signer: Signer | None
+) -> None:
+    """Write under a temporary name, sync, sign, rename, sync the folder."""
     part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)
     try:
-        with part.open("wb") as file:
+        with part.open("xb") as file:
             with pq.ParquetWriter(file, schema, compression="zstd") as writer:
                 for columns in chunks:
                     arrays = [pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)]
                     writer.write_batch(pa.record_batch(arrays, schema=schema))
             file.flush()
             os.fsync(file.fileno())
+        if signer is not None:
+            write_file(attestation_of(path), signer.sign(path.name, part).as_text())
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
@@ -183,11 +190,30 @@ def _write(path: Path, schema: pa.Schema, chunks: Iterable[_Columns]) -> None:
 
 
 def main(journals: list[str]) -> int:
-    """Seal each journal; a damaged one is moved to `damaged` and named, the others go on."""
+    """Seal journals of one host, signed; a damaged one is moved to `damaged` and named, the others go on."""
+    paths = [Path(journal) for journal in journals]
+    if not paths:
+        return 0
+    folder = paths[0].parent.parent
+    try:
+        with open_signer(folder.parent, folder.name) as signer:
+            return _seal_all(paths, signer)
+    except (OSError, ValueError) as error:
+        keys = keys_folder(folder.parent)
+        if os.path.lexists(keys / f"{folder.name}.json"):
+            # A host that has a key signs; what it cannot sign waits.
+            print(f"{keys}: the key cannot be used ({error}); journals stay", file=sys.stderr)
+            return 5
+        print(f"{keys}: no key can be made ({error}); segments are not signed", file=sys.stderr)
+        return _seal_all(paths, None)
+
+
+def _seal_all(journals: Sequence[Path], signer: Signer | None) -> int:
+    """Seal each journal; returns the exit code."""
     status = 0
-    for path in map(Path, journals):
+    for path in journals:
         try:
-            seal(path)
+            seal(path, signer)
         except (OSError, sqlite3.OperationalError) as error:
             print(f"{path}: not sealed yet ({error}); it stays, to be tried again", file=sys.stderr)
             status = 5

@@ -1,0 +1,240 @@
+"""Signed at the meter: what is forged, replayed, reordered or missing is named, and moves no figure."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from flows.accounting.compute import compute
+from flows.errors import BadInput
+from flows.ingest.attestations import accept_key
+from flows.ingest.gpu import ingest_gpu
+from flows.ingest.runs import ingest_runs
+from flows.settings import Settings
+from flows.warehouse.registry import Outcome
+from flows.warehouse.store import open_for_writing, store_of
+from tests.conftest import T0, ask, copied, made_once, make_project, runs_csv, segment
+from wattledger.spool.attest import Signer, attestation_of, load_attestation
+
+HOST, OTHER = "node01", "node02"
+
+
+def _make(folder: Path) -> None:
+    """Six segments of a minute of one host, signed; and what strangers could make: unsigned ones of it."""
+    make_project(folder, "[zones.XX]\nfallback_intensity_g_per_kwh = 300\n")
+    for place, host in (("signed", HOST), ("other", OTHER)):
+        spool = folder / place / host
+        spool.mkdir(parents=True)
+        signer = Signer(folder / "keys" / f"{host}.json", host)
+        for number in range(6 if host == HOST else 2):
+            made = segment(
+                folder,
+                host,
+                gpus=1,
+                start=T0 + timedelta(minutes=number),
+                seconds=60,
+                seed=len(place),
+            )
+            path = made.rename(spool / f"{number}.parquet")
+            attestation_of(path).write_text(signer.sign(path.name, path).as_text())
+
+
+@pytest.fixture
+def signed(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Settings:
+    return copied(made_once(tmp_path_factory, "signed", _make), tmp_path / "project")
+
+
+def path_of(project: Settings, number: int, place: str = "signed", host: str = HOST) -> Path:
+    return project.root / place / host / f"{number}.parquet"
+
+
+def load(project: Settings, *numbers: int) -> list[Outcome]:
+    return ingest_gpu(project, [path_of(project, number) for number in numbers])
+
+
+def stored(project: Settings) -> tuple[int, list[int]]:
+    [row] = ask(project, "SELECT count(*) AS n FROM gpu_reading")
+    chain = ask(project, "SELECT segment_sequence AS s FROM signed_segment ORDER BY ALL")
+    return row["n"], [one["s"] for one in chain]
+
+
+def test_a_chain_is_stored_and_its_key_is_pinned_on_first_sight(signed: Settings) -> None:
+    outcomes = ingest_gpu(signed, [signed.root / "signed"])
+    assert [outcome.verdict for outcome in outcomes] == ["loaded"] * 6
+    key = load_attestation(attestation_of(path_of(signed, 0))).public_key
+    said = [warning for outcome in outcomes for warning in outcome.warnings]
+    assert said == [
+        f"the key of {HOST} is {key}: seen for the first time, and the only one from now on"
+    ]
+    assert ask(signed, "SELECT host, public_key, accepted_by FROM host_key") == [
+        {"host": HOST, "public_key": key, "accepted_by": "first sight"}
+    ]
+    assert stored(signed) == (360, [1, 2, 3, 4, 5, 6])
+    assert [o.verdict for o in ingest_gpu(signed, [signed.root / "signed"])] == ["known"] * 6
+
+
+def test_a_hole_is_said_and_may_be_filled(signed: Settings) -> None:
+    outcomes = load(signed, 0, 1, 4)
+    assert [outcome.verdict for outcome in outcomes] == ["loaded"] * 3
+    assert (
+        "2 signed segments of node01 are missing (the first is number 3)"
+        in outcomes[2].warnings[-1]
+    )
+    assert ask(signed, "SELECT host, missing, first_missing FROM segment_chain") == [
+        {"host": HOST, "missing": 2, "first_missing": 3}
+    ]
+    outcomes = load(signed, 3, 2)
+    assert [outcome.warnings for outcome in outcomes] == [[], []]
+    assert ask(signed, "SELECT missing, first_missing FROM segment_chain") == [
+        {"missing": 0, "first_missing": None}
+    ]
+
+
+def _change_reading(path: Path, project: Settings) -> None:
+    shutil.copy(path_of(project, 3), path)
+
+
+def _change_signature(path: Path, project: Settings) -> None:
+    told = load_attestation(attestation_of(path))
+    attestation_of(path).write_text(replace(told, signature="00" * 64).as_text())
+
+
+def _sign_with_own_key(path: Path, project: Settings) -> None:
+    signer = Signer(project.root / "mallory" / "key.json", HOST)
+    attestation_of(path).write_text(signer.sign(path.name, path).as_text())
+
+
+def _keep_key_forge_signature(path: Path, project: Settings) -> None:
+    """The pinned key's name over another key's signature."""
+    told = load_attestation(attestation_of(path))
+    own = Signer(project.root / "mallory" / "key.json", HOST).sign(path.name, path)
+    attestation_of(path).write_text(replace(told, signature=own.signature).as_text())
+
+
+def _claim_another_number(path: Path, project: Settings) -> None:
+    told = load_attestation(attestation_of(path))
+    attestation_of(path).write_text(replace(told, sequence=9).as_text())
+
+
+def _leave_unsigned(path: Path, project: Settings) -> None:
+    attestation_of(path).unlink()
+
+
+def _rename_host(path: Path, project: Settings) -> None:
+    told = load_attestation(attestation_of(path))
+    attestation_of(path).write_text(replace(told, host="node09").as_text())
+
+
+def _garble(path: Path, project: Settings) -> None:
+    attestation_of(path).write_text("[" * 100_000)
+
+
+def _list_for_number(path: Path, project: Settings) -> None:
+    told = json.loads(attestation_of(path).read_text())
+    attestation_of(path).write_text(json.dumps({**told, "sequence": [2]}))
+
+
+def _link(path: Path, project: Settings) -> None:
+    attestation_of(path).unlink()
+    attestation_of(path).symlink_to("/proc/self/environ")
+
+
+def _tell_of_another_host(path: Path, project: Settings) -> None:
+    """Whoever holds the key of node02 signs readings of node01's GPU."""
+    signer = Signer(project.root / "keys" / f"{OTHER}.json", OTHER)
+    attestation_of(path).write_text(signer.sign(path.name, path).as_text())
+
+
+FORGERIES = {
+    _change_reading: "not those that were signed",
+    _change_signature: "signature is not that of the key",
+    _sign_with_own_key: "another key",
+    _keep_key_forge_signature: "signature is not that of the key",
+    _claim_another_number: "signature is not that of the key",
+    _leave_unsigned: "it is not signed, but the collector of node01 signs",
+    _rename_host: "signature is not that of the key",
+    _garble: "attestation cannot be used: nested too deeply",
+    _list_for_number: "sequence is no number",
+    _link: "attestation cannot be used",
+    _tell_of_another_host: "node02 signed it, but it tells of node01",
+}
+
+
+@pytest.mark.parametrize("forge", FORGERIES, ids=lambda f: f.__name__.strip("_"))
+def test_a_forgery_is_refused_and_named(forge: object, signed: Settings) -> None:
+    load(signed, 0)
+    path = path_of(signed, 1)
+    forge(path, signed)  # type: ignore[operator]
+    [outcome] = ingest_gpu(signed, [path])
+    assert outcome.verdict == "quarantined"
+    assert FORGERIES[forge] in outcome.reason  # type: ignore[index]
+    assert stored(signed) == (60, [1])
+    assert ask(signed, "SELECT count(*) AS n FROM quarantine") == [{"n": 1}]
+
+
+def test_what_the_key_itself_signs_again_is_replayed_or_out_of_order(signed: Settings) -> None:
+    """A key that was restored from a copy gives numbers a second time."""
+    load(signed, 0, 1)
+    copy = signed.root / "keys" / "again.json"
+    state = json.loads((signed.root / "keys" / f"{HOST}.json").read_text())
+    copy.write_text(json.dumps({**state, "segments": state["segments"][:1]}))
+    path = path_of(signed, 3)
+    attestation_of(path).write_text(Signer(copy, HOST).sign("x.parquet", path).as_text())
+    assert "number 2 of node01 is another segment" in ingest_gpu(signed, [path])[0].reason
+    entry = {**state["segments"][1], "sha256": "0" * 64}
+    copy.write_text(json.dumps({**state, "segments": [entry]}))
+    attestation_of(path).write_text(Signer(copy, HOST).sign("x.parquet", path).as_text())
+    assert "does not follow the segment before it" in ingest_gpu(signed, [path])[0].reason
+    assert stored(signed) == (120, [1, 2])
+
+
+def test_gpus_of_a_host_that_signs_are_not_told_of_under_another_name(signed: Settings) -> None:
+    import polars as pl
+
+    load(signed, 0)
+    path = path_of(signed, 1)
+    moved = pl.read_parquet(path).with_columns(host=pl.lit("elsewhere"))
+    moved.write_parquet(signed.root / "moved.parquet")
+    [outcome] = ingest_gpu(signed, [signed.root / "moved.parquet"])
+    assert "the collector of node01 signs" in outcome.reason
+
+
+def test_a_new_key_counts_when_a_person_accepts_it(signed: Settings) -> None:
+    load(signed, 0)
+    path = path_of(signed, 1)
+    _sign_with_own_key(path, signed)
+    assert ingest_gpu(signed, [path])[0].verdict == "quarantined"
+    key = load_attestation(attestation_of(path)).public_key
+    with open_for_writing(store_of(signed)) as con:
+        for wrong in ("no key", "ab" * 31):
+            with pytest.raises(BadInput, match="not an Ed25519 public key"):
+                accept_key(con, HOST, wrong, "R. Roe", "why")
+        before = accept_key(con, HOST, key, "R. Roe", "the disk of node01 was replaced")
+        assert before == load_attestation(attestation_of(path_of(signed, 0))).public_key
+    assert ingest_gpu(signed, [path])[0].verdict == "loaded"
+    rows = ask(signed, "SELECT accepted_by, reason FROM host_key ORDER BY accepted_at")
+    assert [row["accepted_by"] for row in rows] == ["first sight", "R. Roe"]
+    # What the old key signs from now on does not count.
+    assert "another key" in load(signed, 2)[0].reason
+
+
+def test_the_share_that_is_signed_is_told(signed: Settings) -> None:
+    for number in (4, 5):
+        attestation_of(path_of(signed, number)).unlink()
+    # Unsigned, of a host whose key nobody knows yet: allowed, and marked.
+    assert [o.verdict for o in load(signed, 4, 5, 0, 1, 2, 3)] == ["loaded"] * 6
+    rows = [
+        "signed,2024-05-01T12:00:00Z,2024-05-01T12:02:00Z,node01,all,1",
+        "mixed,2024-05-01T12:02:00Z,2024-05-01T12:06:00Z,node01,all,1",
+    ]
+    assert ingest_runs(signed, [runs_csv(signed.root, rows)])[0].verdict == "loaded"
+    compute(signed)
+    shares = {r["run_id"]: r for r in ask(signed, "SELECT run_id, signed_share FROM data_quality")}
+    assert 0.6 < shares["signed"]["signed_share"] <= 1
+    assert 0 < shares["mixed"]["signed_share"] < 1
+    assert asdict(load_attestation(attestation_of(path_of(signed, 0))))["host"] == HOST
