@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from importlib import resources
 from pathlib import Path
 
 from flows.errors import SettingsError, UsageError
 from flows.factors import read_factors
-from flows.settings import FILE_NAME, load, parse
+from flows.files import name_for_people
+from flows.settings import FILE_NAME, load, make_project_name, parse, quote_text
 
 
 def override_factor(
@@ -28,11 +28,11 @@ def override_factor(
             remedy=f"Edit [factors.{name}] there",
         )
     lines = [
-        f"[factors.{name}.{json.dumps(scope)}]",
+        f"[factors.{quote_text(name)}.{quote_text(scope)}]",
         f"value = {value!r}",
         f"low = {low!r}",
         f"high = {high!r}",
-        f"source = {json.dumps(source)}",
+        f"source = {quote_text(source)}",
     ]
     text = path.read_text("utf-8").rstrip("\n") + "\n\n" + "\n".join(lines) + "\n"
     draft = path.with_name(f".{FILE_NAME}.new")
@@ -61,8 +61,10 @@ def create_project(folder: Path) -> Path:
         )
     for name in ("readings", "grid", "runs"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    name = folder.resolve().name or "wattledger"
+    name = folder.resolve().name
     template = resources.files("flows").joinpath(f"data/{FILE_NAME}").read_text("utf-8")
     # Not `format`: the template is valid TOML, and has braces of its own.
-    path.write_text(template.replace("{name}", name), encoding="utf-8")
+    text = template.replace('"{name}"', quote_text(make_project_name(name)), 1)
+    text = text.replace('"{name}"', quote_text(name_for_people(name)), 1)
+    path.write_text(text, encoding="utf-8")
     return path

@@ -117,6 +117,21 @@ def _check_name(name: str) -> str:
 
 
 _NAME_CHARS = 200
+_NOT_IN_PROJECT_NAMES = "/%&<>"
+"""Prefect's names, which the project's is one of, cannot have these."""
+
+
+def quote_text(text: str) -> str:
+    """A text as TOML writes it, whatever is in it."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def make_project_name(text: str) -> str:
+    """A name that a project can have, near to a text such as the name of its folder."""
+    plain = "".join(c if c.isprintable() and c not in _NOT_IN_PROJECT_NAMES else "-" for c in text)
+    return plain.strip()[:_NAME_CHARS] or "wattledger"
+
+
 Name = Annotated[str, AfterValidator(_check_name)]
 
 
@@ -574,7 +589,7 @@ class Schedule(Strict):
 
 
 def _check_project_name(name: str) -> str:
-    if not set("/%&<>").isdisjoint(name):
+    if not set(_NOT_IN_PROJECT_NAMES).isdisjoint(name):
         raise ValueError(f"cannot have / % & < or > (Prefect's names cannot), got {name!r:.80}")
     return _check_name(name)
 

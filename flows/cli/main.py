@@ -88,9 +88,8 @@ def _explain_storage(error: Exception) -> WattledgerError | None:
 
 
 def _print_error(text: str) -> None:
-    from rich.console import Console
     from rich.markup import escape
 
-    Console(stderr=True).print(
-        f"[bold red]error:[/] {escape(text)}", soft_wrap=True, highlight=False
-    )
+    from flows.cli.output.console import make_console
+
+    make_console(stderr=True).print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True)

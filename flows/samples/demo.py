@@ -15,7 +15,7 @@ import polars as pl
 
 from flows.errors import UsageError
 from flows.samples.host import Work, generate_host_readings
-from flows.settings import FILE_NAME, Settings
+from flows.settings import FILE_NAME, Settings, quote_text
 from flows.sources.gpu import segments
 from flows.sources.gpu.nvidia_smi import Options
 
@@ -240,6 +240,7 @@ def _take_log(folder: Path, log: Path, options: Options) -> tuple[str, str]:
             .select("host")
             .unique()
             .collect()["host"]
+            .sort()
             .to_list()
         )
     finally:
@@ -248,7 +249,10 @@ def _take_log(folder: Path, log: Path, options: Options) -> tuple[str, str]:
     if copied.resolve() != log.resolve():
         shutil.copyfile(log, copied)
     _add_run(folder, "my-run", row["first"], row["last"], hosts)
-    reader_options = f'host = "{host}"\ntz = "{tz}"\nmodel = "{options.model}"\ngpus_per_sweep = {options.gpus}\n'
+    reader_options = (
+        f"host = {quote_text(host)}\ntz = {quote_text(tz)}\nmodel = {quote_text(options.model)}\n"
+        f"gpus_per_sweep = {options.gpus}\n"
+    )
     return (
         f"GPU readings: {log} ({row['gpus']} GPUs, host {host}, times read as {tz}; change with "
         "--host and --tz); grid: the bundled German series where it covers, else Germany's yearly mix",

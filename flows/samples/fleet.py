@@ -28,7 +28,7 @@ from flows.samples.fleet_plan import (
     make_host_name,
     plan_fleet,
 )
-from flows.settings import FILE_NAME
+from flows.settings import FILE_NAME, make_project_name, quote_text
 from transforms.constants import PPM
 
 TRUTH = "truth.parquet"
@@ -37,7 +37,7 @@ _SETTINGS = """\
 # A simulated fleet: `wattledger pipeline`, then compare with truth.parquet (docs/simulator.md).
 
 [project]
-name = "{name}"
+name = {name}
 title = "Simulated fleet"
 
 [[input.gpu]]
@@ -109,7 +109,9 @@ def simulate_fleet(
     _write_truth(fleet, totals, folder / TRUTH)
     _write_runs(fleet, plan, folder / "runs.csv")
     _write_grid(fleet, folder / "grid.csv")
-    (folder / FILE_NAME).write_text(_SETTINGS.format(name=folder.resolve().name), "utf-8")
+    (folder / FILE_NAME).write_text(
+        _SETTINGS.format(name=quote_text(make_project_name(folder.resolve().name))), "utf-8"
+    )
     written = sum(group.readings for group in totals)
     true_nj = sum(sum(group.gpu_nj.values()) for group in totals)
     return SimulatedFleet(

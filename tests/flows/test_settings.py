@@ -8,7 +8,8 @@ import pytest
 
 from flows.errors import SettingsError
 from flows.factors import read_factors
-from flows.settings import Settings, load, parse
+from flows.project import create_project
+from flows.settings import Settings, load, parse, quote_text
 
 
 @pytest.mark.parametrize("name", ["root", "wait_s", "unknown"])
@@ -89,3 +90,14 @@ def test_contents_are_checked_on_loading(text: str, setting: str, reason: str) -
 def test_a_factor_is_what_its_unit_allows(text: str) -> None:
     with pytest.raises(SettingsError, match="a factor"):
         read_factors(parse(text, Path("wattledger.toml")))
+
+
+@pytest.mark.parametrize(
+    "name", ["a&b", 'quo"te', "back\\slash", "new\nline", "\x7f", "%", " ", "é\U0001f600"]
+)
+def test_a_folder_of_any_name_can_be_a_project(name: str, tmp_path: Path) -> None:
+    """Names of folders are written as TOML writes texts, and as Prefect takes names."""
+    settings = load(create_project(tmp_path / name).parent)
+    assert settings.project.name
+    assert settings.project.title or not name.strip()
+    assert parse(f"[project]\ntitle = {quote_text(name)}\n", Path("t")).project.title == name

@@ -6,6 +6,7 @@ Every command imports this module, so it imports Rich only when something is pri
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,16 +15,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 Advance = Callable[[float | None, str | None], None]
 """Tells a progress bar how much is done (None for one step more) and a detail to show."""
 
 
-def make_console() -> Console:
-    """Make a console; piped output keeps its columns, a terminal its own width."""
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Characters that move a cursor, clear a screen or turn text round: names from outside may hold them."""
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """Make a console; piped output keeps its columns, a terminal its own width.
+
+    What is printed on it cannot steer the terminal: each character that could becomes one that is seen.
+    """
     from rich.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 150)
+    class PlainConsole(Console):
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(_STEERING.sub("\ufffd", text), **options)
+
+    is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return PlainConsole(stderr=stderr, highlight=False, width=None if is_terminal else 150)
 
 
 def make_table(**options: Any) -> Table:
@@ -47,10 +61,9 @@ def progress(title: str, total: float | None = None, *, hidden: bool = False) ->
         total: How much there is to do; None if nobody knows.
         hidden: Show nothing.
     """
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     if hidden or not console.is_terminal:
         yield lambda amount, detail: None
         return
