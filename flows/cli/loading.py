@@ -192,3 +192,25 @@ def print_outcomes_and_exit(outcomes: list[Outcome], *, as_json: bool) -> None:
         output.print_outcomes(outcomes)
     if any(outcome.verdict in ("quarantined", "unreachable") for outcome in outcomes):
         raise typer.Exit(2)
+
+
+@commands.command("accept-key")
+def accept_host_key(
+    host: Annotated[str, typer.Argument(help="The host whose collector has another key.")],
+    key: Annotated[str, typer.Argument(help="Its public key: 64 hexadecimal digits.")],
+    because: Annotated[str, typer.Option(help="Why, for the record.")],
+    by: Annotated[str, typer.Option(help="Who answers for it.", show_default="you")] = "",
+    project: Project = Path(),
+) -> None:
+    """Accept another key for a host, whose node was set up anew; the one before counts no more."""
+    settings = load_settings(project)
+    import getpass
+
+    from flows.ingest.attestations import accept_key
+    from flows.warehouse.store import open_for_writing, store_of
+
+    with open_for_writing(store_of(settings)) as con:
+        before = accept_key(con, host, key, by or getpass.getuser(), because)
+    print(
+        f"{host}: {key.lower()} counts from now on" + (f", in place of {before}" if before else "")
+    )

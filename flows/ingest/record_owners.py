@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pwd
 from collections import defaultdict
 from collections.abc import Sequence
@@ -40,6 +41,24 @@ class Owners:
             uid = row["owner_uid"]
             origin = None if uid is None else Origin(uid, row["is_vouched"], row["host"])
             self._remember(row["record_id"], row["run_id"], origin, row["source_name"])
+        self.withdrawn = self._find_contradicted()
+        """Records of users that count no more: root says that the run is another's."""
+
+    def _find_contradicted(self) -> set[str]:
+        """Stored records of users whose runs are another's, by the word of root."""
+        found: set[str] = set()
+        for run_id in self._by_run:
+            origins = [(key, self._records[key][1]) for key in self._by_run[run_id]]
+            told = {one.owner_uid for _, one in origins if one is not None and one.is_vouched}
+            told -= {0, os.geteuid()}
+            found |= {
+                key
+                for key, one in origins
+                if one is not None and not one.is_vouched and told and one.owner_uid not in told
+            }
+        for key in found:
+            self._by_run[self._records[key][0]].discard(key)
+        return found
 
     def _remember(self, record_id: str, run_id: str, origin: Origin | None, source: str) -> None:
         self._records[record_id] = (run_id, origin, source)
@@ -83,6 +102,8 @@ class Owners:
                 f"(run {run_id}): it is withdrawn"
             )
             self._by_run[run_id].discard(record_id)
+            if record_id != record.record_id:
+                self.withdrawn.add(record_id)
 
     def _find_foreign_record(self, file: RecordFile) -> str:
         """Why a user's record cannot take the place of a stored one; empty where it can."""
@@ -118,17 +139,13 @@ class Owners:
             )
         return ""
 
-    def find_withdrawn(self, files: Sequence[RecordFile]) -> dict[str, str]:
-        """Records of users that root's records contradict -> a sentence on each.
-
-        Args:
-            files: Records that come in.
-        """
-        return {
-            record_id: sentence
+    def explain_withdrawn(self, files: Sequence[RecordFile]) -> list[str]:
+        """A sentence on each record of a user that some records of root contradict."""
+        return [
+            sentence
             for file in files
-            for record_id, sentence in self._withdrawn[file.record.record_id].items()
-        }
+            for sentence in self._withdrawn[file.record.record_id].values()
+        ]
 
     def may_replace(self, run_id: str, files: Sequence[RecordFile], by: str) -> bool:
         """Whether records of a run may take the place of a run that accounting tells."""

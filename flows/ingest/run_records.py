@@ -154,11 +154,10 @@ def _store_records(
     Raises:
         BadInput: the gate refuses the runs; nothing was stored.
     """
-    withdrawn = owners.find_withdrawn(files)
     stored = {
         record_id: make_record(json.loads(text))
         for record_id, text in con.execute("SELECT record_id, record FROM run_record").fetchall()
-        if record_id not in withdrawn
+        if record_id not in owners.withdrawn
     }
     newer = _find_newer(files, stored)
     current = {**stored, **{record_id: file.record for record_id, file in newer.items()}}
@@ -181,7 +180,7 @@ def _store_records(
         registry.add_gpus(con, list(gpus.values()))
         con.execute(
             "DELETE FROM run_record WHERE record_id IN (SELECT unnest($ids))",
-            {"ids": [*newer, *withdrawn]},
+            {"ids": list(newer)},
         )
         insert(con, "run_record", [_row_of(file) for file in newer.values()], loaded_at=MOMENT)
         registry.record_files(con, rows)
@@ -193,7 +192,7 @@ def _store_records(
         "it counts once, as they tell it"
         for old, new in sorted(replaced.items())
     ]
-    outcomes[0].warnings += list(withdrawn.values())
+    outcomes[0].warnings += owners.explain_withdrawn(files)
     return outcomes
 
 

@@ -96,7 +96,15 @@ def _read_summary(con: duckdb.DuckDBPyConnection) -> Row:
             "SELECT count(*) FROM restatement WHERE publication_id = $id", parameters
         ).fetchall()[0][0],
         "refused": _count(con, "quarantine"),
+        "signed_share": con.execute(_SIGNED_SHARE).fetchall()[0][0],
+        "broken_chains": query_rows(con, "FROM segment_chain WHERE missing > 0 LIMIT 3"),
     }
+
+
+_SIGNED_SHARE = """
+    SELECT coalesce(sum(signed_share * energy_kwh) / nullif(sum(energy_kwh), 0), 0)
+    FROM data_quality JOIN run_summary USING (run_id)
+"""
 
 
 def _format_examples(examples: str) -> list[str]:

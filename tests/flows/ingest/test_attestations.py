@@ -18,7 +18,7 @@ from flows.ingest.runs import ingest_runs
 from flows.settings import Settings
 from flows.warehouse.registry import Outcome
 from flows.warehouse.store import open_for_writing, store_of
-from tests.conftest import T0, ask, copied, made_once, make_project, runs_csv, segment
+from tests.conftest import T0, ask, copied, made_once, make_project, runs_csv, segment, wattledger
 from wattledger.spool.attest import Signer, attestation_of, load_attestation
 
 HOST, OTHER = "node01", "node02"
@@ -238,3 +238,13 @@ def test_the_share_that_is_signed_is_told(signed: Settings) -> None:
     assert 0.6 < shares["signed"]["signed_share"] <= 1
     assert 0 < shares["mixed"]["signed_share"] < 1
     assert asdict(load_attestation(attestation_of(path_of(signed, 0))))["host"] == HOST
+
+
+def test_the_command_accepts_a_key(signed: Settings) -> None:
+    load(signed, 0)
+    words = ["accept-key", HOST, "ab" * 32, "--project", signed.root]
+    done = wattledger(*words, "--because", "a new disk", "--by", "R. Roe")
+    assert done.returncode == 0, done.stderr
+    assert f"{HOST}: {'ab' * 32} counts from now on, in place of " in done.stdout
+    again = wattledger(*words, "--because", "a new disk")
+    assert (again.returncode, "already" in again.stderr) == (2, True)

@@ -156,9 +156,16 @@ def test_root_says_whose_a_job_is_and_its_word_counts(
     warnings = [w for o in outcomes.values() for w in o.warnings]
     assert sum("withdrawn" in warning for warning in warnings) == 2
     stored = ask(cluster, "SELECT record_id, owner_uid, is_vouched FROM run_record ORDER BY 1")
+    # What was published of them stays; what they claim is in no run.
     assert [tuple(row.values()) for row in stored] == [
+        ("another", MALLORY, False),
         ("node01-job-8", ALICE, True),
         ("step", ALICE, False),
+    ]
+    write(cluster, 0, run_id="hpc-8", record_id="z-later", owner_uid=ALICE, name="later")
+    load(cluster)
+    assert ask(cluster, "SELECT name FROM training_run WHERE superseded_at IS NULL") == [
+        {"name": "n"}
     ]
     # A user cannot speak as root does.
     path = write(cluster, MALLORY, run_id="x", record_id="y", owner_uid=ALICE)
