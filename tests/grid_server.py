@@ -7,8 +7,9 @@ import gzip
 import json
 import threading
 import time
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -102,6 +103,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(status, b'{"message": "no, because"}', headers=headers)
         elif kind == "html":
             self._send(200, HTML, "text/html")
+        elif kind == "bomb":
+            self._send_bomb(what)
         elif kind == "cut":
             self.send_response(200)
             self.send_header("Content-Length", "5000")
@@ -136,6 +139,19 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(packed)
+
+    def _send_bomb(self, size_mib: int) -> None:
+        """A few kilobytes that unpack to far more."""
+        self.send_response_only(200)
+        self.send_header("Content-Encoding", "gzip")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        packer = zlib.compressobj(1, wbits=31)
+        with suppress(OSError):  # Whoever asked has heard enough.
+            for _ in range(size_mib):
+                block = packer.compress(bytes(1 << 20))
+                self.wfile.write(block + packer.flush(zlib.Z_SYNC_FLUSH))
+        self.close_connection = True
 
     def log_message(self, *args: object) -> None:
         """Quiet."""

@@ -92,13 +92,16 @@ def send_request(
     hidden = _Hide(secret)
     logger.addFilter(hidden)
     try:
-        with httpx.Client(timeout=timeout_s, auth=auth) as client:
-            answer = client.get(request.url, params=list(request.params))
+        with (
+            httpx.Client(timeout=timeout_s, auth=auth) as client,
+            client.stream("GET", request.url, params=list(request.params)) as stream,
+        ):
+            answer = _read_answer(stream, shown)
     except httpx.HTTPError as error:
         raise _explain_failure(error, shown, secret, timeout_s) from None
     finally:
         logger.removeFilter(hidden)
-    text = hide_secret(answer.text[:_MAX_BYTES], secret)
+    text = hide_secret(answer.text, secret)
     if not answer.is_success:
         raise _explain_refusal(answer, text, shown)
     _check_form(answer, text, shown, expect)
@@ -109,6 +112,31 @@ def send_request(
         text,
         _measure_skew(answer),
     )
+
+
+def _read_answer(stream: httpx.Response, shown: str) -> httpx.Response:
+    """Read an answer that may have no end, or unpack to anything.
+
+    Raises:
+        SourceError: it is longer than any answer of a provider.
+    """
+    body = bytearray()
+    for chunk in stream.iter_bytes():
+        body += chunk
+        if len(body) > _MAX_BYTES:
+            raise SourceError(
+                f"the answer is longer than {_MAX_BYTES:,} bytes",
+                where=shown,
+                remedy="Check `url` of this [[input.grid_api]]",
+            )
+    # What is in these headers holds for the bytes on the way.
+    headers = [item for item in stream.headers.multi_items() if item[0] not in _OF_THE_WAY]
+    return httpx.Response(
+        stream.status_code, headers=headers, content=bytes(body), request=stream.request
+    )
+
+
+_OF_THE_WAY = ("content-encoding", "content-length", "transfer-encoding")
 
 
 def _explain_failure(
@@ -198,7 +226,7 @@ def _check_form(answer: httpx.Response, text: str, shown: str, expect: str) -> N
     if expect == "json":
         try:
             json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise SourceError(
                 f"the answer is not whole JSON ({len(text):,} characters)",
                 where=shown,

@@ -29,6 +29,8 @@ FAULTS = {
     "too slow": (("slow", 1.5), r"no answer within 0.5 s"),
     "empty": (("body", b'{"zone": "XX", "data": []}'), r"no data for zone 'XX'.*region"),
     "nonsense": (("body", b"[1, 2]"), r"no data for zone 'XX'"),
+    "nested": (("body", b"[" * 100_000), r"not whole JSON"),
+    "endless": (("bomb", 100), r"longer than 67,108,864 bytes"),
     "elsewhere": (("redirect", "https://elsewhere.example/"), r"redirects.*not followed"),
     "value is text": (
         (
