@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,6 +19,7 @@ from flows.warehouse.frames import escape_glob, insert, load_query, query_rows, 
 from flows.warehouse.locks import transaction
 from flows.warehouse.registry import Gpu, Outcome
 from transforms.constants import POWER_SOURCES
+from wattledger.spool.spool import RECORD_SEEN
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _AT_ONCE = 32_000_000
@@ -179,8 +181,9 @@ def _list_collector_gpus(staged: Staged) -> list[Gpu]:
 def _insert_events(
     con: duckdb.DuckDBPyConnection, segments: Sequence[Staged], keys: Sequence[int]
 ) -> None:
-    """Write the events of collectors' segments."""
+    """Write the events of collectors' segments, and the run records that signed ones tell of."""
     events: list[dict[str, Any]] = []
+    _insert_seen_records(con, segments)
     for staged, key in zip(segments, keys, strict=True):
         host = _read_collector(staged).get("host")
         events += [
@@ -193,8 +196,39 @@ def _insert_events(
                 "segment_key": key,
             }
             for event in staged.events
+            if event["event"] != RECORD_SEEN
         ]
     insert(con, "collector_event", events)
+
+
+def _insert_seen_records(con: duckdb.DuckDBPyConnection, segments: Sequence[Staged]) -> None:
+    """Write which finished run records the collector saw, as far as it signed that."""
+    told = {staged.segment_id: staged for staged in segments if staged.events}
+    if not told:
+        return
+    signed = con.execute(
+        "SELECT segment_id FROM signed_segment WHERE segment_id IN (SELECT unnest($ids))",
+        {"ids": list(told)},
+    ).fetchall()
+    rows = [
+        {
+            **seen,
+            "host": _read_collector(told[segment_id])["host"],
+            "seen_at": _EPOCH + timedelta(microseconds=event["ts_us"]),
+            "segment_id": segment_id,
+        }
+        for (segment_id,) in signed
+        for event in told[segment_id].events
+        if event["event"] == RECORD_SEEN and (seen := _read_seen(event.get("detail", "")))
+    ]
+    if rows:
+        insert(con, "seen_record", rows)
+
+
+def _read_seen(detail: str) -> dict[str, Any]:
+    """The digest and owner of a record that an event tells of; nothing where it tells of none."""
+    found = re.fullmatch(r'\{"sha256": "([0-9a-f]{64})", "owner_uid": ([0-9]{1,10})\}', detail)
+    return {"record_sha256": found[1], "owner_uid": int(found[2])} if found else {}
 
 
 def _insert_instances(con: duckdb.DuckDBPyConnection, segments: Sequence[Staged]) -> None:

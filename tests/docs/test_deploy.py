@@ -33,6 +33,7 @@ def test_slurm_scripts_record_a_job_and_never_fail_it(tmp_path: Path, driver: Pa
         "SLURM_JOB_ID": "1",
         "SLURM_CLUSTER_NAME": "test",
         "SLURM_JOB_GPUS": "0",
+        "SLURM_JOB_UID": "1001",
     }
     for script, ended in (("slurm-prolog.sh", False), ("slurm-epilog.sh", True)):
         subprocess.run(["sh", str(DEPLOY / script)], env=env, check=True, cwd=tmp_path, timeout=60)
@@ -40,6 +41,7 @@ def test_slurm_scripts_record_a_job_and_never_fail_it(tmp_path: Path, driver: Pa
         record = json.loads(path.read_text())
         assert record["run_id"] == "test-1"
         assert (record["ended_at"] is not None) == ended
+        assert record["owner_uid"] == 1001
     env["WATTLEDGER_SPOOL"] = "/proc/nowhere"
     done = subprocess.run(["sh", str(DEPLOY / "slurm-prolog.sh")], env=env, timeout=60)
     assert done.returncode == 0
@@ -57,6 +59,12 @@ def test_the_unit_is_one_that_systemd_takes() -> None:
     assert not [line for line in said if "wattledger" in line]
 
 
+def test_the_unit_lets_only_root_write_the_spool() -> None:
+    unit = (DEPLOY / "wattledger-collect.service").read_text()
+    for line in ("UMask=0022", "StateDirectoryMode=0755", "NoNewPrivileges=true"):
+        assert line in unit.splitlines()
+
+
 def test_the_manifest_is_yaml_of_the_collector() -> None:
     yaml = pytest.importorskip("yaml")
     claim, daemon = yaml.safe_load_all((DEPLOY / "daemonset.yaml").read_text())
@@ -65,6 +73,14 @@ def test_the_manifest_is_yaml_of_the_collector() -> None:
     assert (container["args"], pod["hostPID"]) == (["collect"], True)
     names = {volume["name"] for volume in pod["volumes"]}
     assert {mount["name"] for mount in container["volumeMounts"]} == names
+    security = container["securityContext"]
+    assert (security["allowPrivilegeEscalation"], security["capabilities"]["drop"]) == (
+        False,
+        ["ALL"],
+    )
+    # The key is in no claim.
+    [keys] = [volume for volume in pod["volumes"] if volume["name"] == "keys"]
+    assert "hostPath" in keys
     assert claim["metadata"]["name"] == pod["volumes"][0]["persistentVolumeClaim"]["claimName"]
     assert daemon["spec"]["selector"]["matchLabels"].items() <= (
         daemon["spec"]["template"]["metadata"]["labels"].items()

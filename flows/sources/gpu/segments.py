@@ -16,6 +16,8 @@ from transforms.constants import PPM
 from wattledger.spool.spool import COLLECTOR_KEY, EVENTS_KEY, SAMPLE_KEY
 
 FORMAT = "segment"
+_MOST_INT, _MOST_US = (1 << 31) - 1, 1 << 53
+"""Largest integer of a column, and time in microseconds since 1970 (the year 2255), that metadata may have."""
 COLUMNS = {name: dtype for name, dtype in STAGED.items() if name != "row_no"}
 """Columns of a segment, ordered by (gpu_uuid, ts), so that each GPU is contiguous."""
 REQUIRED = ("gpu_uuid", "host", "ts", "power_mw", "power_source")
@@ -110,15 +112,22 @@ def _read_collector_metadata(
         gpus = told["gpus"]
         if not isinstance(told.get("host", "" if not gpus else None), str):
             raise TypeError("it names no host")
+        period_ms = told.get("period_ms")
+        if period_ms is not None and not _is_whole(period_ms, 1):
+            raise TypeError(f"period_ms {period_ms!r}")
         for event in events:
-            if not isinstance(event["ts_us"], int) or not isinstance(event["event"], str):
+            texts = event["event"], event.get("detail", ""), event.get("gpu_uuid") or ""
+            is_sound = _is_whole(event["ts_us"], 0, _MOST_US)
+            if not is_sound or not all(isinstance(text, str) for text in texts):
                 raise TypeError(event)
         for gpu in gpus:
-            if not isinstance(gpu["index"], int) or not isinstance(gpu["uuid"], str):
+            if not _is_whole(gpu["index"], -1) or not isinstance(gpu["uuid"], str):
                 raise TypeError(gpu)
             if not isinstance(gpu["model"], str | None):
                 raise TypeError(gpu)
             for instance in gpu["instances"]:
+                if not isinstance(instance["uuid"], str) or not _is_whole(instance["share_ppm"]):
+                    raise TypeError(instance)
                 if not 0 < instance["share_ppm"] <= PPM:
                     raise ValueError(f"share {instance['share_ppm']} of {instance['uuid']}")
     except KeyError as missing:
@@ -128,6 +137,10 @@ def _read_collector_metadata(
     except (ValueError, TypeError, AttributeError) as error:
         raise _damaged_error(path, str(error)[:200]) from None
     return collector, events
+
+
+def _is_whole(value: object, least: int = 0, most: int = _MOST_INT) -> bool:
+    return type(value) is int and least <= value <= most
 
 
 def _damaged_error(path: Path, what: str) -> BadInput:

@@ -8,6 +8,8 @@ from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 
+import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 from flows.accounting.compute import compute
@@ -194,8 +196,6 @@ def test_what_the_key_itself_signs_again_is_replayed_or_out_of_order(signed: Set
 
 
 def test_gpus_of_a_host_that_signs_are_not_told_of_under_another_name(signed: Settings) -> None:
-    import polars as pl
-
     load(signed, 0)
     path = path_of(signed, 1)
     moved = pl.read_parquet(path).with_columns(host=pl.lit("elsewhere"))
@@ -248,3 +248,57 @@ def test_the_command_accepts_a_key(signed: Settings) -> None:
     assert f"{HOST}: {'ab' * 32} counts from now on, in place of " in done.stdout
     again = wattledger(*words, "--because", "a new disk")
     assert (again.returncode, "already" in again.stderr) == (2, True)
+
+
+def test_run_records_that_signed_segments_tell_of_are_known(signed: Settings) -> None:
+    """Only what is signed counts, and nothing that is not what the collector writes."""
+    digest = "ab" * 32
+    details = [
+        json.dumps({"sha256": digest, "owner_uid": 1001}),
+        json.dumps({"sha256": [digest], "owner_uid": 1001}),
+        json.dumps({"sha256": digest, "owner_uid": -1}),
+        "[" * 9999,
+    ]
+    for number, is_signed in ((0, True), (1, False)):
+        path = path_of(signed, number)
+        events = [
+            {"ts_us": 1_714_564_800_000_000, "gpu_uuid": None, "event": "record_seen", "detail": d}
+            for d in details
+        ]
+        table = pq.read_table(path)
+        metadata = {
+            **(table.schema.metadata or {}),
+            b"wattledger.collector": json.dumps({"host": HOST, "gpus": []}).encode(),
+            b"wattledger.events": json.dumps(events).encode(),
+        }
+        pq.write_table(table.replace_schema_metadata(metadata), path)
+        attestation_of(path).unlink()
+        if is_signed:
+            signer = Signer(signed.root / "new" / "key.json", HOST)
+            attestation_of(path).write_text(signer.sign(path.name, path).as_text())
+    assert [o.verdict for o in load(signed, 1, 0)] == ["loaded"] * 2
+    rows = ask(signed, "SELECT record_sha256, host, owner_uid, segment_id FROM seen_record")
+    assert [(r["record_sha256"], r["host"], r["owner_uid"]) for r in rows] == [(digest, HOST, 1001)]
+    assert ask(signed, "SELECT count(*) AS n FROM collector_event") == [{"n": 0}]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"collector": {"host": HOST, "gpus": [], "period_ms": "x"}},
+        {"collector": {"host": HOST, "gpus": [{"uuid": "g", "index": 10**20, "model": None}]}},
+        {"events": [{"ts_us": 10**30, "event": "e"}]},
+        {"events": [{"ts_us": 1, "event": "e", "detail": ["x"]}]},
+        {"events": [{"ts_us": True, "event": "e"}]},
+        {"collector": {"host": [HOST], "gpus": [{"uuid": "g", "index": 0, "model": None}]}},
+    ],
+)
+def test_hostile_metadata_is_a_sentence(told: dict[str, object], signed: Settings) -> None:
+    path = path_of(signed, 0)
+    attestation_of(path).unlink()
+    table = pq.read_table(path)
+    whole = {"collector": {"host": HOST, "gpus": []}, "events": [], **told}
+    metadata = {f"wattledger.{k}".encode(): json.dumps(v).encode() for k, v in whole.items()}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+    [outcome] = ingest_gpu(signed, [path])
+    assert "the collector's metadata is damaged" in outcome.reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -140,6 +141,8 @@ def test_the_collector_survives_whatever_users_write(node: Node) -> None:
     path = honest.save(own)
     collector = node.collect()
     node.until(lambda: load_record(path).ended_by == "lost")
+    node.until(lambda: load_record(own / "aim.json").ended_by == "lost")
+    node.more(collector)
     before_stop = time.monotonic()
     stderr = node.stop(collector, signal.SIGTERM)
     assert time.monotonic() - before_stop < 10
@@ -147,6 +150,9 @@ def test_the_collector_survives_whatever_users_write(node: Node) -> None:
     assert "Traceback" not in stderr
     assert outside.read_bytes() == before
     assert load_record(own / "aim.json").ended_by == "lost"
+    seen = [e for events in node.meta("events") for e in events if e["event"] == "record_seen"]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert {"sha256": digest, "owner_uid": os.geteuid()} in [json.loads(e["detail"]) for e in seen]
     assert sorted(p.name for p in node.folder.glob("*.json")) == ["precious.json"]
     told = [e for events in node.meta("events") for e in events if e["event"] == "record_refused"]
     details = [event["detail"] for event in told]

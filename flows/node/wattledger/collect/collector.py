@@ -7,6 +7,7 @@ silences the rest. Nothing here imports more than the standard library and pynvm
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -31,7 +32,7 @@ from wattledger.readings import Gpu, Values
 from wattledger.runs.active import ActiveRuns
 from wattledger.runs.fields import clean_text
 from wattledger.spool.journal import Reading
-from wattledger.spool.spool import Spool, default_root, hostname
+from wattledger.spool.spool import RECORD_SEEN, Spool, default_root, hostname
 
 if TYPE_CHECKING:
     from wattledger.collect.exporter import Exporter
@@ -49,7 +50,7 @@ _MOST_REFUSED = 1000
 """Events about records that are left alone, until the collector is started again."""
 _LOGGED_TIMES = 3
 """An event of one kind and GPU is reported so often; all are recorded."""
-_UNREPORTED = {"started", "stopped", "recovered", "slow_call"}
+_UNREPORTED = {"started", "stopped", "recovered", "slow_call", RECORD_SEEN}
 _HOST_FIELDS = ("span_us", "component", "energy_mj", "is_modelled", "method")
 
 
@@ -109,6 +110,10 @@ class Collector:
             self._refused.add(sentence)
             self.note("record_refused", None, clean_text(sentence))
 
+    def _note_seen(self, sha256: str, uid: int) -> None:
+        """Tell of a finished record in the segment, which is signed: nobody can invent one afterwards."""
+        self.note(RECORD_SEEN, None, json.dumps({"sha256": sha256, "owner_uid": uid}))
+
     def check_clock(self) -> None:
         if jumped := self._clock.check():
             self.note("clock_step", None, f"the wall clock went {jumped / 1e6:.3f} s ahead")
@@ -146,7 +151,11 @@ class Collector:
             return BUSY
         before = self.spool.read_status()
         self._runs = ActiveRuns(
-            self.spool.runs, self.host, before.get("runs_alive"), self._note_record
+            self.spool.runs,
+            self.host,
+            before.get("runs_alive"),
+            self._note_record,
+            self._note_seen,
         )
         # Readings that exist are in the past, even if somebody set the clock back since.
         stored_until_us = before.get("stored_until_us")

@@ -6,6 +6,7 @@ in it: a folder with too much is read over many beats, and no other user waits f
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import time
@@ -33,6 +34,8 @@ _MOST_FOLDERS, _OF_ONE_USER = 1024, 4
 """Folders that are looked after, and those of one user."""
 _MOST_FILES, _MOST_OPEN = 20_000, 500
 """Files of a folder that are remembered, and runs that are open in it."""
+_TOLD_PER_HOUR, _DAY_S = 600, 86_400.0
+"""Records of a folder that segments tell of, and how old they may be by then."""
 _TICK_NS = 100_000_000
 """A folder that changed so lately may change again without another time of change."""
 
@@ -69,6 +72,9 @@ class _Folder:
     """Name of the file -> run that has not ended."""
     present: set[str] = field(default_factory=set)
     """Files that the reading under way has come across."""
+    hour: int = -1
+    told: int = 0
+    """Records that were told of in this hour."""
 
     def begin_if_changed(self) -> None:
         """Begin to read the folder if anything was added to it or replaced in it since the last time."""
@@ -78,6 +84,14 @@ class _Folder:
                 is_settled = abs(time.time_ns() - mtime_ns) > _TICK_NS
                 self.mtime_ns = mtime_ns if is_settled else -1
                 self.present, self.entries = set(), self._list()
+
+    def may_vouch(self, mtime: float) -> bool:
+        """Whether one more record of this hour is told of; those of long ago were told of before."""
+        hour = int(time.monotonic() // 3600)
+        if hour != self.hour:
+            self.hour, self.told = hour, 0
+        self.told += 1
+        return self.told <= _TOLD_PER_HOUR and time.time() - mtime < _DAY_S
 
     def _list(self) -> Iterator[str]:
         with suppress(OSError), open_folder(self.path) as handle, os.scandir(handle) as entries:
@@ -94,6 +108,7 @@ class ActiveRuns:
         host: str,
         alive: object = None,
         note: Callable[[str], None] = lambda text: None,
+        saw: Callable[[str, int], None] = lambda sha256, uid: None,
     ) -> None:
         """Know the runs of a folder of records.
 
@@ -102,8 +117,9 @@ class ActiveRuns:
             host: the host whose runs these are.
             alive: file of a record -> when the collector before this one last saw the run alive.
             note: takes a sentence on what is left alone, once for each file.
+            saw: takes the digest of a record that has ended, and whose file it is.
         """
-        self._host, self._note = host, note
+        self._host, self._note, self._saw = host, note, saw
         self._folders = {".": _Folder(folder, None)}
         self._gone_since: dict[tuple[str, str], float] = {}
         told = alive if isinstance(alive, Mapping) else {}
@@ -192,6 +208,8 @@ class ActiveRuns:
                 )
             else:
                 self._note(f"{name}: more than {_MOST_OPEN:,} open runs; the others are left alone")
+        elif record.host == self._host and folder.may_vouch(found.st_mtime):
+            self._saw(hashlib.sha256(data).hexdigest(), found.st_uid)
         return len(data)
 
     def end_lost_runs(self) -> None:

@@ -30,6 +30,8 @@ from wattledger.spool.journal import Journal, delete_journal
 
 SYSTEM_SPOOL = Path("/var/lib/wattledger/spool")
 JOURNALS, RUNS = "open", "runs"
+RECORD_SEEN = "record_seen"
+"""Event of a segment: a finished run record, by digest and owner, that the collector saw."""
 _MOST_STATUS = 16 << 20
 """Bytes that collector.json may have."""
 _SILENT_S = 60.0
