@@ -54,7 +54,7 @@ def find_last_computation(con: duckdb.DuckDBPyConnection) -> datetime | None:
 
 def empty_candidate(con: duckdb.DuckDBPyConnection) -> None:
     """Empty the candidate, and what is known of its making (inside the caller's transaction)."""
-    for table in (*CANDIDATE, *_MADE_FROM):
+    for table in (*CANDIDATE, *_MADE_FROM, "computed_table"):
         con.execute(f"DELETE FROM {table}")
 
 

@@ -25,6 +25,11 @@ from flows.accounting.changes import (
 from flows.accounting.computation import prepare_computation
 from flows.accounting.device_update import update_devices, update_hosts_without_devices
 from flows.accounting.energy import Meter, MeteredSlots, meter_windows
+from flows.accounting.fingerprints import (
+    check_last_computation,
+    has_fingerprints,
+    record_fingerprints,
+)
 from flows.accounting.fleet import Fleet, find_last_reading
 from flows.accounting.inputs import write_inputs
 from flows.accounting.readiness import check_readiness
@@ -38,6 +43,7 @@ from flows.accounting.site_update import update_facilities, update_footprints, u
 from flows.accounting.stretches import (
     Progress,
     SegmentReducer,
+    forget_stretches,
     list_unreduced_segments,
     read_gap_rule,
     reduce_segments,
@@ -109,12 +115,13 @@ def compute(
         settings: The project.
         progress: Is told how many readings were reduced.
         engine: Where the heavy parts are computed.
-        everything: Compute from nothing, whatever changed.
+        everything: Compute from nothing but readings, whatever changed and whatever is kept.
 
     Raises:
         SettingsError: a host belongs to no site, or site periods overlap.
         BadInput: a site's zone has no grid data and no fallback. Both are found before anything is computed,
             as far as they show without it.
+        NotAsPublished: what is kept of earlier computations was changed.
         WarehouseError: the disk or the warehouse failed.
     """
     with open_exclusively(store_of(settings), FIGURES, wait_s=0) as con:
@@ -124,6 +131,8 @@ def compute(
         recomputed: int | None = None
         while recomputed is None:
             with transaction(con, FIGURES):
+                if everything:
+                    forget_stretches(con)
                 store_new_stretches(con, read_gap_rule(settings), engine, progress)
             # Settings and figures change together, or not at all.
             with transaction(con, FIGURES):
@@ -147,8 +156,10 @@ def _update_candidate(
     # 1. Write the settings into the warehouse; where figures rest on others, begin with nothing.
     write_inputs(con, settings, factors)
     basis = digest_basis(con, settings)
-    if everything or not rests_on(con, basis):
+    if everything or not rests_on(con, basis) or not has_fingerprints(con):
         empty_candidate(con)
+    else:
+        check_last_computation(con)
     computation = prepare_computation(con, settings, factors)
 
     # 2. Find the windows whose readings, devices or allocations changed.
@@ -176,6 +187,7 @@ def _update_candidate(
 
     # 8. Record what the figures were made from, so that the next computation finds what changed.
     record_basis(con, computation.fleet, basis, computation.as_of)
+    record_fingerprints(con)
     _record_computation(con)
     return devices.slots
 

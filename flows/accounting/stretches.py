@@ -13,6 +13,7 @@ from typing import Protocol
 import duckdb
 import polars as pl
 
+from flows.accounting.fingerprints import THIS_DUCKDB, fingerprint_of, refuse_kept
 from flows.errors import SettingsError
 from flows.settings import Settings
 from flows.warehouse.frames import insert, load_query, register, stream_frames, temporary
@@ -59,21 +60,88 @@ def store_new_stretches(
     con: duckdb.DuckDBPyConnection, rule: GapRule, reducer: SegmentReducer, progress: Progress
 ) -> None:
     """Reduce the segments that have no stretches by this rule yet (inside the caller's transaction)."""
-    other_rule = f"max_gap_us <> {rule.max_gap_us}"
+    # Another version of DuckDB adds up otherwise.
+    other = f"max_gap_us <> {rule.max_gap_us} OR NOT starts_with(fingerprint, {THIS_DUCKDB})"
     con.execute(
         "DELETE FROM segment_piece WHERE segment_key IN "
-        f"(SELECT segment_key FROM reduced_segment WHERE {other_rule})"
+        f"(SELECT segment_key FROM reduced_segment WHERE {other})"
     )
-    con.execute(f"DELETE FROM reduced_segment WHERE {other_rule}")
+    con.execute(f"DELETE FROM reduced_segment WHERE {other}")
+    check_stretches(con)
     segments = list_unreduced_segments(con)
     batches = [batch["segment_key"].to_list() for batch in segments.partition_by("batch")]
     for stretches in reducer.reduce_segments(con, batches, rule, progress):
         insert(con, "segment_piece", stretches)
-    insert(
-        con,
-        "reduced_segment",
-        segments.select("segment_key", max_gap_us=pl.lit(rule.max_gap_us, pl.Int64)),
-    )
+    with register(con, reduced=segments.select("segment_key")):
+        con.execute(
+            "INSERT INTO reduced_segment BY NAME SELECT r.segment_key, $max_gap_us::BIGINT AS max_gap_us, "
+            f"coalesce(k.pieces, 0) AS pieces, coalesce(k.fingerprint, {_NO_PIECES}) AS fingerprint "
+            f"FROM reduced AS r LEFT JOIN ({_ADD_UP_PIECES}) AS k USING (segment_key)",
+            {"max_gap_us": rule.max_gap_us},
+        )
+
+
+_ADD_UP_PIECES = (
+    f"SELECT segment_key, count(*) AS pieces, {fingerprint_of('segment_piece')} AS fingerprint "
+    "FROM segment_piece AS t GROUP BY segment_key"
+)
+_NO_PIECES = f"{THIS_DUCKDB} || '0'"
+
+
+def check_stretches(con: duckdb.DuckDBPyConnection) -> None:
+    """Check that the stretches kept of segments are those that were written.
+
+    Raises:
+        NotAsPublished: they are not.
+    """
+    wrong = con.execute(
+        f"SELECT coalesce(k.segment_key, r.segment_key) FROM ({_ADD_UP_PIECES}) AS k "
+        "FULL JOIN reduced_segment AS r ON r.segment_key = k.segment_key "
+        f"WHERE r.segment_key IS NULL OR r.pieces <> coalesce(k.pieces, 0) "
+        f"OR r.fingerprint <> coalesce(k.fingerprint, {_NO_PIECES}) LIMIT 1"
+    ).fetchall()
+    if wrong:
+        raise refuse_kept("segment_piece", f"the stretches of segment_key {wrong[0][0]}")
+
+
+def find_wrong_stretches(con: duckdb.DuckDBPyConnection) -> list[int]:
+    """Find segments whose kept stretches do not follow from their readings: reduces them all again.
+
+    Args:
+        con: The warehouse.
+
+    Returns:
+        Their keys.
+    """
+    segments = con.execute(
+        "SELECT segment_key, max_gap_us, (sum(rows_loaded) OVER (ORDER BY segment_key) - 1) // $most AS batch "
+        "FROM reduced_segment JOIN segment USING (segment_key)",
+        {"most": _READINGS},
+    ).pl()
+    columns = TABLES["segment_piece"].columns
+    wrong = con.execute(
+        "SELECT DISTINCT segment_key FROM segment_piece WHERE segment_key NOT IN (SELECT segment_key FROM reduced_segment)"
+    ).pl()["segment_key"]
+    found = wrong.to_list()
+    for (max_gap_us, _), batch in segments.group_by("max_gap_us", "batch"):
+        keys = batch["segment_key"].to_list()
+        rule = GapRule(int(str(max_gap_us)))
+        again = reduce_segments(con, keys, rule, lambda readings: None)
+        listed = ", ".join(map(str, keys))
+        kept = con.execute(
+            f"SELECT {', '.join(columns)} FROM segment_piece WHERE segment_key IN ({listed})"
+        ).pl()
+        again = again.select(columns).cast(dict(kept.schema))  # type: ignore[arg-type]
+        different = pl.concat(
+            [
+                again.join(kept, on=columns, how="anti", nulls_equal=True),
+                kept.join(again, on=columns, how="anti", nulls_equal=True),
+            ]
+        )
+        found += different["segment_key"].unique().to_list()
+        if again.height != kept.height and different.is_empty():
+            found += keys
+    return sorted(found)
 
 
 def list_unreduced_segments(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
@@ -112,6 +180,12 @@ def reduce_segments(
         )
         .select(TABLES["segment_piece"].columns)
     )
+
+
+def forget_stretches(con: duckdb.DuckDBPyConnection) -> None:
+    """Delete what is kept of all segments (inside the caller's transaction): readings are reduced again."""
+    for table in ("segment_piece", "reduced_segment"):
+        con.execute(f"DELETE FROM {table}")
 
 
 def delete_stretches(con: duckdb.DuckDBPyConnection, keys: Sequence[int]) -> None:

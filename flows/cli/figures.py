@@ -58,6 +58,24 @@ def footprint(project: Project = Path(), json_: Json = False) -> None:
         output.print_computed(computed, runs)
 
 
+@commands.command()
+def rebuild(project: Project = Path(), json_: Json = False) -> None:
+    """Throw away everything that was computed, and compute it again from the readings (not yet published)."""
+    settings = load_settings(project)
+    from flows.accounting.compute import compute
+    from flows.publication.reader import read_runs
+
+    with progress("computing again", hidden=json_):
+        computed = compute(settings, everything=True)
+    runs = read_runs(settings, warehouse=True)
+    if json_:
+        print_json({"computed": vars(computed), "runs": runs})
+    else:
+        from flows.cli.output import figures as output
+
+        output.print_computed(computed, runs)
+
+
 @factors.command("list")
 def list_factors(
     pattern: Annotated[

@@ -16,8 +16,8 @@ import duckdb
 
 from flows.errors import UsageError
 from flows.publication.folders import database_in, find_publication, list_publications
+from flows.publication.held import format_row
 from flows.publication.in_force import check_publication
-from flows.publication.reproduction import format_row
 from flows.settings import Settings
 from flows.warehouse.frames import query_rows
 from flows.warehouse.store import FileStore, attach_read_only

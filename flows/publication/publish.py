@@ -11,6 +11,7 @@ from pathlib import Path
 
 import duckdb
 
+from flows.accounting.fingerprints import find_changed_tables
 from flows.errors import GateFailed
 from flows.files import hash_file
 from flows.publication.database import Rows, insert_rows, write_database
@@ -89,7 +90,7 @@ def publish_candidate(
         validation_ids = record_verdicts(con, verdicts)
         decision = decide(verdicts, overrides)
         if decision.refused:
-            raise _refuse(settings, folder, decision)
+            raise _refuse(settings, folder, decision, list(find_changed_tables(con)))
         last = read_last_entry(con)
         # What is published is one state of the warehouse: what is loaded meanwhile has later moments.
         with transaction(con, FIGURES):
@@ -118,16 +119,22 @@ def _create_draft_folder(settings: Settings) -> Path:
     return folder
 
 
-def _refuse(settings: Settings, folder: Path, decision: Decision) -> GateFailed:
+def _refuse(
+    settings: Settings, folder: Path, decision: Decision, changed: Sequence[str]
+) -> GateFailed:
     """Discard the draft of a refused candidate, keep its Data Docs, and say why it is refused."""
     docs = settings.work / "data_docs"
     shutil.rmtree(docs, ignore_errors=True)
     shutil.move(folder / "data_docs", docs)
     shutil.rmtree(folder)
-    return GateFailed(
-        decision.explain_refusal(),
-        remedy=f"What was published stands. All checks: {docs / 'index.html'}",
-    )
+    remedy = f"What was published stands. All checks: {docs / 'index.html'}"
+    if changed:
+        # Else it would look like a defect of the arithmetic.
+        remedy = (
+            f"The tables {', '.join(changed)} are not what the computation left: somebody changed them. Run "
+            f"`wattledger rebuild`, which computes everything again from the readings. {remedy}"
+        )
+    return GateFailed(decision.explain_refusal(), remedy=remedy)
 
 
 def _list_rows(con: duckdb.DuckDBPyConnection, entry: Entry, decision: Decision) -> Rows:

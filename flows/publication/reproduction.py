@@ -27,6 +27,14 @@ from flows.publication.evidence import (
 )
 from flows.publication.findings import Finding
 from flows.publication.folders import database_in
+from flows.publication.held import (
+    WHILE_COMPUTED,
+    check_ledger,
+    check_tables,
+    format_row,
+    is_same_computation,
+    list_shared_columns,
+)
 from flows.publication.manifest import list_tables
 from flows.publication.recompute import compute_again
 from flows.publication.shapes import check_published_shape, check_store_shape, explain_damage
@@ -37,7 +45,7 @@ from flows.warehouse.frames import query_rows, quote_literal, register
 from flows.warehouse.lake import NAME
 from flows.warehouse.schema import require_schema
 from flows.warehouse.store import FileStore, Store, attach_read_only
-from transforms.schema import TABLES, that_change
+from transforms.schema import TABLES
 
 Part = tuple[str, str]
 """A table of the warehouse and a part of it: a segment, a zone."""
@@ -63,7 +71,9 @@ def check_warehouse(store: Store, folder: Path) -> Iterator[Finding]:
                 yield Finding(folder.name, "kept", "readings", None, detail)
                 return
             yield from check_kept_inputs(con, folder.name)
-            yield from _check_tables(con, folder.name)
+            yield from check_tables(con, folder.name)
+            yield from check_ledger(con, folder.name)
+            yield from _check_candidate(con, folder.name)
     except (WarehouseError, duckdb.Error) as error:
         yield explain_damage(error, folder.name, "kept", NAME)
 
@@ -83,6 +93,23 @@ def check_kept_inputs(
         table, name = part
         if segments is None or table not in BY_SEGMENT or name in segments:
             yield from _check_part(kept, publication_id, part)
+    if segments is None:
+        yield _check_recorded(kept, publication_id)
+
+
+def _check_recorded(kept: _Kept, publication_id: str) -> Finding:
+    """The digests that the store recorded of its segments are those of what it holds."""
+    known = kept.expected.keys() | kept.actual.keys()
+    wrong = [
+        part
+        for part in known
+        if part[0] in BY_SEGMENT
+        and kept.recorded.get(part) != kept.actual.get(part)
+        # Of a roll-up that left no readings there is nothing to record.
+        and not (part not in kept.recorded and part[1] in kept.roll_ups)
+    ]
+    detail = f"of {len(wrong)} files it has other digests: {', '.join(min(wrong, default=()))}"
+    return Finding(publication_id, "warehouse", "segment_digest", not wrong, detail)
 
 
 @dataclass(frozen=True)
@@ -190,32 +217,11 @@ def _check_roll_up(
     return Finding(publication_id, "kept", place, None, detail)
 
 
-_GIVEN_LATER = {"publication": "manifest_sha256"}
-"""Table that grows -> the column that is null in the published file, and in the warehouse is not."""
-
-
-def _check_tables(con: duckdb.DuckDBPyConnection, publication_id: str) -> Iterator[Finding]:
-    """The warehouse's other tables hold what was published of them."""
-    shared = list_tables(con, "published") & list_tables(con, "store")
-    for table in sorted(shared & set(that_change("by_growth"))):
-        # A file that was refused may be loaded later; its row is then another one.
-        where = TABLES[table].where_in_force
-        known = _list_published_columns(con, table)
-        columns = ", ".join(name for name in known if name != _GIVEN_LATER.get(table))
-        gone = query_rows(
-            con,
-            f"SELECT {columns} FROM published.{table} {where} "
-            f"EXCEPT ALL SELECT {columns} FROM store.{table}",
-        )
-        detail = f"{len(gone)} published rows are not there: {format_row(gone[0])}" if gone else ""
-        yield Finding(publication_id, "warehouse", table, not gone, detail)
-    same_candidate = con.execute(
-        "FROM published.computation INTERSECT FROM store.computation"
-    ).fetchall()
-    if not same_candidate:
+def _check_candidate(con: duckdb.DuckDBPyConnection, publication_id: str) -> Iterator[Finding]:
+    """While the computation of the warehouse is the published one, so is what it wrote."""
+    if not is_same_computation(con):
         return
-    # Runs, which are revised, are compared by their digests (`check_kept_inputs`).
-    for table in sorted(shared - set(that_change("by_growth", "by_revision", "at_any_time"))):
+    for table in sorted(set(WHILE_COMPUTED) & list_tables(con, "published")):
         yield _compare_table(con, publication_id, "warehouse", table, f"store.{table}")
 
 
@@ -241,7 +247,7 @@ def check_figures(store: Store, folder: Path, run_id: str | None = None) -> Iter
         detail = f"they cannot be computed again: {first_line(error)}"
         yield Finding(name, "figures", "all", False, detail)
         return
-    with closing(con):
+    with closing(con), bound_time(con):
         [(code,)] = con.execute(
             "SELECT max_by(code_digest, sequence) FROM published.publication"
         ).fetchall()
@@ -265,7 +271,7 @@ def _compare_table(
     where: str = "true",
 ) -> Finding:
     """Compare a published table with another of the same columns, as multisets of rows."""
-    declared, known = TABLES[table], _list_published_columns(con, table)
+    declared, known = TABLES[table], list_shared_columns(con, table)
     columns = ", ".join(known)
     published = f"SELECT {columns} FROM published.{table} WHERE {where}"
     actual = f"SELECT {columns} FROM {other} WHERE {where}"
@@ -290,13 +296,6 @@ def _compare_table(
     return Finding(publication_id, what, table, False, detail)
 
 
-def _list_published_columns(con: duckdb.DuckDBPyConnection, table: str) -> list[str]:
-    """Columns of a published table that this version knows; older versions published fewer."""
-    description = con.execute(f"DESCRIBE published.{table}").fetchall()
-    present = {name for name, *_ in description}
-    return [name for name in TABLES[table].columns if name in present]
-
-
 def _count_missing(
     con: duckdb.DuckDBPyConnection, query: str, other: str
 ) -> tuple[int, dict[str, Any]] | None:
@@ -305,9 +304,3 @@ def _count_missing(
         con, f"SELECT *, count(*) OVER () AS rows FROM ({query} EXCEPT ALL {other}) LIMIT 1"
     )
     return (missing[0].pop("rows"), missing[0]) if missing else None
-
-
-def format_row(row: Mapping[str, Any]) -> str:
-    """A row in words, as an example: `run_id r1, co2e_ug 12`."""
-    words = ", ".join(f"{name} {value}" for name, value in row.items() if value is not None)
-    return words[:200]

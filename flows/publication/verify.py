@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.files import name_for_people
+from flows.publication.caches import check_caches
 from flows.publication.findings import Finding, Trust
 from flows.publication.folders import find_publication, list_publications
 from flows.publication.integrity import check_folder
@@ -60,6 +61,7 @@ def verify_ledger(
     yield from _check_completeness(settings, entries)
     yield from _check_expected(settings, chosen, trust)
     yield from _check_chain(settings, entries, trust)
+    yield from check_caches(store_of(settings), folders[-1].name)
     for folder in folders if every else [chosen]:
         yield from check_warehouse(store_of(settings), folder)
         yield from check_figures(store_of(settings), folder)

@@ -116,6 +116,18 @@ def require_schema(con: duckdb.DuckDBPyConnection, database: str, place: str) ->
         )
 
 
+def list_migrations() -> list[tuple[int, str, str]]:
+    """Number, name and digest of every migration of this version, as `schema_migration` has them."""
+    return [
+        (
+            int(file.name.split("_")[0]),
+            file.name.removesuffix(".sql"),
+            hashlib.sha256(file.read_text("utf-8").encode()).hexdigest(),
+        )
+        for file in _list_sql("migrations")
+    ]
+
+
 def create_views(con: duckdb.DuckDBPyConnection, leave_out: AbstractSet[str] = frozenset()) -> None:
     """(Re)create the views of sql/views, with their comments, except those named in `leave_out`."""
     for file in _list_sql("views"):

@@ -35,6 +35,7 @@ _MEANING = {
     "view": "every view asks what it asked",
     "kept": "readings, runs and grid data are those of then",
     "warehouse": "the warehouse still holds what was published",
+    "cache": "what computations keep follows from the readings",
     "figures": "every figure follows again from what is kept, to the last digit",
 }
 
