@@ -35,8 +35,9 @@ DAMAGED = "\ufffd"
 def expand_paths(paths: Iterable[str | Path]) -> list[Path]:
     """Files named by paths, folders and glob patterns, each once, in a stable order.
 
-    A file that a person names may be a link. What is found in a folder or by a pattern may be another user's:
-    a link there is given as itself, not as what it leads to, and no reader opens it (`open_regular`).
+    What is found in a folder or by a pattern may be another user's: a link there is given as itself, not as
+    what it leads to, and no reader opens it (`open_regular`). Links that a person names are followed before
+    (`follow_named`).
 
     Raises:
         BadInput: a path or pattern that names nothing.
@@ -44,24 +45,34 @@ def expand_paths(paths: Iterable[str | Path]) -> list[Path]:
     files: dict[Path, None] = {}
     for pattern in paths:
         path = Path(pattern)
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.name[0] != "." and not _is_folder(p))
+        if path.is_symlink():
+            inside = [path]
+        elif path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.name[0] != "." and not is_folder(p))
         elif path.exists():
-            inside = [path.resolve() if path.is_symlink() else path]
+            inside = [path]
         else:
-            inside = _find_matching(str(pattern))
+            inside = find_matching(str(pattern))
         if not inside:
             raise BadInput("no such file", where=str(pattern), remedy="Check the path or pattern")
         files.update(dict.fromkeys(inside))
     return list(files)
 
 
-def _is_folder(path: Path) -> bool:
+def is_folder(path: Path) -> bool:
     """Whether a path is a folder itself, and no link to one."""
     return stat.S_ISDIR(path.lstat().st_mode)
 
 
-def _find_matching(pattern: str) -> list[Path]:
+def follow_named(paths: Iterable[str]) -> list[str]:
+    """Paths as a person typed or configured them; one that is itself a link, as what it leads to."""
+    typed = (Path(path) for path in paths)
+    return [
+        str(path.resolve()) if path.is_symlink() and path.exists() else str(path) for path in typed
+    ]
+
+
+def find_matching(pattern: str) -> list[Path]:
     """What a pattern finds; in place of what lies behind a link that it found, the link."""
     parts = Path(pattern).parts
     fixed = list(takewhile(lambda part: not glob.has_magic(part), parts))
@@ -71,7 +82,7 @@ def _find_matching(pattern: str) -> list[Path]:
         deep = base.glob("/".join([*rest, "*"] if rest[-1] == "**" else rest))
         hidden = any(part.startswith(".") for part in rest)
         found = [p for p in deep if hidden or "/." not in f"/{p.relative_to(base)}"]
-        found = [p for p in found if not _is_folder(p)]
+        found = [p for p in found if not is_folder(p)]
     else:
         found = [Path(p) for p in glob.glob(pattern)]
     return sorted({_find_link(path, len(fixed)) or path for path in found})

@@ -15,7 +15,17 @@ Project = Annotated[
     Path, typer.Option("--project", "-p", help="The project folder.", envvar="WATTLEDGER_PROJECT")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-Paths = Annotated[list[str], typer.Argument(help="Files, folders or patterns.")]
+
+
+def _follow_named(paths: list[str]) -> list[str]:
+    from flows.files import follow_named
+
+    return follow_named(paths)
+
+
+Paths = Annotated[
+    list[str], typer.Argument(help="Files, folders or patterns.", callback=_follow_named)
+]
 LocalZone = Annotated[str, typer.Option("--tz", help="Time zone of local times.")]
 LastDay = Annotated[str, typer.Option("--to", help="Last day (UTC), included.")]
 

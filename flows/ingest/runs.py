@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -15,6 +14,7 @@ import duckdb
 from flows.errors import BadInput
 from flows.files import (
     expand_paths,
+    find_matching,
     is_in_spool,
     name_for_people,
     open_plain_text,
@@ -29,7 +29,7 @@ from flows.rows import count_of
 from flows.settings import Settings
 from flows.sources.runs import codecarbon, records, sacct
 from flows.sources.runs import table as run_table
-from flows.sources.runs.record_files import find_user
+from flows.sources.runs.record_files import find_user, has_collector
 from flows.sources.runs.run import Gpus, KnownGpu, RunsRead
 from flows.sources.verdict import identify_file, judge_file
 from flows.times import describe_span, parse_zone
@@ -75,7 +75,8 @@ def ingest_runs(
     with open_exclusively(store_of(settings), "runs") as con:
         registry.declare_gpus(con, settings)
         for path in _expand(paths):
-            is_users = find_user(path) is not None
+            # Elsewhere, `runs/2024/table.json` may be anything.
+            is_users = find_user(path) is not None and has_collector(path.parents[2])
             if is_in_spool(path) and path.parent.name != RUNS and not is_users:
                 continue
             progress(path)
@@ -87,23 +88,28 @@ def ingest_runs(
     return outcomes
 
 
+def add_user_folders(patterns: Iterable[str | Path]) -> list[str]:
+    """Patterns of run records; where those of older versions lie in a spool, those in folders of users, too."""
+    added = []
+    for pattern in map(str, patterns):
+        added.append(pattern)
+        if pattern.endswith(f"{RUNS}/*.json"):
+            added.append(pattern.removesuffix("*.json") + "*/*.json")
+    return list(dict.fromkeys(added))
+
+
 def _expand(paths: Iterable[str | Path]) -> list[Path]:
-    """Files of runs; where the records of older versions lie in a spool, those in folders of users, too."""
-    files: list[Path] = []
-    for pattern in paths:
-        text = str(pattern)
-        of_users = (
-            text.removesuffix("*.json") + "*/*.json" if text.endswith(f"{RUNS}/*.json") else ""
-        )
-        if not of_users:
-            files += expand_paths([pattern])
-            continue
-        found: list[Path] = []
-        for one in (text, of_users):
-            with suppress(BadInput):
-                found += expand_paths([one])
-        files += found or expand_paths([pattern])
-    return list(dict.fromkeys(files))
+    """Files of runs, with those that `add_user_folders` adds; one of the two patterns may find nothing."""
+    files: dict[Path, None] = {}
+    for path in paths:
+        patterns = add_user_folders([path])
+        found = [file for one in patterns if _exists(one) for file in expand_paths([one])]
+        files.update(dict.fromkeys(found or expand_paths([path])))
+    return list(files)
+
+
+def _exists(pattern: str) -> bool:
+    return Path(pattern).exists() or bool(find_matching(pattern))
 
 
 def _is_record(path: Path) -> bool:

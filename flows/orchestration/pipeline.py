@@ -5,6 +5,8 @@ Importing this module imports Prefect; enter `flows.orchestration.server.use_pre
 
 from __future__ import annotations
 
+import glob
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -16,12 +18,13 @@ from prefect import Flow, flow, task
 
 from flows.accounting.compute import Computed, compute
 from flows.errors import GateFailed, LakeAway, SourceError, WarehouseBusy
+from flows.files import find_matching, follow_named, is_folder
 from flows.ingest.fetch_grid import fetch_zone
 from flows.ingest.fetch_prometheus import fetch_prometheus
 from flows.ingest.gpu import ingest_gpu
 from flows.ingest.grid import ingest_grid
 from flows.ingest.grid_days import Span
-from flows.ingest.runs import ingest_runs
+from flows.ingest.runs import add_user_folders, ingest_runs
 from flows.orchestration.artifacts import create_publication_artifacts, emit_gate_failed
 from flows.orchestration.project import load_project
 from flows.orchestration.provider_tasks import make_ask, set_rate_limits
@@ -61,16 +64,18 @@ class Report:
 
 
 def _find_files(settings: Settings, patterns: Sequence[str]) -> list[Path]:
-    """Files that match patterns relative to the project; none is fine for a schedule."""
+    """Files that match patterns relative to the project; none is fine for a schedule.
+
+    A link that a pattern finds is given as itself, and refused by name; one that is configured itself is followed.
+    """
     files: dict[Path, None] = {}
     for pattern in patterns:
-        path = Path(pattern)
-        matches = (
-            sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-            if path.is_absolute()
-            else sorted(settings.root.glob(pattern))
-        )
-        files.update(dict.fromkeys(match for match in matches if match.is_file()))
+        if glob.has_magic(pattern):
+            # An absolute pattern stays as it is.
+            found = find_matching(str(Path(glob.escape(str(settings.root))) / pattern))
+        else:
+            found = [Path(p) for p in follow_named([str(settings.root / pattern)])]
+        files.update(dict.fromkeys(p for p in found if os.path.lexists(p) and not is_folder(p)))
     return list(files)
 
 
@@ -156,7 +161,7 @@ def load_grid_files(project: str, source: GridInput, wait_s: float = 0.0) -> lis
 @task(name="load training runs")
 def load_run_files(project: str, source: RunsInput, wait_s: float = 0.0) -> list[Outcome]:
     settings = load_project(project, wait_s)
-    files = _find_files(settings, source.paths)
+    files = _find_files(settings, add_user_folders(source.paths))
     return ingest_runs(settings, files, source.tz) if files else []
 
 

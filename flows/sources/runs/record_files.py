@@ -66,11 +66,14 @@ def find_host(path: Path) -> str:
     """The host whose spool folder a record lies in; empty where it lies in none."""
     if find_user(path) is not None:
         return path.parents[2].name
-    flat = path.parent.name == RUNS
-    state = (
-        (path.parents[1] / name for name in ("collector.lock", "collector.json")) if flat else ()
-    )
-    return path.parents[1].name if any(map(os.path.lexists, state)) else ""
+    if path.parent.name == RUNS and has_collector(path.parents[1]):
+        return path.parents[1].name
+    return ""
+
+
+def has_collector(folder: Path) -> bool:
+    """Whether a collector keeps its state in a folder."""
+    return any(os.path.lexists(folder / name) for name in ("collector.lock", "collector.json"))
 
 
 def read_bytes(path: Path) -> Bytes:

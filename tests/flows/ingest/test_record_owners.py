@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 from datetime import timedelta
@@ -11,10 +12,10 @@ from typing import Any
 import pytest
 
 from flows.errors import BadInput
-from flows.files import expand_paths, hash_file, open_plain_text
+from flows.files import expand_paths, follow_named, hash_file, open_plain_text
 from flows.ingest.gpu import ingest_gpu
 from flows.ingest.grid import ingest_grid
-from flows.ingest.runs import ingest_runs
+from flows.ingest.runs import add_user_folders, ingest_runs
 from flows.settings import Settings
 from flows.warehouse.registry import Outcome
 from tests.conftest import T0, ask, copied, made_once, make_project, runs_csv, segment
@@ -62,6 +63,7 @@ def write(
     runs = project.root / "spool" / host / "runs" / (folder or str(uid))
     runs.mkdir(parents=True, exist_ok=True)
     os.chown(runs, uid, uid)
+    (runs.parents[1] / "collector.json").touch()
     path = Record(**{**values, **given}).save(runs)
     os.chown(path, uid, uid)
     return path
@@ -245,7 +247,41 @@ def test_what_is_found_is_never_followed_and_what_is_named_is(
     assert not project.quarantine.exists() or list(project.quarantine.iterdir()) == []
     named = tmp_path / "named.json"
     named.symlink_to(secret)
-    assert hash_file(expand_paths([named])[0]) == hash_file(secret)
+    assert hash_file(expand_paths(follow_named([str(named)]))[0]) == hash_file(secret)
+    with pytest.raises(BadInput, match="a link"):
+        hash_file(expand_paths([named])[0])
+
+
+def test_the_pipeline_follows_no_link_that_it_finds(tmp_path: Path) -> None:
+    """The service runs as its own user: a link must not make it read, or copy, what only it may read."""
+    from flows.orchestration.pipeline import _find_files
+
+    project = make_project(
+        tmp_path / "project", '[[input.runs]]\npaths = ["spool/*/runs/*.json"]\n'
+    )
+    token = tmp_path / "token.json"
+    token.write_text('{"token": "secret-of-the-service"}')
+    runs = project.root / "spool" / "node01" / "runs" / "5"
+    runs.mkdir(parents=True)
+    (runs / "x.json").symlink_to(token)
+    (runs.parent / "y.json").symlink_to("/proc/self/environ")
+    (runs.parent / "6").symlink_to(tmp_path)
+    files = _find_files(project, add_user_folders(project.input.runs[0].paths))
+    assert {path.name for path in files} == {"x.json", "y.json", "6"}
+    outcomes = ingest_runs(project, files)
+    assert {o.verdict for o in outcomes} == {"quarantined"}
+    assert all("a link, which is not followed" in o.reason for o in outcomes)
+    assert not project.quarantine.exists() or list(project.quarantine.iterdir()) == []
+
+
+def test_a_folder_of_tables_by_year_is_no_spool(cluster: Settings) -> None:
+    folder = cluster.root / "runs" / "2024"
+    folder.mkdir(parents=True)
+    row = {"run_id": "t", "started_at": "2024-05-01T12:00:00Z", "host": "node01", "gpu": "all"}
+    (folder / "table.json").write_text(json.dumps([row]))
+    assert [o.verdict for o in ingest_runs(cluster, [f"{cluster.root}/runs/**/*.json"])] == [
+        "loaded"
+    ]
 
 
 def test_a_flood_of_records_costs_its_owner_only(
