@@ -166,6 +166,19 @@ def refuse_unreadable_name(path: Path) -> None:
         ) from None
 
 
+Seen = tuple[int, int, int, int, int]
+"""A file as it was at one moment: device, inode, size, times of change of content and of state."""
+
+
+def look_at(path: Path) -> Seen | None:
+    """What a file is now; None where it is gone. Equal before and after: nobody changed it, or put another there."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
 def hash_file(path: Path) -> str:
     """SHA-256 of the bytes of a file, in hexadecimal.
 

@@ -15,10 +15,10 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from flows.errors import BadInput
+from flows.errors import BadInput, WarehouseBusy
 from flows.files import name_for_people
 from flows.warehouse.frames import insert, query_rows
-from flows.warehouse.locks import transaction
+from flows.warehouse.locks import MOMENT, transaction
 from wattledger.spool.attest import Attestation, attestation_of, load_attestation
 
 FIRST_SIGHT = "first sight"
@@ -190,14 +190,39 @@ class Attestations:
     def save(self) -> list[Hole]:
         """Store new keys and numbers; returns the holes in the chains that they belong to."""
         touched = {(row["host"], row["public_key"]) for row in self._new}
-        with transaction(self._con):
-            if self._pinned:
-                insert(self._con, "host_key", self._pinned, accepted_at="now()")
-            if self._new:
-                insert(self._con, "signed_segment", self._new, loaded_at="now()")
+        if self._new or self._pinned:
+            with transaction(self._con):
+                pinned, new = self._leave_out_stored()
+                if pinned:
+                    insert(self._con, "host_key", pinned, accepted_at=MOMENT)
+                if new:
+                    insert(self._con, "signed_segment", new, loaded_at=MOMENT)
         self._new, self._pinned = [], []
         chains = ((host, self._chains[host, key]) for host, key in sorted(touched))
         return [hole for host, chain in chains if (hole := find_hole(host, chain)) is not None]
+
+    def _leave_out_stored(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Keys and numbers that no other process has stored meanwhile (inside a transaction).
+
+        Raises:
+            WarehouseBusy: another process has stored others in their place.
+        """
+        now = Attestations(self._con)
+        pinned = [row for row in self._pinned if row["host"] not in now._keys]
+        new = []
+        for row in self._new:
+            chain = now._read_chain(row["host"], row["public_key"])
+            entry = row["segment_id"], row["previous_sha256"]
+            if chain.get(row["segment_sequence"], entry) != entry or (
+                now._keys.get(row["host"], row["public_key"]) != row["public_key"]
+            ):
+                raise WarehouseBusy(
+                    f"another process has loaded other segments of {row['host']} meanwhile",
+                    remedy="Load the files again",
+                )
+            if row["segment_sequence"] not in chain:
+                new.append(row)
+        return pinned, new
 
 
 def find_hole(host: str, numbers: Iterable[int]) -> Hole | None:
@@ -255,5 +280,5 @@ def accept_key(con: duckdb.DuckDBPyConnection, host: str, key: str, by: str, rea
         raise BadInput(f"it is the key of {host} already", where=key)
     row = {"host": host, "public_key": key.lower(), "reason": reason, "accepted_by": by}
     with transaction(con):
-        insert(con, "host_key", [row], accepted_at="now()")
+        insert(con, "host_key", [row], accepted_at=MOMENT)
     return str(before)

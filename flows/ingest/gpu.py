@@ -11,7 +11,7 @@ import duckdb
 import polars as pl
 
 from flows.errors import BadInput
-from flows.files import expand_paths, is_in_spool, name_for_people
+from flows.files import expand_paths, is_in_spool, look_at, name_for_people
 from flows.ingest import host
 from flows.ingest.attestations import Attestations
 from flows.ingest.gpu_clean import clean_values, needs_cleaning, set_nameless_aside
@@ -120,6 +120,9 @@ class _Batch:
     def refuse(
         self, path: Path, digest: str, suite: str, reason: str, source_format: str = ""
     ) -> None:
+        if look_at(path) is None:
+            self.outcomes[path] = registry.refuse_unread(path, BadInput(reason))
+            return
         self.outcomes[path] = registry.quarantine_file(
             self.con, self.settings, path, digest, suite, reason, source_format
         )
@@ -174,6 +177,7 @@ def _stage_files(
     batch: _Batch, pool: ThreadPoolExecutor, options: Options, source: str, progress: Progress
 ) -> None:
     """Read files that are new into their staged form; refuse those that cannot be read."""
+    seen = {path: look_at(path) for path in batch.files}
     digests = list(pool.map(_identify, batch.files))
     attestations = Attestations(batch.con)
     loaded = registry.find_loaded(batch.con, [d for d in digests if isinstance(d, str)])
@@ -198,6 +202,7 @@ def _stage_files(
                 with judge_file(path):
                     staged = gpu_source.stage(path, batch.settings, options, source, digest)
                     if staged.own:
+                        staged.seen = seen[path]
                         batch.sayings[path] = attestations.check(path, digest)
             except BadInput as error:
                 batch.refuse(path, digest, "reader", str(error))

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from flows.errors import BadInput
 from flows.factors import find_for_model, is_of_board, read_factors
+from flows.files import name_for_people
 from flows.rows import count_of
 from flows.settings import Settings
 from flows.sources.gpu.staged import STAGED, Staged
@@ -270,7 +271,13 @@ def _describe_host(row: dict[str, Any]) -> str:
 
 
 def find_damage(staged: Staged) -> BadInput | None:
-    """Find out what is wrong with a file in columns that `read_profiles` does not read."""
+    """Find out what is wrong with a file in columns that `read_profiles` does not read, or with its being there."""
+    if staged.has_changed:
+        return BadInput(
+            "it was changed, or taken away, while it was read",
+            where=name_for_people(staged.source),
+            remedy="Load it again; nothing but a collector writes into its folder",
+        )
     with closing(connect_in_memory()) as con:
         try:
             con.execute(f"SELECT max(COLUMNS(*)) FROM {relation_of(staged)}")

@@ -81,6 +81,8 @@ def _settle(
             overtaken = _find_overtaken(con, newest_key)
             current = [staged for staged in segments if staged.segment_id not in overtaken]
             outcomes = _store(con, current, new_only=new_only) if current else {}
+            if any(staged.has_changed for staged in current):
+                raise duckdb.IOException("a file changed while it was read")
     except duckdb.Error:
         # A file that cannot be read must not keep others out.
         faults = {staged.segment_id: fault for staged in segments if (fault := find_damage(staged))}

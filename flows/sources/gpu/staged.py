@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from flows.files import Seen, look_at
 from flows.rows import RowFaults
 from wattledger.meters.dcgm import BLANKS, FP64_EDGE
 
@@ -73,6 +74,13 @@ class Staged:
     events: list[dict[str, Any]] = field(default_factory=list)
     own: bool = False
     """True where `path` is the source itself and must be kept."""
+    seen: Seen | None = None
+    """One of our segments as it was before its digest was taken."""
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether somebody changed the source since its digest was taken, so that it says another thing now."""
+        return self.seen is not None and look_at(self.source) != self.seen
 
     @property
     def rows_skipped(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,17 +12,22 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flows.accounting.compute import compute
-from flows.errors import BadInput
-from flows.ingest.attestations import accept_key
+from flows.errors import BadInput, WarehouseBusy
+from flows.files import hash_file
+from flows.ingest import gpu_store
+from flows.ingest.attestations import Attestations, accept_key
 from flows.ingest.gpu import ingest_gpu
 from flows.ingest.runs import ingest_runs
 from flows.settings import Settings
 from flows.warehouse.registry import Outcome
 from flows.warehouse.store import open_for_writing, store_of
 from tests.conftest import T0, ask, copied, made_once, make_project, runs_csv, segment, wattledger
-from wattledger.spool.attest import Signer, attestation_of, load_attestation
+from wattledger.spool.attest import Attestation, Signer, attestation_of, load_attestation
 
 HOST, OTHER = "node01", "node02"
 
@@ -302,3 +308,83 @@ def test_hostile_metadata_is_a_sentence(told: dict[str, object], signed: Setting
     pq.write_table(table.replace_schema_metadata(metadata), path)
     [outcome] = ingest_gpu(signed, [path])
     assert "the collector's metadata is damaged" in outcome.reason
+
+
+@pytest.mark.parametrize("taken_away", [False, True])
+def test_a_segment_that_is_exchanged_while_it_is_read_is_not_stored(
+    taken_away: bool, signed: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its digest and its readings, another file gets its name."""
+    path, other = path_of(signed, 0), path_of(signed, 1)
+    check = Attestations.check
+
+    def exchange(self: Attestations, checked: Path, digest: str) -> list[str]:
+        said = check(self, checked, digest)
+        other.replace(path)
+        return said
+
+    def take_away(*given: object, **options: object) -> object:
+        result = insert_readings(*given, **options)  # type: ignore[arg-type]
+        path.unlink()
+        return result
+
+    insert_readings = gpu_store._insert_readings
+    monkeypatch.setattr(Attestations, "check", exchange)
+    if taken_away:
+        monkeypatch.setattr(gpu_store, "_insert_readings", take_away)
+    [outcome] = ingest_gpu(signed, [path])
+    assert outcome.verdict == "quarantined"
+    assert "changed, or taken away, while it was read" in outcome.reason
+    assert stored(signed)[0] == 0
+
+
+def test_of_two_processes_that_see_a_host_first_one_counts(signed: Settings) -> None:
+    with open_for_writing(store_of(signed)) as con:
+        first, second = Attestations(con), Attestations(con)
+        path = path_of(signed, 0)
+        first.check(path, hash_file(path))
+        _sign_with_own_key(path, signed)
+        second.check(path, hash_file(path))
+        first.save()
+        with pytest.raises(WarehouseBusy, match="another process"):
+            second.save()
+    assert len(ask(signed, "FROM host_key")) == 1
+
+
+@given(st.binary(max_size=300) | st.text(max_size=80).map(str.encode))
+def test_no_bytes_are_an_attestation_but_those_of_one(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.attest.json"
+        path.write_bytes(data)
+        with pytest.raises(ValueError):  # noqa: PT011 (any sentence)
+            load_attestation(path)
+
+
+@given(
+    st.sampled_from(sorted(Attestation.__dataclass_fields__)),
+    st.none() | st.integers() | st.text(max_size=70) | st.lists(st.integers(), max_size=2),
+)
+def test_a_changed_field_is_no_genuine_attestation(name: str, value: object) -> None:
+    told = Attestation("h", 2, "ab" * 32, "cd" * 32, SIGNED.public_key, SIGNED.signature)
+    assert told == SIGNED
+    assert SIGNED.is_genuine()
+    fields = {**asdict(SIGNED), name: value}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.attest.json"
+        path.write_text(json.dumps({"wattledger_attestation": 1, **fields}))
+        try:
+            changed = load_attestation(path)
+        except ValueError:
+            return
+    same = value == asdict(SIGNED)[name]
+    assert same or not changed.is_genuine()
+
+
+def _sign() -> Attestation:
+    key = Ed25519PrivateKey.generate()
+    public = key.public_key().public_bytes_raw().hex()
+    told = Attestation("h", 2, "ab" * 32, "cd" * 32, public)
+    return replace(told, signature=key.sign(told.as_message()).hex())
+
+
+SIGNED = _sign()
