@@ -43,8 +43,14 @@ class Hole:
 class Attestations:
     """What the warehouse knows of keys and chains, and what is loaded beside it."""
 
-    def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
-        self._con = con
+    def __init__(self, con: duckdb.DuckDBPyConnection, fetched: Path | None = None) -> None:
+        """Know the keys and chains of a warehouse.
+
+        Args:
+            con: The warehouse.
+            fetched: Folder of what was fetched from other meters, which sign nothing.
+        """
+        self._con, self._fetched = con, fetched
         self._keys: dict[str, str] = dict(
             con.execute("SELECT host, public_key FROM host_key ORDER BY accepted_at").fetchall()
         )
@@ -69,7 +75,8 @@ class Attestations:
         """
         attestation = _read_attestation(path)
         if attestation is None:
-            if self._keys:
+            is_fetched = self._fetched is not None and path.is_relative_to(self._fetched)
+            if self._keys and not is_fetched:
                 self._refuse_unsigned(path)
             return []
         self._check_attestation(path, digest, attestation)

@@ -22,7 +22,8 @@ from flows.sources.gpu.prometheus import Fetched, Hold
 from flows.warehouse.registry import Outcome
 from flows.warehouse.store import open_for_writing, store_of
 from wattledger.meters import dcgm
-from wattledger.runs.records import Record
+from wattledger.runs.fields import clean_text, is_plain_name
+from wattledger.runs.records import Record, make_slug
 
 _SETTLE = timedelta(seconds=30)
 """Scrapes of the last seconds may still be on their way."""
@@ -105,15 +106,16 @@ def _make_record(hold: Hold, source: PrometheusInput, last_reading: datetime) ->
     """A pod's hold on a GPU as a run record: to a step after its last sample, as far as the GPU was read."""
     ended = max(hold.last, min(hold.last + timedelta(seconds=source.step_s), last_reading))
     text = f"{hold.namespace} {hold.name} {hold.held.gpu_uuid} {hold.held.instance} {hold.first}"
+    prefix = source.name if is_plain_name(source.name) else make_slug(source.name)
     return Record(
-        record_id=f"{source.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}",
-        run_id=dcgm.make_run_id(hold.namespace, hold.name),
-        name=hold.name,
-        owner=hold.namespace,
+        record_id=f"{prefix}-{hashlib.sha256(text.encode()).hexdigest()[:16]}",
+        run_id=clean_text(dcgm.make_run_id(hold.namespace, hold.name)),
+        name=clean_text(hold.name),
+        owner=clean_text(hold.namespace),
         host=hold.host,
         started_at=hold.first.isoformat(),
         ended_at=ended.isoformat(),
         ended_by="pod",
         gpus=[hold.held],
-        kubernetes={"namespace": hold.namespace, "pod": hold.name},
+        kubernetes={"namespace": clean_text(hold.namespace), "pod": clean_text(hold.name)},
     )

@@ -179,7 +179,7 @@ def _stage_files(
     """Read files that are new into their staged form; refuse those that cannot be read."""
     seen = {path: look_at(path) for path in batch.files}
     digests = list(pool.map(_identify, batch.files))
-    attestations = Attestations(batch.con)
+    attestations = Attestations(batch.con, batch.settings.root / "fetched")
     loaded = registry.find_loaded(batch.con, [d for d in digests if isinstance(d, str)])
     for path, digest in zip(batch.files, digests, strict=True):
         progress(path)

@@ -16,6 +16,7 @@ from expectations.checks import Verdict
 from expectations.host import COMPONENTS, MAX_POWER_W
 from expectations.readings import EARLIEST
 from flows.errors import BadInput
+from flows.files import hash_file, name_for_people
 from flows.ingest.suites import configure_host_suite
 from flows.rows import RowFaults
 from flows.settings import Settings
@@ -100,6 +101,7 @@ def _stage_files(
         try:
             with judge_file(path):
                 good = _read_intervals(con, path, faults[digest], settings)
+                _refuse_changed(path, digest)
         except BadInput as error:
             refused[path] = registry.quarantine_file(
                 con, settings, path, digest, "reader", str(error), FORMAT
@@ -111,6 +113,14 @@ def _stage_files(
                 {"digest": digest},
             )
     return refused, faults
+
+
+def _refuse_changed(path: Path, digest: str) -> None:
+    """Refuse a segment that is another by now than the one whose digest was taken."""
+    if hash_file(path) != digest:
+        raise BadInput(
+            "it was changed while it was read", where=name_for_people(path), remedy="Load it again"
+        )
 
 
 def _read_intervals(

@@ -208,6 +208,12 @@ def test_gpus_of_a_host_that_signs_are_not_told_of_under_another_name(signed: Se
     moved.write_parquet(signed.root / "moved.parquet")
     [outcome] = ingest_gpu(signed, [signed.root / "moved.parquet"])
     assert "the collector of node01 signs" in outcome.reason
+    # Prometheus signs nothing: what was fetched from it is loaded, and marked.
+    fetched = signed.root / "fetched" / "prometheus" / "x.parquet"
+    fetched.parent.mkdir(parents=True)
+    shutil.copy(path, fetched)
+    assert ingest_gpu(signed, [fetched])[0].verdict == "loaded"
+    assert stored(signed) == (120, [1])
 
 
 def test_a_new_key_counts_when_a_person_accepts_it(signed: Settings) -> None:
