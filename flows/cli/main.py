@@ -70,6 +70,11 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(141)
     except Exception as error:
+        if (
+            type(error) is RuntimeError and str(error) == "Query interrupted"
+        ):  # So DuckDB says Ctrl-C.
+            _print_error("interrupted; what was reported loaded or published is stored")
+            sys.exit(130)
         failure = _explain_storage(error)
         if failure is None:
             raise

@@ -5,9 +5,11 @@ All of it reads the publication in force; runs and SQL can be asked of the wareh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import duckdb
@@ -22,10 +24,15 @@ from flows.reporting.frames import FRAMES
 from flows.reporting.frames.model import Frame
 from flows.reporting.frames.query import Selection, query_publication, query_reports
 from flows.settings import Settings
+from flows.warehouse.failures import first_line
 from flows.warehouse.frames import query_rows
 from flows.warehouse.store import FileStore, Store, store_of
 
 _BATCH = 10_000
+_LONGEST_STATEMENT, _MOST_COLUMNS = 1_000_000, 10_000
+_ASKING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+_ACTING = (b"enable_logging", b"disable_logging", b"truncate_duckdb_logs", b"query")
+_EXAMPLE = 'Ask with one SELECT: wattledger query "SELECT run_id, co2e_kg FROM run_summary"'
 
 
 def find_store(settings: Settings, *, publication: str = "", warehouse: bool = False) -> Store:
@@ -116,11 +123,61 @@ def _ask_store(
         try:
             store.restrict(con)
             con.execute("SET lock_configuration = true")
-            yield con.execute(sql, dict(parameters)) if parameters else con.execute(sql)
+            _check_statement(con, sql)
+            answer = con.execute(sql, dict(parameters)) if parameters else con.execute(sql)
+            if len(answer.description or []) > _MOST_COLUMNS:
+                raise UsageError(
+                    f"the answer has more than {_MOST_COLUMNS:,} columns", remedy=_EXAMPLE
+                )
+            yield answer
+        except RuntimeError:  # Ctrl-C: what was begun goes on otherwise, and closing waits for it.
+            con.interrupt()
+            raise
         except duckdb.Error as error:
-            raise UsageError(
-                str(error).splitlines()[0], remedy="See docs/data-dictionary.md"
-            ) from None
+            failure = store.explain_failure(error)
+            if failure is not None:
+                raise failure from None
+            raise UsageError(first_line(error), remedy="See docs/data-dictionary.md") from None
+
+
+def _check_statement(con: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """Require one statement that asks, and does nothing.
+
+    Raises:
+        UsageError: none, several, or one that does something.
+    """
+    if len(sql) > _LONGEST_STATEMENT:
+        raise UsageError(
+            f"the statement has more than {_LONGEST_STATEMENT:,} characters", remedy=_EXAMPLE
+        )
+    statements = con.extract_statements(sql)
+    # What a PIVOT prepares for itself has no text.
+    asked = [one for one in statements if one.query or one.type != duckdb.StatementType.CREATE]
+    if not asked:
+        raise UsageError("there is no statement", remedy=_EXAMPLE)
+    if len(asked) > 1:
+        raise UsageError(f"there are {len(asked)} statements, not one", remedy=_EXAMPLE)
+    if asked[0].type not in _ASKING:
+        raise UsageError(
+            f"a statement of the kind {asked[0].type.name} does something: only what asks is run",
+            remedy=_EXAMPLE,
+        )
+    if name := _find_acting_function(sql):
+        raise UsageError(f"{name}() does something: only what asks is run", remedy=_EXAMPLE)
+
+
+def _find_acting_function(sql: str) -> str:
+    """The first function called that does something although a SELECT may call it; empty if there is none.
+
+    `query()` runs a text that nobody has seen, and logging to a file ends the process.
+    """
+    offsets = [offset for offset, _ in duckdb.tokenize(sql)]
+    text = sql.encode()
+    for offset, after in pairwise(offsets):
+        name = re.match(rb'"?(\w+)', text[offset:after])
+        if name and text[after : after + 1] == b"(" and name[1].lower() in _ACTING:
+            return name[1].lower().decode()
+    return ""
 
 
 def _rows_of(answer: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
