@@ -111,6 +111,10 @@ class WarehouseNewer(WarehouseError):
     """A newer Wattledger, or a newer DuckDB, wrote it."""
 
 
+class WarehouseOlder(WarehouseError):
+    """An older Wattledger wrote it, or none did."""
+
+
 class WarehouseForbidden(WarehouseError):
     """This user may not read or write it, or nobody may: a read-only file system."""
 

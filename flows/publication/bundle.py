@@ -7,34 +7,49 @@ the run's figures rest on, in whole segments, so that their published digests ca
 from __future__ import annotations
 
 import json
-import shutil
-import stat
+import re
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import duckdb
 
 from flows import __version__
-from flows.errors import BadInput, UsageError
-from flows.files import hash_file
+from flows.errors import UsageError, WarehouseError
+from flows.files import hash_file, name_for_people
+from flows.publication.archive import explain_archive, unpack_archive
 from flows.publication.evidence import BY_SEGMENT, TABLES_KEPT, select_as_known
 from flows.publication.findings import Finding, Trust
 from flows.publication.folders import database_in, find_publication, list_publications
 from flows.publication.integrity import check_folder
-from flows.publication.manifest import MANIFEST, SIGNATURE
+from flows.publication.keys import is_signed_by
+from flows.publication.manifest import MANIFEST, SIGNATURE, read_manifest
 from flows.publication.reproduction import check_figures, check_kept_inputs
+from flows.publication.shapes import (
+    check_kept_shape,
+    check_published_shape,
+    check_views,
+    explain_damage,
+)
 from flows.settings import PUBLISHED_DATABASE, Settings
+from flows.warehouse.bounds import bound_time
 from flows.warehouse.connection import connect
+from flows.warehouse.failures import first_line
 from flows.warehouse.frames import load_query, quote_literal
 from flows.warehouse.store import FileStore, Store, attach_read_only, store_of
 from transforms.constants import SLOT_US
+from transforms.schema import TABLES
 
 FORMAT = 1
 _ABOUT, _STORE, _PUBLICATION, _LEDGER = "bundle.json", "kept.duckdb", "publication", "ledger"
+_README_FILE = "README.txt"
+_LARGEST_TEXT = 1 << 16
+_PUBLICATION_ID = re.compile(r"\d{4,9}-[0-9a-f]{8}")
+_EARLIER = re.compile(rf"{_LEDGER}/{_PUBLICATION_ID.pattern}/(manifest\.json|manifest\.json\.sig)")
+# Whoever changes this text raises the format: a bundle's README is compared with it.
 _README = """\
 Evidence for the training run {run_id}, publication {publication_id}.
 
@@ -111,13 +126,17 @@ def _describe_bundle(
         run_id=run_id,
         publication_id=publication_id,
         version=__version__,
-        name=name,
+        name=_file_name(name),
         database=PUBLISHED_DATABASE,
         digest=digest,
     )
+    archive.writestr(_README_FILE, readme)
+    archive.writestr(_ABOUT, _render_about(run_id, publication_id))
+
+
+def _render_about(run_id: str, publication_id: str) -> str:
     about = {"format": FORMAT, "run_id": run_id, "publication_id": publication_id}
-    archive.writestr("README.txt", readme)
-    archive.writestr(_ABOUT, json.dumps(about, indent=1) + "\n")
+    return json.dumps(about, indent=1) + "\n"
 
 
 def _add_publication(archive: zipfile.ZipFile, folder: Path) -> None:
@@ -181,90 +200,183 @@ def verify_bundle(path: Path, trust: Trust | None = None) -> Iterator[Finding]:
     """Verify a bundle, with nothing but what is in it and what is known from elsewhere.
 
     Raises:
-        BadInput: it is no bundle, or its members lie outside it.
+        BadInput: it is no bundle, a damaged one, or one that no Wattledger wrote.
+        OutOfMemory: or `OutOfTime`: it takes more than it may; nothing was confirmed.
     """
     trust = trust or Trust()
     with tempfile.TemporaryDirectory() as scratch:
-        run_id, folder = _unpack_bundle(path, Path(scratch))
-        manifest = folder / MANIFEST
+        unpacked = _unpack_bundle(path, Path(scratch))
+        folder, name = unpacked.folder, unpacked.folder.name
+        for stranger in unpacked.strangers:
+            yield Finding(name, "bundle", stranger[:200], False, "no bundle has such a member")
+        yield _check_readme(unpacked)
         if trust.expected:
-            same = manifest.is_file() and hash_file(manifest) == trust.expected
+            same = unpacked.manifest_sha256 == trust.expected
             detail = "the manifest has another one"
-            yield Finding(folder.name, "chain", "expected digest", same, detail)
+            yield Finding(name, "chain", "expected digest", same, detail)
         previous = ""
-        for earlier in sorted((Path(scratch) / _LEDGER).glob("*")):
-            stated = _read_previous_digest(earlier / MANIFEST)
-            detail = "it names another publication before it than there is"
-            yield Finding(earlier.name, "chain", "previous_digest", stated == previous, detail)
-            previous = hash_file(earlier / MANIFEST) if stated is not None else ""
+        for finding, digest in _check_earlier(Path(scratch) / _LEDGER, trust):
+            previous = digest
+            yield finding
         yield from check_folder(folder, trust, previous, {})
-        store = FileStore(Path(scratch) / _STORE)
-        yield from _check_store(store, folder)
-        yield from check_figures(store, folder, run_id)
+        found = list(_check_store(unpacked, trust))
+        yield from found
+        if not any(finding.ok is False for finding in found):
+            yield from check_figures(unpacked.store, folder, unpacked.run_id)
 
 
-def _check_store(store: Store, folder: Path) -> Iterator[Finding]:
-    """Readings and grid data of the bundle are those that the publication names by digest."""
-    published = FileStore(database_in(folder))
+def _check_readme(unpacked: _Unpacked) -> Finding:
+    """What people read first is what Wattledger writes: of this run, publication and manifest."""
+    written = _README.format(
+        run_id=unpacked.run_id,
+        publication_id=unpacked.folder.name,
+        version="\0",
+        name="\0",
+        database=PUBLISHED_DATABASE,
+        digest=unpacked.manifest_sha256,
+    )
+    pattern = r"[\w.+-]{1,200}".join(re.escape(part) for part in written.split("\0"))
+    path = unpacked.root / _README_FILE
+    text = path.read_bytes()[:_LARGEST_TEXT].decode("utf-8", "replace") if path.is_file() else ""
+    detail = "it is not what Wattledger writes" if text else "it is missing"
+    same = re.fullmatch(pattern, text) is not None
+    return Finding(unpacked.folder.name, "bundle", _README_FILE, same, detail)
+
+
+def _check_earlier(ledger: Path, trust: Trust) -> Iterator[tuple[Finding, str]]:
+    """Check that the manifests of earlier publications name each other; gives the digest of each, too."""
+    previous = ""
+    for earlier in sorted(ledger.glob("*"), key=lambda folder: (len(folder.name), folder.name)):
+        try:
+            stated = read_manifest(earlier / MANIFEST)["publication"]["previous_digest"]
+        except (OSError, ValueError) as error:
+            detail = f"it cannot be read: {first_line(error)}"
+            yield Finding(earlier.name, "manifest", MANIFEST, False, detail), ""
+            continue
+        signature = earlier / SIGNATURE
+        if trust.public_key is not None and signature.is_file():
+            signed = is_signed_by(
+                trust.public_key,
+                signature.read_bytes()[:_LARGEST_TEXT],
+                (earlier / MANIFEST).read_bytes(),
+            )
+            detail = "it is not by this key"
+            yield Finding(earlier.name, "signature", SIGNATURE, signed, detail), previous
+        same = stated == previous
+        previous = hash_file(earlier / MANIFEST)
+        detail = "it names another publication before it than there is"
+        yield Finding(earlier.name, "chain", "previous_digest", same, detail), previous
+
+
+def _check_store(unpacked: _Unpacked, trust: Trust) -> Iterator[Finding]:
+    """Readings and grid data of the bundle are those that the publication names by digest, and it has the run."""
+    name, database = unpacked.folder.name, database_in(unpacked.folder)
     try:
-        with closing(attach_read_only(store=store, published=published)) as con:
+        stores = {"store": unpacked.store, "published": FileStore(database)}
+        with closing(attach_read_only(**stores)) as con, bound_time(con):
+            strange = [
+                *check_kept_shape(con, name, "store", unpacked.store.path.stat().st_size),
+                *check_published_shape(con, name, "published", database.stat().st_size),
+            ]
+            yield from strange
+            if strange:
+                return
+            vouched = bool(trust.public_key or trust.expected)
+            yield from check_views(con, name, "published", vouched=vouched)
+            yield _check_run(con, name, unpacked.run_id)
+            yield _check_segments(con, name)
             segments = con.execute("SELECT segment_id FROM store.segment").fetchall()
             held = frozenset(segment_id for (segment_id,) in segments)
-            yield from check_kept_inputs(con, folder.name, held)
-    except duckdb.Error as error:
-        yield Finding(folder.name, "kept", _STORE, False, f"damaged: {error}")
+            yield from check_kept_inputs(con, name, held)
+    except (WarehouseError, OSError, duckdb.Error) as error:
+        yield explain_damage(error, name, "kept", _STORE)
 
 
-def _read_previous_digest(manifest: Path) -> str | None:
-    """What a manifest says of the one before; None where it cannot be read."""
-    try:
-        return str(json.loads(manifest.read_bytes())["publication"]["previous_digest"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def _check_run(con: duckdb.DuckDBPyConnection, publication_id: str, run_id: str) -> Finding:
+    """The run that the bundle is said to be of has figures in it."""
+    [(slots,)] = con.execute(
+        "SELECT count(*) FROM published.energy_slot WHERE run_id = ?", [run_id]
+    ).fetchall()
+    [(totals,)] = con.execute(
+        "SELECT count(*) FROM published.run_footprint WHERE run_id = ?", [run_id]
+    ).fetchall()
+    detail = "the publication has no figures of this run, so there is nothing to verify"
+    place = f"run {name_for_people(run_id)[:100]}"
+    return Finding(publication_id, "bundle", place, bool(slots and totals), detail)
 
 
-def _unpack_bundle(path: Path, target: Path) -> tuple[str, Path]:
-    """Unpack a bundle below `target`; returns the run that it is of, and the publication's folder."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                _unpack_member(archive, member, target, path)
-        about = json.loads((target / _ABOUT).read_bytes())
-        name, run_id = str(about["publication_id"]), str(about["run_id"])
-        if about["format"] != FORMAT:
-            raise ValueError(f"format {about['format']}")
-        if not name or PurePosixPath(name).name != name or name in (".", ".."):
+def _check_segments(con: duckdb.DuckDBPyConnection, publication_id: str) -> Finding:
+    """Segments of the store are among those published."""
+    known = {name for name, *_ in con.execute("DESCRIBE published.segment").fetchall()}
+    columns = ", ".join(name for name in TABLES["segment"].columns if name in known)
+    [(strange,)] = con.execute(
+        f"SELECT count(*) FROM (SELECT {columns} FROM store.segment EXCEPT ALL "
+        f"SELECT {columns} FROM published.segment)"
+    ).fetchall()
+    detail = f"{strange} rows are not among those published"
+    return Finding(publication_id, "kept", "segment", strange == 0, detail)
+
+
+@dataclass(frozen=True)
+class _Unpacked:
+    """A bundle below a folder.
+
+    Attributes:
+        root: The folder.
+        run_id: The run that it is said to be of.
+        folder: The publication, under its name.
+        strangers: Members that no bundle has, which were not unpacked.
+    """
+
+    root: Path
+    run_id: str
+    folder: Path
+    strangers: list[str]
+
+    @property
+    def store(self) -> FileStore:
+        return FileStore(self.root / _STORE)
+
+    @property
+    def manifest_sha256(self) -> str:
+        """Digest of the manifest; empty where there is none."""
+        manifest = self.folder / MANIFEST
+        return hash_file(manifest) if manifest.is_file() else ""
+
+
+def _is_expected(name: str) -> bool:
+    """Whether a bundle has members of that name; the manifest says which files the publication has."""
+    return (
+        name in (_README_FILE, _ABOUT, _STORE)
+        or name.startswith(f"{_PUBLICATION}/")
+        or _EARLIER.fullmatch(name) is not None
+    )
+
+
+def _unpack_bundle(path: Path, target: Path) -> _Unpacked:
+    """Unpack a bundle below a folder.
+
+    Raises:
+        BadInput: it is none.
+    """
+    strangers = unpack_archive(path, target, _is_expected)
+    with explain_archive(path):
+        text = (target / _ABOUT).read_bytes()[:_LARGEST_TEXT]
+        about = json.loads(text)
+        if not isinstance(about, dict) or about.get("format") != FORMAT:
+            raise ValueError(f"{_ABOUT} is not of format {FORMAT}")
+        run_id, name = about.get("run_id"), about.get("publication_id")
+        if not isinstance(run_id, str) or not isinstance(name, str):
+            raise ValueError(f"{_ABOUT} names no run and publication")
+        if not _PUBLICATION_ID.fullmatch(name):
             raise ValueError(f"publication {name!r}")
+        if text.decode() != _render_about(run_id, name):
+            raise ValueError(f"{_ABOUT} says more than a bundle does")
         if not (target / _STORE).is_file():
             raise ValueError(f"no {_STORE}")
         folder = target / "unpacked" / name
         folder.parent.mkdir()
         (target / _PUBLICATION).rename(folder)
-    except (zipfile.BadZipFile, OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        raise BadInput(
-            f"not a bundle, or a damaged one: {error}",
-            where=str(path),
-            remedy="Ask for it again; `wattledger bundle RUN` makes one",
-        ) from None
-    return run_id, folder
-
-
-def _unpack_member(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, path: Path
-) -> None:
-    """Write one member; names that lead elsewhere and links are refused, not corrected."""
-    name = PurePosixPath(member.filename)
-    kind = stat.S_IFMT(member.external_attr >> 16)
-    inside = name.parts and not name.is_absolute() and ".." not in name.parts
-    if not inside or "\\" in member.filename or ":" in member.filename or kind == stat.S_IFLNK:
-        raise BadInput(
-            f"its member {member.filename!r} lies outside it",
-            where=str(path),
-            remedy="No bundle of Wattledger has that: do not unpack it with other tools either",
-        )
-    if member.is_dir():
-        return
-    file = target.joinpath(*name.parts)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with archive.open(member) as source, file.open("xb") as copy:
-        shutil.copyfileobj(source, copy, 1 << 20)
+        # Where DuckDB sets aside what it has no memory for.
+        (target / ".wattledger").mkdir()
+    return _Unpacked(target, run_id, folder, strangers)

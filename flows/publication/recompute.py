@@ -18,6 +18,7 @@ from flows.factors import Factor
 from flows.publication.evidence import TABLES_KEPT, select_as_known
 from flows.publication.folders import database_in, find_publication
 from flows.settings import Settings
+from flows.warehouse.bounds import bound_time
 from flows.warehouse.frames import query_rows
 from flows.warehouse.store import FileStore, Store, attach_read_only, store_of
 from transforms import METHOD_VERSION
@@ -93,15 +94,16 @@ def compute_again(
     """
     con = attach_read_only(store=store, published=FileStore(database))
     try:
-        as_of = _check_method(con, database)
-        _restore_inputs(con, as_of)
-        if run_id is not None:
-            con.execute(
-                "DELETE FROM run_allocation WHERE gpu_uuid NOT IN "
-                "(SELECT gpu_uuid FROM run_allocation WHERE run_id = ?)",
-                [run_id],
-            )
-        return con, _compute_tables(con, every_run=run_id is None)
+        with bound_time(con):
+            as_of = _check_method(con, database)
+            _restore_inputs(con, as_of)
+            if run_id is not None:
+                con.execute(
+                    "DELETE FROM run_allocation WHERE gpu_uuid NOT IN "
+                    "(SELECT gpu_uuid FROM run_allocation WHERE run_id = ?)",
+                    [run_id],
+                )
+            return con, _compute_tables(con, every_run=run_id is None)
     except BaseException:
         con.close()
         raise

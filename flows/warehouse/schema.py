@@ -9,7 +9,7 @@ from importlib.resources.abc import Traversable
 
 import duckdb
 
-from flows.errors import WarehouseError, WarehouseNewer
+from flows.errors import WarehouseError, WarehouseNewer, WarehouseOlder
 from flows.warehouse import lake
 from flows.warehouse.frames import quote_literal
 from flows.warehouse.locks import commit_or_roll_back
@@ -87,7 +87,8 @@ def require_schema(con: duckdb.DuckDBPyConnection, database: str, place: str) ->
         place: Where it is, for messages.
 
     Raises:
-        WarehouseError: it has an older schema, a newer one, or none of Wattledger's.
+        WarehouseNewer: it has a newer schema.
+        WarehouseOlder: it has an older one, or none of Wattledger's.
     """
     newest = max(int(file.name.split("_")[0]) for file in _list_sql("migrations"))
     try:
@@ -97,7 +98,7 @@ def require_schema(con: duckdb.DuckDBPyConnection, database: str, place: str) ->
     except (duckdb.CatalogException, duckdb.BinderException):
         version = None
     if not isinstance(version, int):
-        raise WarehouseError(
+        raise WarehouseOlder(
             "it is no warehouse of Wattledger: nothing says which migrations it has",
             where=place,
             remedy="Check the path",
@@ -109,7 +110,7 @@ def require_schema(con: duckdb.DuckDBPyConnection, database: str, place: str) ->
             remedy="Upgrade Wattledger; this version leaves the file untouched",
         )
     if version < newest:
-        raise WarehouseError(
+        raise WarehouseOlder(
             f"it has the tables of an older Wattledger (migration {version}; this one has {newest})",
             where=place,
             remedy="Run `wattledger footprint` once, which adds what is missing",

@@ -42,7 +42,7 @@ def test_a_bundle_is_verified_with_nothing_else(packed: Path, tmp_path: Path) ->
     assert said.returncode == 0, said.stdout + said.stderr
     found = json.loads(said.stdout)
     assert {o["what"] for o in found} == {
-        "entry", "signature", "chain", "file", "table", "view", "kept", "figures",
+        "bundle", "entry", "signature", "chain", "file", "table", "view", "kept", "figures",
     }  # fmt: skip
     assert {o["place"] for o in found if o["what"] == "figures"} == {
         "run_footprint", "footprint_slot", "energy_slot", "run_alternative", "run_sensitivity", "factor_use",
