@@ -51,6 +51,23 @@ Part = tuple[str, str]
 """A table of the warehouse and a part of it: a segment, a zone."""
 
 
+def check_schema(store: Store, publication_id: str) -> Iterator[Finding]:
+    """Check that the warehouse has the tables that this version reads, before any is read.
+
+    Yields:
+        What is wrong; nothing where all is well.
+
+    Raises:
+        WarehouseNewer: a newer Wattledger wrote it; `WarehouseOlder`: an older one.
+    """
+    try:
+        with closing(attach_read_only(store=store)) as con:
+            require_schema(con, "store", str(store))
+            yield from check_store_shape(con, publication_id, "store")
+    except (WarehouseError, duckdb.Error) as error:
+        yield explain_damage(error, publication_id, "warehouse", NAME)
+
+
 def check_warehouse(store: Store, folder: Path) -> Iterator[Finding]:
     """Check that the warehouse still holds what a publication rests on, and what it says itself."""
     published = FileStore(database_in(folder))

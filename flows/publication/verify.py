@@ -17,7 +17,7 @@ from flows.publication.findings import Finding, Trust
 from flows.publication.folders import find_publication, list_publications
 from flows.publication.integrity import check_folder
 from flows.publication.manifest import digest_to_chain
-from flows.publication.reproduction import check_figures, check_warehouse
+from flows.publication.reproduction import check_figures, check_schema, check_warehouse
 from flows.settings import Settings
 from flows.warehouse.frames import query_rows
 from flows.warehouse.store import store_of
@@ -51,6 +51,11 @@ def verify_ledger(
         UsageError: nothing is published, or there is no such publication.
     """
     folders = list_publications(settings)
+    if store_of(settings).exists():
+        strange = list(check_schema(store_of(settings), folders[-1].name if folders else ""))
+        yield from strange
+        if strange:  # Nothing more can be read, nor said.
+            return
     entries = _read_ledger(settings) if store_of(settings).exists() else []
     if not folders and entries:
         for entry in entries:

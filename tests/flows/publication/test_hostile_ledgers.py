@@ -47,6 +47,8 @@ def test_a_manifest_of_other_types_is_named(published: Settings) -> None:
 @pytest.mark.parametrize(
     ("statement", "place", "detail"),
     [
+        ("DROP TABLE publication", "publication", "the table is missing"),
+        ("ALTER TABLE publication RENAME TO publications", "publication", "the table is missing"),
         ("DROP TABLE rolled_up CASCADE", "rolled_up", "the table is missing"),
         ("ALTER TABLE factor RENAME COLUMN value TO other", "factor", "its column value is missing"),
         ("ALTER TABLE host ADD COLUMN x INTEGER; ALTER TABLE host ALTER x TYPE VARCHAR", "", ""),
