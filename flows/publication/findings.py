@@ -13,7 +13,7 @@ class Finding:
 
     Attributes:
         publication_id: Of which publication.
-        what: Kind of thing: manifest, signature, entry, chain, file, table, view, kept, warehouse, figures.
+        what: Kind of thing: manifest, signature, entry, chain, file, table, view, meter, kept, warehouse, figures.
         place: Which one.
         ok: Whether it is as it should be; None where that cannot be checked here.
         detail: What is wrong, or why it cannot be checked.

@@ -24,6 +24,7 @@ from flows.publication.manifest import (
     digest_views,
     read_manifest,
 )
+from flows.publication.meters import check_signatures
 from flows.publication.shapes import check_published_shape, explain_damage
 from flows.warehouse.bounds import bound_time
 from flows.warehouse.failures import first_line
@@ -133,11 +134,13 @@ def _check_database(folder: Path, manifest: Mapping[str, Any]) -> Iterator[Findi
                 return
             tables, views = digest_tables(con, "published"), digest_views(con, "published")
             computed_by = query_rows(con, "SELECT method_version FROM published.computation")
+            signatures = list(check_signatures(con, folder.name))
     except (WarehouseError, duckdb.Error) as error:
         yield explain_damage(error, folder.name, "table", path.name)
         return
     yield from _compare_contents(folder.name, "table", manifest["tables"], tables)
     yield from _compare_contents(folder.name, "view", manifest["views"], views)
+    yield from signatures
     method = str(manifest["publication"]["method_version"])
     found = [str(row["method_version"]) for row in computed_by]
     detail = f"the manifest says {method}, the figures {', '.join(found) or 'nothing'}"

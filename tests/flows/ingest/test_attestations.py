@@ -23,6 +23,8 @@ from flows.ingest import gpu_store
 from flows.ingest.attestations import Attestations, accept_key
 from flows.ingest.gpu import ingest_gpu
 from flows.ingest.runs import ingest_runs
+from flows.publication.publish import publish_candidate
+from flows.publication.verify import verify_ledger
 from flows.settings import Settings
 from flows.warehouse.registry import Outcome
 from flows.warehouse.store import open_for_writing, store_of
@@ -246,6 +248,13 @@ def test_the_share_that_is_signed_is_told(signed: Settings) -> None:
     ]
     assert ingest_runs(signed, [runs_csv(signed.root, rows)])[0].verdict == "loaded"
     compute(signed)
+    publish_candidate(signed)
+    meters = [one for one in verify_ledger(signed) if one.what == "meter"]
+    assert [(one.place, one.ok) for one in meters] == [(HOST, True)]
+    assert (
+        "GPU energy of runs rests on readings that their hosts signed"
+        in (signed.published / "summary.html").read_text()
+    )
     shares = {r["run_id"]: r for r in ask(signed, "SELECT run_id, signed_share FROM data_quality")}
     assert 0.6 < shares["signed"]["signed_share"] <= 1
     assert 0 < shares["mixed"]["signed_share"] < 1
