@@ -24,7 +24,8 @@ from flows.sources.runs import records
 from flows.sources.runs.record_files import (
     Bytes,
     RecordFile,
-    find_user,
+    find_host,
+    is_vouched,
     limit_files,
     read_bytes,
     read_file,
@@ -79,7 +80,7 @@ def load_records(
 
 def _vouched_first(read: Iterable[Bytes]) -> list[Bytes]:
     """Records of root before those of users: where both claim something, root's word counts."""
-    return sorted(read, key=lambda one: (find_user(one.path) not in (None, 0), str(one.path)))
+    return sorted(read, key=lambda one: (not is_vouched(one), str(one.path)))
 
 
 def _store_all(
@@ -115,7 +116,7 @@ class _Refusals:
 
     def refuse(self, path: Path, error: BadInput, read: Bytes | None = None) -> list[Outcome]:
         """What became of a record; none where the user's others have used up all room."""
-        if find_user(path) is not None:
+        if find_host(path):
             self._counts[path.parent] += 1
             if self._counts[path.parent] > _MOST_NAMED:
                 return []

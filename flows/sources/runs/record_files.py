@@ -57,6 +57,12 @@ class Bytes:
     file_uid: int
 
 
+def is_vouched(read: Bytes) -> bool:
+    """Whether root, or the user who runs the pipeline, wrote a file."""
+    named = find_user(read.path)
+    return (read.file_uid if named is None else named) in {0, os.geteuid()}
+
+
 def find_user(path: Path) -> int | None:
     """The user whose folder a file of a spool lies in, by the folder's name; None for all other files."""
     return parse_user_folder(path.parent.name) if path.parent.parent.name == RUNS else None
@@ -133,12 +139,12 @@ def _find_origin(read: Bytes, record: Record) -> Origin:
         if read.file_uid not in {named, *trusted}:
             raise _refuse(f"user {read.file_uid} wrote it into the folder of user {named}", read)
     owner = read.file_uid if named is None else named
-    is_vouched = owner in trusted
-    if is_vouched and record.owner_uid is not None:
+    vouched = is_vouched(read)
+    if vouched and record.owner_uid is not None:
         owner = record.owner_uid
     if record.owner_uid not in (None, owner):
         raise _refuse(f"it speaks for user {record.owner_uid}, but user {owner} wrote it", read)
-    return Origin(owner, is_vouched, host)
+    return Origin(owner, vouched, host)
 
 
 def _refuse(reason: str, read: Bytes) -> BadInput:
@@ -150,21 +156,21 @@ def _refuse(reason: str, read: Bytes) -> BadInput:
 
 
 def limit_files(paths: list[Path]) -> tuple[list[Path], list[str]]:
-    """The newest files of each user's folder, as many as are read in one load.
+    """The newest files of each user in each folder of a spool, as many as are read in one load.
 
     Returns:
         The files, in their order, and a sentence for each folder that has more.
     """
-    by_folder: dict[Path, list[Path]] = {}
+    groups: dict[tuple[Path, int], list[tuple[int, int, Path]]] = {}
     for path in paths:
-        if find_user(path) is not None:
-            by_folder.setdefault(path.parent, []).append(path)
+        if find_host(path):
+            written_ns, length, uid = _look_at(path)
+            groups.setdefault((path.parent, uid), []).append((written_ns, length, path))
     left_out: set[Path] = set()
     warnings = []
-    for folder, files in by_folder.items():
+    for (folder, uid), files in groups.items():
         kept, size = 0, 0
-        looked_at = sorted(((*_look_at(path), path) for path in files), reverse=True)
-        for _, length, path in looked_at:
+        for _, length, path in sorted(files, reverse=True):
             size += length
             if kept == _MOST_FILES or size > _MOST_BYTES:
                 left_out.add(path)
@@ -172,15 +178,15 @@ def limit_files(paths: list[Path]) -> tuple[list[Path], list[str]]:
                 kept += 1
         if kept < len(files):
             warnings.append(
-                f"{name_for_people(folder)}: {len(files):,} files; the newest {kept:,} were read"
+                f"{name_for_people(folder)}: {len(files):,} files of user {uid}; the newest {kept:,} were read"
             )
     return [path for path in paths if path not in left_out], warnings
 
 
-def _look_at(path: Path) -> tuple[int, int]:
-    """When a file was written, and how much of it would be read."""
+def _look_at(path: Path) -> tuple[int, int, int]:
+    """When a file was written, how much of it would be read, and whose it is."""
     try:
         found = path.lstat()
     except OSError:
-        return 0, 0
-    return found.st_mtime_ns, min(found.st_size, MAX_BYTES)
+        return 0, 0, -1
+    return found.st_mtime_ns, min(found.st_size, MAX_BYTES), found.st_uid

@@ -298,4 +298,8 @@ def test_a_flood_of_records_costs_its_owner_only(
     assert outcomes[f"node02/runs/{ALICE}/r-{ALICE}.json"].verdict == "loaded"
     assert len(outcomes) == 1 + 5 + 1
     assert "25 more files cannot be used" in outcomes[f"node01/runs/{MALLORY}"].reason
-    assert any("the newest 30 were read" in w for o in outcomes.values() for w in o.warnings)
+    assert any(
+        f"of user {MALLORY}; the newest 30 were read" in w
+        for o in outcomes.values()
+        for w in o.warnings
+    )

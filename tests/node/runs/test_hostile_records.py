@@ -191,6 +191,27 @@ def test_a_beat_does_bounded_work_however_many_files_there_are(
     assert any("more than 300 files" in note for note in notes)
 
 
+def test_files_beside_the_folders_hide_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wattledger.runs.active._ENTRIES_OF_ALL", 40)
+    monkeypatch.setattr("wattledger.runs.active._MOST_FILES", 30)
+    spool = Spool(tmp_path, HOST)
+    spool.create()
+    for number in range(300):
+        (spool.runs / f"{number}.json").write_bytes(b"{}")
+    for number in range(1000, 1300):
+        (spool.runs / f"{number}").touch()
+    honest = begin_record({}, GPUS, HOST)
+    honest.save(spool.make_own_runs())
+    active = ActiveRuns(spool.runs, HOST)
+    beats = 0
+    while not active.any():
+        active.read_changes()
+        beats += 1
+        assert beats < 30
+
+
 @pytest.mark.parametrize("moment", [1e18, -1e18, 4e9])
 def test_no_time_of_a_file_ends_the_collector_or_makes_a_run_of_the_future(
     moment: float, tmp_path: Path

@@ -28,8 +28,9 @@ _SILENT_S = 60.0
 """A run of another container whose record was not touched for so long has ended."""
 GRACE_S = 2.0
 """How long after the end of its process a run may take to write its end itself."""
-_ENTRIES, _BYTES = 1000, 2 << 20
-"""Files of one folder that are looked at in one beat, and bytes of records that are read (one record more)."""
+_ENTRIES, _ENTRIES_OF_ALL, _BYTES = 1000, 10_000, 2 << 20
+"""Files of a user's folder, and of `runs` itself, that are looked at in one beat, and bytes of records that are
+read (one record more)."""
 _MOST_FOLDERS, _OF_ONE_USER = 1024, 4
 """Folders that are looked after, and those of one user."""
 _MOST_FILES, _MOST_OPEN = 20_000, 500
@@ -141,29 +142,36 @@ class ActiveRuns:
         """Read the next files of a folder."""
         assert folder.entries is not None
         changed, left = False, _BYTES
+        most = _ENTRIES_OF_ALL if folder.uid is None else _ENTRIES
         try:
             with open_folder(folder.path) as handle:
+                if folder.uid is not None and os.fstat(handle).st_uid not in (folder.uid, 0):
+                    raise OSError("it is another user's by now")
                 for count, entry in enumerate(folder.entries, 1):
                     if folder.uid is None and parse_user_folder(entry) is not None:
                         self._add_folder(entry)
                     elif entry.endswith(".json") and entry[0] != ".":
-                        folder.present.add(entry)
-                        size = self._read_record(name, folder, entry, handle)
+                        size = self._take_record(name, folder, entry, handle)
                         changed, left = changed or size > 0, left - size
-                    if count == _ENTRIES or left <= 0 or len(folder.present) == _MOST_FILES:
+                    if count == most or left <= 0:
                         break
                 else:
                     folder.entries = None
         except OSError:
             # The folder is gone, or a link by now.
             folder.entries, folder.present = None, set()
-        if len(folder.present) == _MOST_FILES:
-            folder.entries = None
-            self._note(f"{folder.path}: more than {_MOST_FILES:,} files; the others are left alone")
         if folder.entries is None:
             folder.files = {k: seen for k, seen in folder.files.items() if k in folder.present}
             folder.open = {k: record for k, record in folder.open.items() if k in folder.present}
         return changed
+
+    def _take_record(self, name: str, folder: _Folder, entry: str, handle: int) -> int:
+        """Read a record, unless too many of the folder are known; returns how many bytes were read."""
+        if len(folder.present) >= _MOST_FILES:
+            self._note(f"{name}: more than {_MOST_FILES:,} files; the others are left alone")
+            return 0
+        folder.present.add(entry)
+        return self._read_record(name, folder, entry, handle)
 
     def _add_folder(self, name: str) -> None:
         """Look after the folder of a user, if it is one: of that user or of root, and no link."""
