@@ -91,9 +91,13 @@ def collect(
 
 
 def _open_spool(folder: str) -> Spool:
+    from flows.errors import UsageError
     from wattledger.spool.spool import Spool, default_root, hostname
 
-    return Spool(Path(folder) if folder else default_root(), hostname())
+    try:
+        return Spool(Path(folder) if folder else default_root(), hostname())
+    except OSError as error:
+        raise UsageError(error.strerror or str(error), where=hostname()) from None
 
 
 def _print_collector_status(spool: Spool, *, as_json: bool) -> None:
