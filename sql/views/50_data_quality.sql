@@ -53,6 +53,12 @@ signed AS (
     ASOF LEFT JOIN ended AS e ON e.gpu_key = h.gpu_key AND h.from_ts >= e.last_ts
     GROUP BY h.run_id
 ),
+-- Of a run's records, those that the collector of their host saw on its node, and signed.
+told AS (
+    SELECT run_id, avg((record_sha256 IN (SELECT record_sha256 FROM seen_record))::INTEGER) AS seen_share
+    FROM run_record
+    GROUP BY run_id
+),
 grid AS (
     SELECT
         run_id,
@@ -70,10 +76,12 @@ SELECT
     gap_mj / nullif(energy_mj, 0) AS gap_share,
     filled_mj / nullif(energy_mj, 0) AS filled_share,
     coalesce(signed_mj, 0) / nullif(energy_mj, 0) AS signed_share,
+    coalesce(seen_share, 0) AS records_seen_share,
     reported_share AS intensity_reported_share,
     estimated_share AS intensity_estimated_share,
     fallback_share AS intensity_fallback_share
 FROM sources
 LEFT JOIN grid USING (run_id)
 LEFT JOIN signed USING (run_id)
+LEFT JOIN told USING (run_id)
 ORDER BY run_id;

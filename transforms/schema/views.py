@@ -108,7 +108,7 @@ TABLES: tuple[Table, ...] = (
         "one run",
         "What each run's figures rest on",
         columns(
-            "run_id counter_share power_share gap_share filled_share signed_share "
+            "run_id counter_share power_share gap_share filled_share signed_share records_seen_share "
             "intensity_reported_share intensity_estimated_share intensity_fallback_share"
         ),
         kind="view",

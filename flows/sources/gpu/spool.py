@@ -17,7 +17,7 @@ from flows.sources.gpu.segments import COLUMNS, HOST_COLUMNS
 from flows.sources.gpu.staged import fill_columns
 from wattledger.files import open_plain
 from wattledger.readings import QUANTITIES
-from wattledger.spool.spool import Spool
+from wattledger.spool.spool import JOURNALS, Spool
 
 
 def read_readings(
@@ -31,7 +31,7 @@ def read_readings(
     span = pl.col("ts").is_between(first, last)
     parts = [pl.DataFrame(schema=COLUMNS)]
     # Journals first: one that is sealed meanwhile is found again as a segment.
-    for journal in spool.list_journals():
+    for journal in _list_journals(spool):
         recent = _read_journal(journal, uuids, first, last, spool.host)
         if recent is not None:
             parts.append(recent)
@@ -51,7 +51,7 @@ def read_host_readings(spool: Spool, first: datetime, last: datetime) -> pl.Data
         The columns of a host's segment (`segments.HOST_COLUMNS`), in order of component and time.
     """
     parts = [pl.DataFrame(schema=HOST_COLUMNS)]
-    for journal in spool.list_journals():
+    for journal in _list_journals(spool):
         rows = _query_journal(
             journal,
             "SELECT ?, ts_us, span_us, component, energy_mj, is_modelled, method "
@@ -72,6 +72,13 @@ def read_host_readings(spool: Spool, first: datetime, last: datetime) -> pl.Data
         if path.name.endswith(".host.parquet")
     ]
     return pl.concat(parts).unique(["component", "ts"], keep="first").sort("component", "ts")
+
+
+def _list_journals(spool: Spool) -> list[Path]:
+    """Journals that this user may open; in place of another user's, the copy that its collector gives."""
+    if os.access(spool.journals, os.R_OK | os.X_OK):
+        return spool.list_journals()
+    return [spool.recent]
 
 
 def _to_us(moment: datetime) -> int:
@@ -109,7 +116,9 @@ def _query_journal(
         with open_plain(journal) as handle:
             if os.fstat(handle).st_size > _MOST_BYTES:
                 return []
-        con = sqlite3.connect(f"{journal.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+        # A copy never changes: it is replaced. A journal has a log beside it.
+        mode = "immutable=1" if journal.parent.name != JOURNALS else "mode=ro"
+        con = sqlite3.connect(f"{journal.absolute().as_uri()}?{mode}", uri=True, timeout=5)
     except (sqlite3.Error, OSError):
         return []
     steps = count()

@@ -247,6 +247,13 @@ def test_the_share_that_is_signed_is_told(signed: Settings) -> None:
         "mixed,2024-05-01T12:02:00Z,2024-05-01T12:06:00Z,node01,all,1",
     ]
     assert ingest_runs(signed, [runs_csv(signed.root, rows)])[0].verdict == "loaded"
+    with open_for_writing(store_of(signed)) as con:
+        con.execute(
+            "INSERT INTO run_record BY NAME SELECT sha AS record_id, 'signed' AS run_id, 'node01' AS host, "
+            "now() AS started_at, '{}' AS record, '' AS source_name, now() AS loaded_at, "
+            "sha AS record_sha256 FROM (VALUES ('seen'), ('invented')) AS t(sha)"
+        )
+        con.execute("INSERT INTO seen_record VALUES ('seen', 'node01', 1001, now(), 's')")
     compute(signed)
     publish_candidate(signed)
     meters = [one for one in verify_ledger(signed) if one.what == "meter"]
@@ -255,7 +262,9 @@ def test_the_share_that_is_signed_is_told(signed: Settings) -> None:
         "GPU energy of runs rests on readings that their hosts signed"
         in (signed.published / "summary.html").read_text()
     )
-    shares = {r["run_id"]: r for r in ask(signed, "SELECT run_id, signed_share FROM data_quality")}
+    shares = {row["run_id"]: row for row in ask(signed, "FROM data_quality")}
+    assert shares["signed"]["records_seen_share"] == 0.5
+    assert shares["mixed"]["records_seen_share"] == 0
     assert 0.6 < shares["signed"]["signed_share"] <= 1
     assert 0 < shares["mixed"]["signed_share"] < 1
     assert asdict(load_attestation(attestation_of(path_of(signed, 0))))["host"] == HOST

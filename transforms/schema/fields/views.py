@@ -39,6 +39,11 @@ FIELDS: tuple[Field, ...] = (
     Field("missing", "BIGINT", "Segments that are missing between the first and the last"),
     Field("first_missing", "BIGINT", "Number of the first that is missing; null where none is"),
     Field("signed_share", "DOUBLE", "Part that rests on readings signed at the meter, 0 to 1"),
+    Field(
+        "records_seen_share",
+        "DOUBLE",
+        "Part of the run's records that the collectors of their hosts saw and signed, 0 to 1",
+    ),
     Field("gap_share", "DOUBLE", "Part estimated across gaps, 0 to 1"),
     Field("filled_share", "DOUBLE", "Part filled for want of readings, 0 to 1"),
     Field(

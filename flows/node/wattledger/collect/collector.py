@@ -70,6 +70,7 @@ class Collector:
         self._runs = ActiveRuns(self.spool.runs, self.host)
         self._event_counts: dict[tuple[str, str | None], int] = {}
         self._refused: set[str] = set()
+        self._has_new_runs = False
         # What is read.
         self._driver = Driver()
         self._gpus: list[NvmlGpu] = []
@@ -234,6 +235,7 @@ class Collector:
             if self._runs.read_changes():
                 # A run began or ended: store up to the reading after that moment.
                 flush_at = min(flush_at, time.monotonic() + self.config.period_s + _FIRST_S)
+                self._has_new_runs = True
             self._runs.end_lost_runs()
             if time.monotonic() >= flush_at:
                 flush_at = time.monotonic() + self.config.flush_s
@@ -317,6 +319,9 @@ class Collector:
             if self._spool_problem is not None:
                 self._spool_problem = None
                 self.note("spool_writable", None, f"{count} waiting readings were stored")
+            if self._has_new_runs:
+                self._has_new_runs = False
+                self._storage.share_recent()
             self._storage.seal_if_due()
         self.spool.write_status(self._status("collecting"))
 

@@ -1,7 +1,7 @@
 """A journal: the readings of the segment that is being written, as an SQLite database.
 
-Every flush is a synced transaction: what was flushed survives a kill and a power cut, and others can
-read it meanwhile. `wattledger.spool.seal` turns a journal into a Parquet segment.
+Every flush is a synced transaction: what was flushed survives a kill and a power cut, and its user can
+read it meanwhile; others are given copies, as whoever may read a database may also lock it. `wattledger.spool.seal` turns a journal into a Parquet segment.
 """
 
 from __future__ import annotations
@@ -122,6 +122,21 @@ class Journal:
                 )
             number_of[id(gpu)] = numbers[info]
         return number_of
+
+    def copy_to(self, path: Path) -> None:
+        """Write a copy of what is stored into a file that others may open, in one step.
+
+        Raises:
+            sqlite3.Error, OSError: the disk is full or failed.
+        """
+        part = path.with_name(f".{path.name}.part")
+        part.unlink(missing_ok=True)
+        try:
+            self._con.execute("VACUUM INTO ?", (str(part),))
+            part.chmod(0o644)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
     def close(self) -> None:
         with contextlib.suppress(sqlite3.Error):

@@ -3,6 +3,7 @@
 SPOOL/HOST/collector.lock      held by the collector that runs
 SPOOL/HOST/collector.json      its state, written anew at every flush
 SPOOL/HOST/open/*.sqlite       journals: the readings of the segment that is being written
+SPOOL/HOST/recent.sqlite       a copy of the journal, for users who may not open it
 SPOOL/HOST/*.parquet           finished segments
 SPOOL/HOST/runs/UID/*.json     run records of a user, in a folder of that user
 
@@ -78,6 +79,7 @@ class Spool:
         self.folder = root / host
         self.journals = self.folder / JOURNALS
         self.runs = self.folder / RUNS
+        self.recent = self.folder / "recent.sqlite"
         self._lock_path = self.folder / "collector.lock"
         self._status_path = self.folder / "collector.json"
         self._lock: Any = None
@@ -91,6 +93,8 @@ class Spool:
         self.root.mkdir(parents=True, exist_ok=True)
         for folder in (self.folder, self.journals, self.runs):
             make_own_folder(folder)
+        # Whoever may open a journal may lock it, and keep the collector from writing.
+        self.journals.chmod(0o700)
         if os.geteuid() == 0:
             # Like /tmp: every user of the host may add a folder, and change only their own.
             self.runs.chmod(0o1777)
