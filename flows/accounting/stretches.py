@@ -94,14 +94,20 @@ def check_stretches(con: duckdb.DuckDBPyConnection) -> None:
     Raises:
         NotAsPublished: they are not.
     """
-    wrong = con.execute(
+    for key in _find_changed_segments(con):
+        raise refuse_kept("segment_piece", f"the stretches of segment_key {key}")
+
+
+def _find_changed_segments(con: duckdb.DuckDBPyConnection) -> list[int]:
+    """Keys of segments whose stretches do not add up to what was recorded of them."""
+    changed = con.execute(
         f"SELECT coalesce(k.segment_key, r.segment_key) FROM ({_ADD_UP_PIECES}) AS k "
         "FULL JOIN reduced_segment AS r ON r.segment_key = k.segment_key "
-        f"WHERE r.segment_key IS NULL OR r.pieces <> coalesce(k.pieces, 0) "
-        f"OR r.fingerprint <> coalesce(k.fingerprint, {_NO_PIECES}) LIMIT 1"
+        f"WHERE starts_with(coalesce(r.fingerprint, {THIS_DUCKDB}), {THIS_DUCKDB}) "
+        "AND (r.pieces IS DISTINCT FROM coalesce(k.pieces, 0) "
+        f"OR r.fingerprint IS DISTINCT FROM coalesce(k.fingerprint, {_NO_PIECES}))"
     ).fetchall()
-    if wrong:
-        raise refuse_kept("segment_piece", f"the stretches of segment_key {wrong[0][0]}")
+    return [int(key) for (key,) in changed]
 
 
 def find_wrong_stretches(con: duckdb.DuckDBPyConnection) -> list[int]:
@@ -119,10 +125,7 @@ def find_wrong_stretches(con: duckdb.DuckDBPyConnection) -> list[int]:
         {"most": _READINGS},
     ).pl()
     columns = TABLES["segment_piece"].columns
-    wrong = con.execute(
-        "SELECT DISTINCT segment_key FROM segment_piece WHERE segment_key NOT IN (SELECT segment_key FROM reduced_segment)"
-    ).pl()["segment_key"]
-    found = wrong.to_list()
+    found = _find_changed_segments(con)
     for (max_gap_us, _), batch in segments.group_by("max_gap_us", "batch"):
         keys = batch["segment_key"].to_list()
         rule = GapRule(int(str(max_gap_us)))
@@ -141,7 +144,7 @@ def find_wrong_stretches(con: duckdb.DuckDBPyConnection) -> list[int]:
         found += different["segment_key"].unique().to_list()
         if again.height != kept.height and different.is_empty():
             found += keys
-    return sorted(found)
+    return sorted(set(found))
 
 
 def list_unreduced_segments(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:

@@ -30,6 +30,7 @@ from flows.ingest.grid import ingest_grid
 from flows.ingest.runs import ingest_runs
 from flows.publication.publish import publish_candidate
 from flows.publication.retention import roll_up_old_readings
+from flows.publication.verify import verify_ledger
 from flows.samples.fleet import simulate_fleet
 from flows.samples.fleet_plan import Fleet
 from flows.settings import Settings
@@ -243,6 +244,51 @@ def test_figures_are_one_process_s_work(lake: Settings) -> None:
         pytest.raises(WarehouseBusy),
     ):
         compute(lake)
+
+
+def test_machines_with_skewed_clocks_share_one_order(lake: Settings) -> None:
+    """One whose clock is three hours ahead has written in between."""
+    ingest_gpu(lake, [segment(lake.root, seconds=600)])
+    ingest_grid(lake, [grid_csv(lake.root, [100, 200, 300, 400])])
+    with open_for_writing(store_of(lake)) as con:
+        con.execute("UPDATE ledger_clock SET moment = moment + INTERVAL 3 HOUR")
+    grid_csv(lake.root, [100, 200, 301, 400])
+    ingest_grid(lake, [lake.root / "grid.csv"])
+    compute(lake)
+    publish_candidate(lake)
+    found = [one for one in verify_ledger(lake) if one.ok is False]
+    assert found == []
+    [clock] = ask(
+        lake,
+        "SELECT (SELECT max(fetched_at) FROM grid_intensity) < (SELECT computed_at FROM computation) AS ordered, "
+        "(SELECT moment FROM ledger_clock) > now() + INTERVAL 2 HOUR AS ahead",
+    )
+    assert clock == {"ordered": True, "ahead": True}
+
+
+def test_figures_see_everything_that_has_an_earlier_moment(lake: Settings) -> None:
+    """A load that began before them is waited for: else its rows would look as if they had been known."""
+    from flows.warehouse.locks import MOMENT, transaction
+
+    asked = f"SELECT {MOMENT}, (SELECT count(*) FROM quarantine)"
+    seen: list[Any] = []
+    with open_for_writing(store_of(lake)) as one, open_for_writing(store_of(lake)) as two:
+
+        def compute_figures() -> None:
+            with transaction(two, FIGURES):
+                seen.extend(two.execute(asked).fetchall())
+
+        work = threading.Thread(target=compute_figures)
+        with transaction(one):
+            [(loaded_at, _)] = one.execute(asked).fetchall()
+            one.execute(f"INSERT INTO quarantine VALUES ('', '', '', '', '', {MOMENT})")
+            work.start()
+            work.join(0.3)
+            assert seen == []
+        work.join(60)
+    [(computed_at, rows)] = seen
+    assert rows == 1
+    assert computed_at > loaded_at
 
 
 def test_two_that_were_both_granted_the_turn(lake: Settings) -> None:
