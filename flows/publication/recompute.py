@@ -16,6 +16,7 @@ from flows.accounting.stretches import read_gap_rule, reduce_all_readings
 from flows.errors import UsageError
 from flows.factors import Factor
 from flows.publication.evidence import TABLES_KEPT, select_as_known
+from flows.publication.extents import check_extents
 from flows.publication.folders import database_in, find_publication
 from flows.settings import Settings
 from flows.warehouse.bounds import bound_time
@@ -91,11 +92,13 @@ def compute_again(
 
     Raises:
         UsageError: another method computed it.
+        BadInput: the store is about more time than can be.
     """
     con = attach_read_only(store=store, published=FileStore(database))
     try:
         with bound_time(con):
             as_of = _check_method(con, database)
+            check_extents(con, "store", str(store))
             _restore_inputs(con, as_of)
             if run_id is not None:
                 con.execute(

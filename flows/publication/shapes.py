@@ -35,6 +35,8 @@ _KEPT = {"segment", "rolled_up", *TABLES_KEPT}
 _MOST_BYTES_FREE, _MOST_TIMES = 1 << 30, 100
 """Bytes that the rows of any file may be in memory, at eight a value, and how many times its size those of a larger
 one."""
+_HEADERS_BYTES, _BLOCK_BYTES = 3 * 4096, 1 << 18
+"""Of a DuckDB file: https://duckdb.org/docs/stable/internals/storage."""
 _OTHERS = {
     "macro": "SELECT DISTINCT function_name AS name FROM duckdb_functions() WHERE NOT internal",
     "type": "SELECT type_name AS name FROM duckdb_types() WHERE NOT internal",
@@ -73,6 +75,9 @@ def check_kept_shape(
     Takes and yields what `check_published_shape` does.
     """
     yield from _check_objects(con, publication_id, "kept", database)
+    if (size_bytes - _HEADERS_BYTES) % _BLOCK_BYTES:
+        detail = "it has bytes that belong to no block of the database"
+        yield Finding(publication_id, "kept", "blocks", False, detail)
     for view in _list_names(con, "view_name", "duckdb_views()", database):
         yield _name_stranger(publication_id, "kept", "view", view)
     tables = list_tables(con, database)

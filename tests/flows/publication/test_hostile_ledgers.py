@@ -8,7 +8,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from flows.errors import OutOfMemory, WarehouseNewer, WarehouseOlder
+from flows.errors import BadInput, OutOfMemory, WarehouseNewer, WarehouseOlder
+from flows.publication import extents
 from flows.publication.findings import Trust
 from flows.publication.integrity import check_folder
 from flows.publication.manifest import MANIFEST
@@ -18,6 +19,7 @@ from flows.settings import Settings
 from flows.warehouse import connection
 from flows.warehouse.store import store_of
 from tests.flows.publication.helpers import list_failures, writable
+from transforms.schema import TABLES
 
 
 @pytest.mark.parametrize(
@@ -132,3 +134,33 @@ def test_a_damaged_published_file_is_named(published: Settings, tmp_path: Path) 
             wrong = [one for one in found if one.ok is False]
             assert wrong
             assert all("\n" not in one.detail for one in wrong)
+
+
+def test_rows_about_more_time_than_can_be_are_not_computed() -> None:
+    """Spread over slots, one reading in the year 9999 took all memory, and the process with it."""
+    with duckdb.connect() as con:
+        con.execute("SET TimeZone = 'UTC'")
+        for table in extents._EXTENTS:
+            columns = ", ".join(f"{f.name} {f.sql_type}" for f in TABLES[table].fields)
+            con.execute(f"CREATE TABLE {table} ({columns})")
+        con.execute("INSERT INTO gpu_reading (gpu_key, ts) SELECT 1, '2024-05-01'::TIMESTAMPTZ + to_seconds(i) FROM range(1000) r(i)")  # fmt: skip
+        con.execute("INSERT INTO run_allocation (gpu_uuid, from_ts) VALUES ('g', '2024-05-01')")
+        con.execute("INSERT INTO grid_mix (zone, valid_from, valid_to) VALUES ('DE', '2000-01-01', '2026-01-01')")  # fmt: skip
+        extents.check_extents(con, "memory", "here")
+        for statement in (
+            "UPDATE gpu_reading SET ts = '9999-01-01' WHERE rowid = 5",
+            "UPDATE gpu_reading SET ts = '-infinity' WHERE rowid = 5",
+            "UPDATE gpu_reading SET ts = NULL",
+            "UPDATE run_allocation SET to_ts = 'infinity'",
+            "UPDATE grid_mix SET valid_to = 'infinity'",
+            "INSERT INTO gpu_piece (gpu_key, slot) VALUES (1, 9223372036854775807)",
+            "INSERT INTO host_reading (host, ts, span_us) VALUES ('h', '2024-05-01', 9223372036854775807)",
+            "INSERT INTO gpu_reading (gpu_key, ts) SELECT i, unnest(['2001-01-01'::TIMESTAMPTZ, '2099-01-01'::TIMESTAMPTZ]) FROM range(3) r(i)",
+        ):
+            con.execute("BEGIN")
+            con.execute(statement)
+            with pytest.raises(
+                BadInput, match=r"times that no measurement has|slots of five minutes"
+            ):
+                extents.check_extents(con, "memory", "here")
+            con.execute("ROLLBACK")
