@@ -125,7 +125,10 @@ def find_wrong_stretches(con: duckdb.DuckDBPyConnection) -> list[int]:
         {"most": _READINGS},
     ).pl()
     columns = TABLES["segment_piece"].columns
-    found = _find_changed_segments(con)
+    doubled = con.execute(
+        "SELECT segment_key FROM reduced_segment GROUP BY segment_key HAVING count(*) > 1"
+    ).fetchall()
+    found = [*_find_changed_segments(con), *(int(key) for (key,) in doubled)]
     for (max_gap_us, _), batch in segments.group_by("max_gap_us", "batch"):
         keys = batch["segment_key"].to_list()
         rule = GapRule(int(str(max_gap_us)))

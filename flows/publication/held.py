@@ -125,10 +125,13 @@ def _describe_missing(con: duckdb.DuckDBPyConnection, table: str, published_at: 
 
 def _describe_added(con: duckdb.DuckDBPyConnection, table: str, published_at: datetime) -> str:
     """What is there of the time before the publication, and was not published, in words."""
-    if table not in ADDED_AT:
-        return ""
     columns = _select_columns(con, table)
-    old = f"coalesce({ADDED_AT[table]} <= $published_at, true)"
+    # Of a verdict that was published, nothing is added later.
+    old = (
+        f"coalesce({ADDED_AT[table]} <= $published_at, true)"
+        if table in ADDED_AT
+        else f"t.validation_id IN (SELECT validation_id FROM published.{table}) AND $published_at IS NOT NULL"
+    )
     added = (
         f"SELECT {columns} FROM store.{table} AS t WHERE {old} "
         f"EXCEPT ALL SELECT {columns} FROM published.{table}"

@@ -125,6 +125,10 @@ def _check_recorded(kept: _Kept, publication_id: str) -> Finding:
         # Of a roll-up that left no readings there is nothing to record.
         and not (part not in kept.recorded and part[1] in kept.roll_ups)
     ]
+    wrong += [part for part in kept.recorded if part not in known and part[1] in kept.sources]
+    if not wrong and kept.recorded_rows != len(kept.recorded):
+        detail = f"it has {kept.recorded_rows} rows for {len(kept.recorded)} files and tables"
+        return Finding(publication_id, "warehouse", "segment_digest", False, detail)
     detail = f"of {len(wrong)} files it has other digests: {', '.join(min(wrong, default=()))}"
     return Finding(publication_id, "warehouse", "segment_digest", not wrong, detail)
 
@@ -137,6 +141,7 @@ class _Kept:
         expected: As published.
         actual: Of what the store holds.
         recorded: As the store recorded them of its segments, also after they were rolled up.
+        recorded_rows: How many rows it has of that.
         roll_ups: Rows of `rolled_up` by segment.
         sources: Names of files by segment.
     """
@@ -144,6 +149,7 @@ class _Kept:
     expected: dict[Part, Content]
     actual: dict[Part, Content]
     recorded: dict[Part, Content]
+    recorded_rows: int
     roll_ups: dict[str, dict[str, Any]]
     sources: dict[str, str]
 
@@ -155,6 +161,7 @@ class _Kept:
             _read_digests(con, "SELECT *, part AS name FROM published.kept_input"),
             _digest_store(con),
             _read_recorded_digests(con),
+            _count_recorded_digests(con),
             {roll_up["segment_id"]: roll_up for roll_up in roll_ups},
             dict(sources),
         )
@@ -176,6 +183,13 @@ def _read_recorded_digests(con: duckdb.DuckDBPyConnection) -> dict[Part, Content
         "SELECT *, segment_id AS name FROM store.segment_digest "
         "JOIN store.segment USING (segment_key)",
     )
+
+
+def _count_recorded_digests(con: duckdb.DuckDBPyConnection) -> int:
+    if "segment_digest" not in list_tables(con, "store"):
+        return 0
+    [(rows,)] = con.execute("SELECT count(*) FROM store.segment_digest").fetchall()
+    return int(rows)
 
 
 def _digest_store(con: duckdb.DuckDBPyConnection) -> dict[Part, Content]:

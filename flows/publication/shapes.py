@@ -112,6 +112,11 @@ def check_store_shape(
                 )
                 yield Finding(publication_id, "warehouse", table.name, False, detail)
                 break
+    for row in query_rows(
+        con,
+        f"{_OTHERS['macro']} AND database_name = {quote_literal(database)}",
+    ):
+        yield _name_stranger(publication_id, "warehouse", "macro", row["name"])
     generated = query_rows(
         con,
         "SELECT table_name FROM duckdb_tables() WHERE sql LIKE '%GENERATED ALWAYS%' "
