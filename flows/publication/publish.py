@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 
 from flows.accounting.fingerprints import find_changed_tables
-from flows.errors import GateFailed
+from flows.errors import GateFailed, NotAsPublished
 from flows.files import hash_file
 from flows.publication.database import Rows, insert_rows, write_database
 from flows.publication.entry import (
@@ -32,8 +32,9 @@ from flows.publication.gate import (
     record_verdicts,
     run_suites,
 )
+from flows.publication.in_force import check_publication
 from flows.publication.keys import check_keys, sign_manifest
-from flows.publication.manifest import MANIFEST, SIGNATURE, build_manifest
+from flows.publication.manifest import MANIFEST, SIGNATURE, build_manifest, digest_to_chain
 from flows.settings import Override, Settings
 from flows.warehouse.connection import connect
 from flows.warehouse.frames import query_rows
@@ -95,13 +96,14 @@ def publish_candidate(
         # What is published is one state of the warehouse: what is loaded meanwhile has later moments.
         with transaction(con, FIGURES):
             entry = build_entry(con, last, decision, reason)
-            unchanged = last is not None and is_unchanged(con, last, entry)
+            changed = _find_what_changed(settings, last)
+            unchanged = last is not None and not changed and is_unchanged(con, last, entry)
             rows = _list_rows(con, entry, decision)
             if not unchanged:
                 write_database(con, database_in(folder), rows, validation_ids)
         if last and unchanged:
             shutil.rmtree(folder)
-            return _describe(settings, last, decision, warn_of_clock(con), changed=False)
+            return _describe(settings, last, decision, warnings=warn_of_clock(con), changed=False)
         write_report(database_in(folder), folder, settings)
         # The row in the file itself has none: the manifest names that file by digest.
         entry["manifest_sha256"] = _seal_folder(settings, folder, entry)
@@ -109,7 +111,24 @@ def publish_candidate(
         _enter_into_ledger(con, rows)
         put_last_in_force(con, settings)
         tidy_warehouse(con)
-        return _describe(settings, entry, decision, warn_of_clock(con), changed=True)
+        warnings = [*changed, *warn_of_clock(con)]
+        return _describe(settings, entry, decision, warnings=warnings, changed=True)
+
+
+def _find_what_changed(settings: Settings, last: Entry | None) -> list[str]:
+    """Why the last publication, though nothing else is new, does not stand: somebody changed it."""
+    if last is None or not last["manifest_sha256"]:
+        return []
+    folder = settings.publications / last["publication_id"]
+    try:
+        check_publication(settings, folder)
+    except NotAsPublished as error:
+        return [f"{error.where}: {error.what}; figures were published anew"]
+    if digest_to_chain(folder) == last["manifest_sha256"]:
+        return []
+    return [
+        f"{folder.name}: its {MANIFEST} is not the one of the ledger; figures were published anew"
+    ]
 
 
 def _create_draft_folder(settings: Settings) -> Path:
@@ -211,7 +230,12 @@ def _set_aside_unknown_folders(settings: Settings, names: Sequence[str]) -> None
 
 
 def _describe(
-    settings: Settings, entry: Entry, decision: Decision, warnings: list[str], *, changed: bool
+    settings: Settings,
+    entry: Entry,
+    decision: Decision,
+    *,
+    warnings: Sequence[str],
+    changed: bool,
 ) -> Published:
     folder = settings.published
     return Published(

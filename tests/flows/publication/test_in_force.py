@@ -22,6 +22,7 @@ from flows.publication.manifest import MANIFEST
 from flows.publication.publish import publish_candidate
 from flows.publication.reader import explain_published_run, fill_frame, find_store, run_query
 from flows.publication.status import read_status
+from flows.publication.verify import verify_ledger
 from flows.reporting.frames.query import Selection
 from flows.settings import Settings
 from flows.warehouse.connection import connect
@@ -179,6 +180,18 @@ def test_a_signature_is_asked_for_where_there_is_a_key(published: Settings) -> N
     project = settings_module.load(published.root)
     with pytest.raises(NotAsPublished, match="it is not signed, and this ledger has a key"):
         find_in_force(project)
+
+
+def test_what_was_doctored_does_not_stand(published: Settings) -> None:
+    """It is published anew, from the readings, though nothing else changed; and stays named."""
+    halve(published.published_database)
+    anew = publish_candidate(published)
+    assert anew.changed
+    assert [text for text in anew.warnings if "figures were published anew" in text]
+    assert find_in_force(published).name == anew.publication_id
+    assert not publish_candidate(published).changed
+    found = [one for one in verify_ledger(published) if one.ok is False]
+    assert {one.publication_id[:4] for one in found} == {"0001"}
 
 
 def test_nothing_published_is_said(project: Settings) -> None:
