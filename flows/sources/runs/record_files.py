@@ -59,8 +59,19 @@ class Bytes:
 
 def is_vouched(read: Bytes) -> bool:
     """Whether root, or the user who runs the pipeline, wrote a file."""
+    return _find_owner(read) in _trusted()
+
+
+def _trusted() -> set[int]:
+    return {0, os.geteuid()}
+
+
+def _find_owner(read: Bytes) -> int:
+    """The user for whom a file speaks: the owner of its folder; in a copy, the one that the folder is named for."""
     named = find_user(read.path)
-    return (read.file_uid if named is None else named) in {0, os.geteuid()}
+    if named is None:
+        return read.file_uid
+    return named if read.folder_uid in _trusted() else read.folder_uid
 
 
 def find_user(path: Path) -> int | None:
@@ -129,22 +140,14 @@ def read_file(read: Bytes) -> RecordFile:
 
 
 def _find_origin(read: Bytes, record: Record) -> Origin:
-    host, named = find_host(read.path), find_user(read.path)
-    trusted = {0, os.geteuid()}
-    if named is not None:
-        if read.folder_uid not in {named, *trusted}:
-            raise _refuse(
-                f"its folder is named for user {named}, but belongs to user {read.folder_uid}", read
-            )
-        if read.file_uid not in {named, *trusted}:
-            raise _refuse(f"user {read.file_uid} wrote it into the folder of user {named}", read)
-    owner = read.file_uid if named is None else named
-    vouched = is_vouched(read)
+    owner, vouched = _find_owner(read), is_vouched(read)
+    if read.file_uid not in {owner, *_trusted()}:
+        raise _refuse(f"user {read.file_uid} wrote it into the folder of user {owner}", read)
     if vouched and record.owner_uid is not None:
         owner = record.owner_uid
     if record.owner_uid not in (None, owner):
         raise _refuse(f"it speaks for user {record.owner_uid}, but user {owner} wrote it", read)
-    return Origin(owner, vouched, host)
+    return Origin(owner, vouched, find_host(read.path))
 
 
 def _refuse(reason: str, read: Bytes) -> BadInput:

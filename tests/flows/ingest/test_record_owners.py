@@ -178,20 +178,29 @@ def test_root_says_whose_a_job_is_and_its_word_counts(
 
 
 def test_folders_are_believed_for_their_owners_only(cluster: Settings) -> None:
-    for name, owner, folder in (("squat", MALLORY, ALICE), ("file", ALICE, ALICE)):
-        path = write(cluster, folder, record_id=name)
-        os.chown(path, MALLORY, MALLORY)
-        os.chown(path.parent, owner, owner)
-        [outcome] = load(cluster).values()
-        assert outcome.verdict == "quarantined"
-        assert "belongs to user" in outcome.reason or "wrote it into" in outcome.reason
+    path = write(cluster, ALICE, record_id="file")
+    os.chown(path, MALLORY, MALLORY)
+    [outcome] = load(cluster).values()
+    assert f"user {MALLORY} wrote it into the folder of user {ALICE}" in outcome.reason
+    path.unlink()
+    # Whoever takes another's name, and root in a container of a user, are who they are outside.
+    for number, named in enumerate((ALICE, 0)):
+        path = write(cluster, named, record_id=f"squat{number}", run_id=f"squat{number}")
+        for one in (path, path.parent):
+            os.chown(one, MALLORY, MALLORY)
+        assert [o.verdict for o in load(cluster).values()] == ["loaded"]
         path.unlink()
+        path.parent.rmdir()
+    assert ask(cluster, "SELECT DISTINCT owner_uid, is_vouched FROM run_record") == [
+        {"owner_uid": MALLORY, "is_vouched": False}
+    ]
     # Copied by the user who runs the pipeline: the names of the folders say whose they were.
     path = write(cluster, ALICE, record_id="copied")
     os.chown(path, 0, 0)
     os.chown(path.parent, 0, 0)
     assert [o.verdict for o in load(cluster).values()] == ["loaded"]
-    assert ask(cluster, "SELECT owner_uid FROM run_record") == [{"owner_uid": ALICE}]
+    owners = ask(cluster, "SELECT owner_uid FROM run_record WHERE record_id = 'copied'")
+    assert owners == [{"owner_uid": ALICE}]
 
 
 def test_accounting_is_left_to_records_of_its_owner_only(

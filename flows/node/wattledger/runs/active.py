@@ -145,7 +145,7 @@ class ActiveRuns:
         most = _ENTRIES_OF_ALL if folder.uid is None else _ENTRIES
         try:
             with open_folder(folder.path) as handle:
-                if folder.uid is not None and os.fstat(handle).st_uid not in (folder.uid, 0):
+                if folder.uid is not None and os.fstat(handle).st_uid != folder.uid:
                     raise OSError("it is another user's by now")
                 for count, entry in enumerate(folder.entries, 1):
                     if folder.uid is None and parse_user_folder(entry) is not None:
@@ -174,18 +174,17 @@ class ActiveRuns:
         return self._read_record(name, folder, entry, handle)
 
     def _add_folder(self, name: str) -> None:
-        """Look after the folder of a user, if it is one: of that user or of root, and no link."""
-        path, uid = self._folders["."].path / name, parse_user_folder(name)
-        of_user = sum(folder.uid == uid for folder in self._folders.values())
-        is_full = len(self._folders) >= _MOST_FOLDERS or of_user >= _OF_ONE_USER
-        if name in self._folders or is_full:
+        """Look after the folder of a user, whoever it is named for; a link is none."""
+        path = self._folders["."].path / name
+        if name in self._folders or len(self._folders) >= _MOST_FOLDERS:
             return
         with suppress(OSError):
             found = path.lstat()
-            if stat.S_ISDIR(found.st_mode) and found.st_uid in (uid, 0):
-                self._folders[name] = _Folder(path, uid)
-            else:
-                self._note(f"{path!s}: not a folder of user {uid}; it is left alone")
+            of_user = sum(folder.uid == found.st_uid for folder in self._folders.values())
+            if not stat.S_ISDIR(found.st_mode):
+                self._note(f"{name} is left alone: {describe_kind(found.st_mode)}, not a folder")
+            elif of_user < _OF_ONE_USER:
+                self._folders[name] = _Folder(path, found.st_uid)
 
     def _read_record(self, name: str, folder: _Folder, entry: str, handle: int) -> int:
         """Read a record if it is new or another by now; returns how many bytes were read."""

@@ -49,11 +49,13 @@ def begin_job(environment: Mapping[str, str], spool: Spool) -> Record:
     record.record_id = record_id
     record.pid, record.pid_started = THE_MACHINE, start_token(THE_MACHINE) or ""
     record.readings = str(spool.root.resolve())
-    uid = environment.get("SLURM_JOB_UID", "")
-    record.owner_uid = int(uid) if uid.isdecimal() and len(uid) < 10 else None
     spool.create()
     # The prolog's own folder: no user can have put anything there.
     folder = spool.make_own_runs()
+    uid = environment.get("SLURM_JOB_UID", "")
+    if uid.isdecimal() and len(uid) < 10 and folder.stat().st_uid == 0:
+        # Only root speaks for others, and a file server may not know us for root.
+        record.owner_uid = int(uid)
     with suppress(FileNotFoundError):
         begun = load_record(folder / f"{record_id}.json")
         if begun.ended_at is None:

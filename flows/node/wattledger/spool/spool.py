@@ -112,9 +112,11 @@ class Spool:
         folder = self.runs / str(uid)
         with contextlib.suppress(FileExistsError):
             folder.mkdir(0o755)
-        found = folder.lstat()
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == uid:
             return folder
+        with contextlib.suppress(OSError):
+            make_own_folder(folder)
+            if folder.lstat().st_uid != 0 or uid == 0:
+                return folder
         folder = self.runs / f"{uid}-{secrets.token_hex(4)}"
         folder.mkdir(0o755)
         return folder
