@@ -72,8 +72,8 @@ class Quantity(Strict):
             raise ValueError(
                 f"needs 0 <= low <= value <= high, got {self.low}, {self.value}, {self.high}"
             )
-        if self.high > 1e9:
-            raise ValueError(f"cannot be more than 1e9 in any unit, got {self.high:g}")
+        if self.high > 1e15:
+            raise ValueError(f"cannot be more than 1e15 in any unit, got {self.high:g}")
         return self
 
 
