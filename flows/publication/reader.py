@@ -24,7 +24,7 @@ from flows.reporting.frames import FRAMES
 from flows.reporting.frames.model import Frame
 from flows.reporting.frames.query import Selection, query_publication, query_reports
 from flows.settings import Settings
-from flows.warehouse.failures import first_line
+from flows.warehouse.failures import explain_failure, first_line
 from flows.warehouse.frames import query_rows
 from flows.warehouse.store import FileStore, Store, store_of
 
@@ -134,7 +134,7 @@ def _ask_store(
             con.interrupt()
             raise
         except duckdb.Error as error:
-            failure = store.explain_failure(error)
+            failure = explain_failure(error, store)
             if failure is not None:
                 raise failure from None
             raise UsageError(first_line(error), remedy="See docs/data-dictionary.md") from None
