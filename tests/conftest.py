@@ -339,27 +339,32 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The API of a running Prefect server: what a person's own server is to the command."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     home = tmp_path_factory.mktemp("prefect")
-    server = subprocess.Popen(
-        [sys.executable, "-m", "flows.orchestration.server_process", str(port), str(os.getpid())],
-        env={**os.environ, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"},
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    api = f"http://127.0.0.1:{port}/api"
-    for _ in range(1200):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        api = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        module, socket_no = "flows.orchestration.server_process", listener.fileno()
+        server = subprocess.Popen(
+            [sys.executable, "-m", module, str(socket_no), str(os.getpid())],
+            env={
+                **os.environ,
+                "PREFECT_HOME": str(home),
+                "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            },
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[socket_no],
+        )
+    deadline = time.monotonic() + 120
+    while True:
         try:
             urllib.request.urlopen(f"{api}/health", timeout=1).close()
             break
         except OSError:
+            if time.monotonic() > deadline:
+                server.kill()
+                pytest.fail("Prefect's server did not begin to answer in two minutes")
             time.sleep(0.1)
-    else:
-        server.kill()
-        pytest.fail("Prefect's server did not begin to answer in two minutes")
     yield api
     server.terminate()
     server.wait(timeout=20)

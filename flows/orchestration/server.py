@@ -129,19 +129,14 @@ def _listen(port: int) -> socket.socket:
     This process keeps it as long as the server is needed, and the server inherits it: nobody else can answer there in the
     server's place and be sent its password.
     """
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind(("127.0.0.1", port))
-        listener.listen(128)
+        return socket.create_server(("127.0.0.1", port), backlog=128)
     except OSError as error:
-        listener.close()
         raise PipelineFailed(
             f"port {port} cannot be used: {error.strerror}",
             where=f"{FILE_NAME}, setting schedule.port",
             remedy="Stop what listens there, set another port, or 0 for any",
         ) from None
-    return listener
 
 
 def _guard_server(address: str, password: str) -> dict[str, str]:
