@@ -470,8 +470,8 @@ def _try_all(ledger: Ledger, chosen: Sequence[Mutation]) -> dict[str, Any]:
         try:
             named = try_mutation(ledger, mutation)
         except Exception as error:  # What ends in a traceback is not found: it is a defect.
-            named = None
             unfound.append(f"{mutation.kind}: {mutation.name}: TRACEBACK {error!r}"[:300])
+            print(unfound[-1], file=sys.stderr, flush=True)
             continue
         if named is None:
             impossible += 1
