@@ -406,6 +406,17 @@ def ask(project: Settings, query: str) -> list[dict[str, Any]]:
         con.close()
 
 
+def run_alone(function: Callable[..., int], *arguments: str) -> int:
+    """Call a function of a test's module in a process of its own, where it may become another user.
+
+    A fork would not do: threads of this process (Polars, DuckDB) hold locks that nobody frees in the child.
+    """
+    name = function.__name__
+    code = f"import sys; from {function.__module__} import {name}; sys.exit({name}(*sys.argv[1:]))"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, timeout=120)
+    return done.returncode
+
+
 def real_data() -> Path | None:
     for given in (os.environ.get("WATTLEDGER_DATA"), ROOT.parent / "shared" / "data"):
         if given and Path(given).is_dir():

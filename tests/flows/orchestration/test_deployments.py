@@ -156,9 +156,9 @@ def test_serve(tmp_path: Path) -> None:
     first = Serving(root)
     try:
         # Nothing was ever published, so that is caught up with; then it goes on by itself.
-        until((root / "published" / "published.duckdb").exists, 90, first.log.read_text())
+        until((root / "published" / "published.duckdb").exists, 240, first.log.read_text())
         segment(root / "readings", "node02")
-        until(lambda: count(project) == 7200, 60, first.log.read_text())
+        until(lambda: count(project) == 7200, 120, first.log.read_text())
         keys = {a["key"]: a for a in first.post("artifacts/filter")}
         assert {
             "wattledger-files",
@@ -194,7 +194,7 @@ def test_serve(tmp_path: Path) -> None:
             toml = root / "wattledger.toml"
             toml.write_text(toml.read_text() + "\n[gate]\nmax_intensity_g_per_kwh = 1\n")
             first.post(f"deployments/{deployments['publish_current_flow']['id']}/create_flow_run")
-            until(lambda: got, 60, first.log.read_text())
+            until(lambda: got, 120, first.log.read_text())
             assert "intensity_believable" in got[0]["text"]
         assert len(list((root / "publications").glob("0*"))) == 1
         assert_apart(first.runs("wattledger-ingest"))
@@ -213,7 +213,7 @@ def test_serve(tmp_path: Path) -> None:
     restarted = datetime.now(UTC)
     second = Serving(root)
     try:
-        until(lambda: count(project) == 10_800, 60, second.log.read_text())
+        until(lambda: count(project) == 10_800, 120, second.log.read_text())
         # What was due meanwhile is not made up for one by one.
         for run in second.runs("wattledger-ingest"):
             due = datetime.fromisoformat(run["expected_start_time"])
@@ -314,7 +314,7 @@ def assert_other_projects_are_refused(serving: Serving, deployment: str, other: 
         [run] = serving.post("flow_runs/filter", flow_runs={"id": {"any_": [started["id"]]}})
         return run if run["state_type"] in ("FAILED", "CRASHED", "COMPLETED", "CANCELLED") else None
 
-    end = until(find_end, 60, serving.log.read_text())
+    end = until(find_end, 120, serving.log.read_text())
     assert end["state_type"] == "FAILED", end["state"]
     assert "started for another project" in end["state"]["message"]
     assert sorted(path.name for path in other.root.iterdir()) == [

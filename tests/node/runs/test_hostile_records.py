@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import run_alone
 from tests.node.conftest import HOST, Node
 from tests.node.runs.conftest import GPUS
 from wattledger.files import read_plain, write_file
@@ -239,24 +240,22 @@ def test_the_folders_of_a_spool_keep_users_apart(tmp_path: Path) -> None:
     assert spool.lock()
     spool.write_status({"state": "collecting"})
     honest = begin_record({}, GPUS, HOST).save(spool.make_own_runs())
-    done = os.fork()
-    if done == 0:
-        os._exit(_attack(spool, honest))
-    _, status = os.waitpid(done, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
+    assert run_alone(_attack, str(spool.root), str(honest)) == 0
     # A name that was taken first: ours is another.
     taken = spool.runs / "4242"
     taken.mkdir()
     os.chown(taken, MALLORY, MALLORY)
-    done = os.fork()
-    if done == 0:
-        os.seteuid(4242)
-        os._exit(0 if spool.make_own_runs().name.startswith("4242-") else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(done, 0)[1]) == 0
+    assert run_alone(_take_another_name, str(spool.root)) == 0
 
 
-def _attack(spool: Spool, honest: Path) -> int:
+def _take_another_name(root: str) -> int:
+    os.seteuid(4242)
+    return 0 if Spool(Path(root), HOST).make_own_runs().name.startswith("4242-") else 1
+
+
+def _attack(root: str, record: str) -> int:
     """As another user, in a process of its own: everything must fail but the last."""
+    spool, honest = Spool(Path(root), HOST), Path(record)
     os.setgid(MALLORY)
     os.setuid(MALLORY)
     attempts = [

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from flows.sources.gpu.spool import read_host_readings, read_readings
+from tests.conftest import run_alone
 from wattledger.collect.buffer import Batch
 from wattledger.collect.storage import Storage
 from wattledger.config import Config
@@ -31,16 +32,14 @@ def test_a_stranger_reads_a_copy_and_opens_no_journal(tmp_path: Path) -> None:
     batch = Batch([reading], [], [(AT_US, 1, "cpu", 1, True, "m")])
     storage.store(batch, [GPU], (AT_US, 0), {"host": HOST})
     storage.share_recent()
-    child = os.fork()
-    if child == 0:
-        os._exit(_look(spool))
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert run_alone(_look, str(spool.root)) == 0
     assert [path.name for path in spool.folder.iterdir() if path.name.endswith(".part")] == []
     storage.close_journal()
 
 
-def _look(spool: Spool) -> int:
+def _look(root: str) -> int:
     """As a stranger, in a process of its own."""
+    spool = Spool(Path(root), HOST)
     os.setgid(STRANGER)
     os.setuid(STRANGER)
     first, last = (datetime.fromtimestamp(AT_US / 1e6 + s, UTC) for s in (-5, 5))

@@ -53,9 +53,9 @@ def check_fields(fields: Mapping[str, Any]) -> None:
     code = fields.get("exit_code")
     if code is not None and not _is_whole(code, -_MOST_CODE):
         raise ValueError("exit_code is no whole number")
-    for name in ("pid", "owner_uid"):
-        if not _is_whole(fields.get(name) or 0):
-            raise ValueError(f"{name} is no whole number")
+    owner = fields.get("owner_uid")
+    if not _is_whole(fields.get("pid", 0)) or not _is_whole(0 if owner is None else owner):
+        raise ValueError("pid or owner_uid is no whole number")
     _check_gpus(fields.get("gpus", []))
 
 
