@@ -137,17 +137,32 @@ def find_wrong_stretches(con: duckdb.DuckDBPyConnection) -> list[int]:
         kept = con.execute(
             f"SELECT {', '.join(columns)} FROM segment_piece WHERE segment_key IN ({listed})"
         ).pl()
-        again = again.select(columns).cast(dict(kept.schema))  # type: ignore[arg-type]
+        kept_slots, slots = (_describe_slots(stretches, rule) for stretches in (kept, again))
         different = pl.concat(
             [
-                again.join(kept, on=columns, how="anti", nulls_equal=True),
-                kept.join(again, on=columns, how="anti", nulls_equal=True),
+                slots.join(kept_slots, on=slots.columns, how="anti", nulls_equal=True),
+                kept_slots.join(slots, on=slots.columns, how="anti", nulls_equal=True),
             ]
         )
-        found += different["segment_key"].unique().to_list()
-        if again.height != kept.height and different.is_empty():
-            found += keys
+        found += (different["gpu_key"].unique() // KEYS_PER_SEGMENT).to_list()
     return sorted(set(found))
+
+
+def _describe_slots(stretches: pl.DataFrame, rule: GapRule) -> pl.DataFrame:
+    """What the stretches of segments hold in each slot: energy, and the readings at both ends.
+
+    How they are cut does not count: readings come in batches, and a stretch ends where a batch does.
+    """
+    of_segments = stretches.cast({pl.selectors.integer(): pl.Int64}).with_columns(
+        gpu_key=pl.col("segment_key") * KEYS_PER_SEGMENT + pl.col("gpu_key")
+    )
+    ends = (
+        of_segments.sort("gpu_key", "first_t", "last_t")
+        .group_by("gpu_key", "slot")
+        .agg(pl.selectors.starts_with("first_").first(), pl.selectors.starts_with("last_").last())
+    )
+    slots = energy.compute_slot_energy(of_segments.lazy(), rule).collect()
+    return slots.join(ends, on=["gpu_key", "slot"], how="left", validate="1:1")
 
 
 def list_unreduced_segments(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:

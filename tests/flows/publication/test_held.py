@@ -10,6 +10,7 @@ import duckdb
 import pytest
 
 from flows import settings as settings_module
+from flows.accounting import stretches
 from flows.accounting.compute import compute
 from flows.errors import GateFailed, NotAsPublished
 from flows.publication import held
@@ -282,6 +283,21 @@ def test_what_is_kept_is_checked_before_it_is_used(accounted: Settings) -> None:
         found = list_failures(iter(check_caches(store_of(accounted), name)))
         assert {place for _, place in found} >= {table}, table
         warehouse.write_bytes(sound)
+
+
+def test_how_stretches_are_cut_does_not_count(
+    loaded: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readings come in batches, which end elsewhere when all of them are read again."""
+    monkeypatch.setattr(stretches, "_BATCH", 97)
+    compute(loaded)
+    monkeypatch.undo()
+    with closing(store_of(loaded).connect(read_only=True)) as con:
+        [(pieces, slots)] = con.execute(
+            "SELECT count(*), count(DISTINCT (gpu_key, slot)) FROM segment_piece"
+        ).fetchall()
+        assert pieces > slots + 10
+        assert stretches.find_wrong_stretches(con) == []
 
 
 def test_a_poisoned_ledger_is_rebuilt_from_readings(accounted: Settings) -> None:
