@@ -56,7 +56,8 @@ _TAGS = frozenset(
     ]
 )
 _ATTRIBUTES = {
-    "*": {"class", "id", "title", "aria-label"},
+    # Our style sheet hides what opened by a script.
+    "*": {"class", "id", "title", "aria-label", "data-toggle"},
     "a": {"href"},
     "td": {"colspan", "rowspan"},
     "th": {"colspan", "rowspan", "scope"},
