@@ -22,6 +22,7 @@ from pathlib import Path
 from flows.errors import PipelineFailed
 from flows.orchestration import server_process
 from flows.settings import FILE_NAME, Settings
+from wattledger.files import write_file
 
 _QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -152,10 +153,7 @@ def _keep_password(home: Path) -> str:
     """User and password of a lasting server: made once, for people who open its interface again."""
     path = home / _PASSWORD
     if not path.exists():
-        # Nobody else's from the first moment.
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(_make_password() + "\n")
+        write_file(path, _make_password() + "\n", mode=0o600)
     return path.read_text("utf-8").strip()
 
 
