@@ -65,9 +65,9 @@ def post(api: str, path: str, password: str = "", **given: Any) -> Any:
     if password:
         headers["Authorization"] = f"Basic {b64encode(password.encode()).decode()}"
     request = urllib.request.Request(f"{api}/{path}", json.dumps(given).encode(), headers)
-    for _ in range(20):
+    for _ in range(120):
         try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             # Prefect's own database was locked: its client would ask again, too.
